@@ -1,0 +1,64 @@
+# One command each; `make` alone lists them. Everything is installed into .venv,
+# again only when pyproject.toml has changed.
+
+PYTHON ?= python3
+OUT ?= demo-output
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check bench clean distclean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.ground ## run the whole chain on real scenes; pictures and cubes land in demo-output
+	$(BIN)/prismlink demo --out $(OUT)
+
+test: check ## everything CI runs: check, then end-to-end tests
+	$(BIN)/python -m pytest tests/end_to_end
+
+check: $(VENV)/.dev ## the fast part: format, lint, types, import rules, unit tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	# Two workers: one thread each, or their networks fight over the cores.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end
+
+bench: $(VENV)/.ground ## measure speed against the instrument's line rate
+	$(BIN)/prismlink bench
+
+clean: ## remove what runs and tools leave behind, but not .venv
+	rm -rf $(OUT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+distclean: clean ## remove .venv too
+	rm -rf $(VENV)
+
+# The stamps are touched last, so an interrupted installation is tried again.
+
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || { echo >&2 \
+	  "prismlink needs Python 3.11 or later, and there is no $(PYTHON):" \
+	  "apt-get install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo >&2 \
+	  "prismlink needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) -V 2>&1)." \
+	  "Name another one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo >&2 \
+	  "$(PYTHON) cannot make virtual environments. On Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.ground: pyproject.toml | $(VENV)/.made
+	@echo "Installing the flight and ground parts into $(VENV): the first time this takes a while."
+	$(BIN)/python -m pip install -e '.[ground]'
+	@touch $@
+
+# torchvision pins the very torch it was built with, so pip settles the pair even where
+# .ground brought another torch first; the import fails at once if it ever does not.
+$(VENV)/.dev: pyproject.toml | $(VENV)/.made
+	@echo "Installing every part and the test tools into $(VENV): the first time this takes a while."
+	$(BIN)/python -m pip install -e '.[ground,training,dev]'
+	$(BIN)/python -c 'import torchvision'
+	@touch $(VENV)/.ground $@

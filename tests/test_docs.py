@@ -1,0 +1,246 @@
+"""What the README tells a newcomer to type can be typed, and the shipped settings load.
+
+`RUN_BY` says, for every command of the README, which test runs it for real, or why none does.
+Every command, run or not, is also checked word by word: click reads all the words of a command
+line before it acts on `--help`, so an unknown subcommand or option is an error even then.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NoReturn
+
+import pytest
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+README: Final = ROOT / "README.md"
+SCRIPTS: Final[dict[str, str]] = tomllib.loads(
+    (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+)["project"]["scripts"]
+PROGRAMS: Final = {
+    name: f"import sys; from {module} import {function}; sys.exit({function}())"
+    for name, target in SCRIPTS.items()
+    for module, _, function in [target.partition(":")]
+}
+"""The name of each program and Python code that does what its installed script does."""
+
+RUN_BY: Final = {
+    "make demo": "tests/end_to_end/test_demo.py",
+    "make test": "not run: it is what runs this test",
+    "make check": "not run: it is part of make test",
+    "make bench": "tests/daemon/test_bench.py",
+    "prismlink demo": "tests/end_to_end/test_demo.py",
+    "prismlink flight run": "tests/end_to_end/test_demo.py",
+    "prismlink flight check-config": "tests/test_docs.py",
+    "prismlink ground run": "tests/end_to_end/test_demo.py",
+    "prismlink ground check-config": "tests/test_docs.py",
+    "prismlink feed": "tests/end_to_end/test_demo.py",
+    "prismlink encode": "tests/daemon/test_cli.py",
+    "prismlink decode": "tests/daemon/test_cli.py",
+    "prismlink inspect": "tests/daemon/test_cli.py",
+    "prismlink bench": "tests/daemon/test_bench.py",
+    "prismlink-train": "tests/training/test_cli.py",
+    "apt-get install": "not run: it changes the machine",
+    "git clone": "not run: tests use no network",
+    "cd": "not run: it is of the reader's shell",
+}
+"""The beginning of a command, and the test file that runs it or `not run: reason`."""
+
+SETTINGS: Final = {"flight.yaml": "load_flight", "ground.yaml": "load_ground"}
+"""A settings file of deploy/ and the loader, in daemon.config, that reads it."""
+
+
+def commands(text: str) -> list[str]:
+    """Every command in the `console` and `sh` blocks of a Markdown text.
+
+    In a `console` block the commands follow `$ ` and the rest is output; in an `sh` block every
+    line is one. Lines that end in a backslash go on; comments are left out; a list or a pipe is
+    several commands; redirections are left out.
+    """
+    found: list[str] = []
+    for kind, block in re.findall(r"^```(console|sh)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        lines = block.replace("\\\n", " ").splitlines()
+        if kind == "console":
+            lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        for line in lines:
+            words = shlex.shlex(line, posix=True, punctuation_chars=True)
+            words.whitespace_split = True
+            command: list[str] = []
+            for word in [*words, ";"]:
+                if word in {";", "&", "&&", "|", "||"}:
+                    found += [shlex.join(command)] if command else []
+                    command = []
+                elif command[-1:] in (["<"], [">"], [">>"]):
+                    command.pop()
+                else:
+                    command.append(word)
+    return found
+
+
+def runner(command: str) -> str | None:
+    """The entry of `RUN_BY` for a command: the one with the longest beginning."""
+    words = [word.removeprefix(".venv/bin/") for word in shlex.split(command)]
+    fitting = [key for key in RUN_BY if words[: len(key.split())] == key.split()]
+    return RUN_BY[max(fitting, key=len)] if fitting else None
+
+
+def complaint(command: str, programs: dict[str, str], makefile: Path) -> str | None:
+    """Tell what is wrong with the words of a command: None if nothing is.
+
+    Args:
+        command: One command; programs that are not ours are not looked at.
+        programs: The names of our programs and the Python code of each.
+        makefile: Where a target of make must be.
+    """
+    name, *words = shlex.split(command)
+    name = name.removeprefix(".venv/bin/")
+    if name in programs:
+        run = [sys.executable, "-c", programs[name], *words, "--help"]
+    elif name == "make":
+        run = ["make", "--dry-run", "--file", str(makefile), *words]
+    else:
+        return None
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    return f"{command}: {done.stderr.strip()}" if done.returncode else None
+
+
+@pytest.fixture(scope="module")
+def readme() -> list[str]:
+    """The commands of the README; none while it is not written."""
+    return commands(README.read_text(encoding="utf-8")) if README.exists() else []
+
+
+def test_the_readme_has_commands(readme: list[str], absent: Callable[[str], NoReturn]) -> None:
+    """The README shows how to run the demo and the tests."""
+    if not README.exists():
+        absent("README.md is not written yet")
+    assert {"make demo", "make test"} <= set(readme)
+
+
+def test_every_command_is_run_somewhere(readme: list[str]) -> None:
+    """Every command of the README has a test that runs it, or a written reason why not."""
+    runners = {command: runner(command) for command in readme}
+
+    assert [command for command, test in runners.items() if test is None] == []
+    files = {test for test in runners.values() if test and not test.startswith("not run: ")}
+    assert [file for file in sorted(files) if not (ROOT / file).is_file()] == []
+
+
+def test_every_command_is_understood(
+    readme: list[str], requires_tool: Callable[[str], str], absent: Callable[[str], NoReturn]
+) -> None:
+    """Every subcommand, option and make target the README names exists."""
+    requires_tool("make")
+    for name, target in SCRIPTS.items():
+        path = Path(*target.partition(":")[0].split(".")).with_suffix(".py")
+        if any(name in shlex.split(command) for command in readme) and not (ROOT / path).exists():
+            absent(f"{path} is not written yet")
+
+    complaints = [complaint(command, PROGRAMS, ROOT / "Makefile") for command in readme]
+    assert [text for text in complaints if text] == []
+
+
+# ---------------------------------------------------------------- the settings
+
+
+def test_every_settings_file_has_a_loader() -> None:
+    """A settings file nobody loads would drift away from the settings."""
+    assert {path.name for path in (ROOT / "deploy").glob("*.yaml")} <= SETTINGS.keys()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_shipped_settings_file_loads(name: str, absent: Callable[[str], NoReturn]) -> None:
+    """What we ship as an example is accepted whole, as check-config would."""
+    if not (ROOT / "daemon/config.py").exists():
+        absent("daemon/config.py is not written yet")
+    if not (ROOT / "deploy" / name).exists():
+        absent(f"deploy/{name} is not written yet")
+
+    getattr(importlib.import_module("daemon.config"), SETTINGS[name])(ROOT / "deploy" / name)
+
+
+# ---------------------------------------------------------------- the checks can fail
+
+TEXT: Final = """
+```console
+$ make demo
+a line of output
+$ prismlink encode a.tif \\
+    -o b.prism   # a comment
+```
+```sh
+cd x && make test > log
+```
+```python
+print("$ no command")
+```
+"""
+
+PROGRAM: Final = """
+import typer
+app = typer.Typer()
+flight = typer.Typer()
+app.add_typer(flight, name="flight")
+
+@app.command()
+def encode(tile: str, out: str = typer.Option(..., "-o"), step: float = 1.0) -> None:
+    raise SystemExit(3)
+
+@flight.command()
+def run(config: str = typer.Option(...)) -> None:
+    raise SystemExit(3)
+
+app()
+"""
+
+
+def test_commands_are_found() -> None:
+    """Prompts, continued lines, comments, lists and redirections are read as a shell would."""
+    assert commands(TEXT) == ["make demo", "prismlink encode a.tif -o b.prism", "cd x", "make test"]
+
+
+@pytest.mark.parametrize(
+    ("command", "test"),
+    [
+        ("make demo", "tests/end_to_end/test_demo.py"),
+        (".venv/bin/prismlink flight check-config deploy/flight.yaml", "tests/test_docs.py"),
+        ("prismlink-train fit x.yaml", "tests/training/test_cli.py"),
+        ("prismlink unheard-of", None),
+        ("rm x", None),
+    ],
+)
+def test_the_runner_of_a_command_is_found(command: str, test: str | None) -> None:
+    """The longest beginning decides, and a command nobody runs is seen."""
+    assert runner(command) == test
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        ("prismlink encode a.tif -o b.prism --step 2", None),
+        ("prismlink flight run --config x", None),
+        ("ls --no-such-option", None),
+        ("make there", None),
+        ("prismlink encode a.tif --setp 2", "--setp"),
+        ("prismlink flight fly", "fly"),
+        ("prismlink decode x", "decode"),
+        ("make nowhere", "nowhere"),
+    ],
+)
+def test_a_wrong_word_is_reported(
+    command: str, wrong: str | None, tmp_path: Path, requires_tool: Callable[[str], str]
+) -> None:
+    """A command with an unknown subcommand, option or target is told with that word."""
+    requires_tool("make")
+    (tmp_path / "Makefile").write_text("there:\n\ttrue\n", encoding="utf-8")
+
+    said = complaint(command, {"prismlink": PROGRAM}, tmp_path / "Makefile")
+
+    assert said is None if wrong is None else wrong in str(said)
