@@ -1,0 +1,1 @@
+"""The codec: a tile of samples in, frames of bytes out, and back."""

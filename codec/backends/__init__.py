@@ -1,0 +1,1 @@
+"""How the analysis network is run: one module per runtime."""

@@ -1,0 +1,102 @@
+"""The encoder network on OpenVINO: int8 on CPUs.
+
+The branch is built from the bundle's weights with quantization nodes at the ranges `calibrate`
+measured; OpenVINO folds them into int8 convolutions. Squashing and the shortcut, which no range
+fits (their values span four orders of magnitude), stay in float32. Integer sums do not depend on
+their order, so neither do the latents on thread count or batch.
+
+Source: OpenVINO, low-precision transformations (FakeQuantize as the carrier of ranges).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import openvino as ov
+import openvino.opset13 as ops
+import torch
+from numpy.typing import NDArray
+
+from codec.bundle import Bundle
+from codec.network import SHORTCUTS, add_channels, branch_input
+
+_POOL_AFTER: Final = (1, 2, 3)
+"""Encoder layers followed by pooling, from 0."""
+
+
+class OpenvinoBackend:
+    """Runs a bundle's analysis network; float32 if the bundle has no calibrated ranges.
+
+    Args:
+        bundle: The model.
+        threads: Threads of one inference; 0 leaves it to OpenVINO.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+        self.name = "openvino-cpu"
+        self.precision = "int8" if "analysis_ranges" in bundle.tensors else "float32"
+        self._bundle = bundle
+        self._core = ov.Core()
+        self._options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+        self._compiled: dict[tuple[int, int], ov.CompiledModel] = {}
+
+    def analyze(self, patches: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Run the network on patches of shape (components, rows, cols) each, any mix of shapes.
+
+        Returns:
+            Latents of each patch, shape (channels, rows/8, cols/8), same order.
+        """
+        return [self._run(patch) for patch in patches]
+
+    def _run(self, patch: NDArray[np.float32]) -> NDArray[np.float32]:
+        spec = self._bundle.network
+        with torch.inference_mode():
+            components = torch.from_numpy(patch[None])
+            seen = branch_input(components, spec.components, spec.squash).numpy()
+            rows, cols = patch.shape[1:]
+            branch = torch.from_numpy(self._model(rows, cols)(seen)[0])
+            if spec.shortcut != "none":
+                branch = add_channels(SHORTCUTS[spec.shortcut].forward(components), branch)
+            latents: NDArray[np.float32] = branch[0].numpy()
+        return latents
+
+    def _model(self, rows: int, cols: int) -> ov.CompiledModel:
+        """Compile for one patch shape, once; a tile has at most four."""
+        if (rows, cols) not in self._compiled:
+            graph = _branch_graph(self._bundle, rows, cols)
+            self._compiled[rows, cols] = self._core.compile_model(graph, "CPU", self._options)
+        return self._compiled[rows, cols]
+
+
+def _branch_graph(bundle: Bundle, rows: int, cols: int) -> ov.Model:
+    """SSCNet's encoder as an OpenVINO graph."""
+    ranges = bundle.tensors.get("analysis_ranges")
+    names = [n.removesuffix(".weight") for n in bundle.tensors if n.startswith("analysis.branch.")]
+    indices = sorted({int(name.split(".")[2]) for name in names if "bias" not in name})
+    convolutions, activations = indices[0::2], indices[1::2]
+    source = ops.parameter([1, bundle.network.components, rows, cols], np.float32)
+    x: Any = source
+    for layer, (conv, prelu) in enumerate(zip(convolutions, activations, strict=True)):
+        weight = bundle.tensors[f"analysis.branch.{conv}.weight"]
+        bias = bundle.tensors[f"analysis.branch.{conv}.bias"]
+        kernel: Any = ops.constant(weight)
+        if ranges is not None:
+            x = _quantized(x, ranges[layer : layer + 1], levels=256)
+            magnitude = np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
+            kernel = _quantized(kernel, magnitude, levels=255)
+        x = ops.convolution(x, kernel, [1, 1], [1, 1], [1, 1], [1, 1])
+        x = ops.add(x, ops.constant(bias[None, :, None, None]))
+        x = ops.prelu(x, ops.constant(bundle.tensors[f"analysis.branch.{prelu}.weight"]))
+        if layer in _POOL_AFTER:
+            x = ops.max_pool(x, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
+    return ov.Model([x], [source], "analysis")
+
+
+def _quantized(x: Any, magnitude: NDArray[np.float32], levels: int) -> Any:
+    """Symmetric quantization to [−magnitude, magnitude]; 256 levels lose the top one."""
+    # A range of zero (a convolution that still stands at its zero start) is no range.
+    high = np.maximum(magnitude, np.float32(1e-6)).astype(np.float32)
+    low = -high * np.float32(128 / 127) if levels == 256 else -high
+    return ops.fake_quantize(x, low, high, low, high, levels)

@@ -1,0 +1,294 @@
+"""The model bundle: one `.safetensors` file that holds all a codec needs, and names itself.
+
+The name of a model is the SHA-256 over its description and the digests of its tensors. A flight
+bundle leaves out the synthesis network but keeps every digest, so it bears the same name. Tables
+and offsets are integers; provenance and scores tell where it came from and are not part of the
+name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from codec.conditioning import ConditionerSpec
+from codec.contexts import ScaleModel, shortcut_groups
+from codec.errors import (
+    BundleDigestError,
+    BundleError,
+    BundleTensorError,
+    BundleVersionError,
+)
+from codec.network import SHORTCUTS, Analysis, SscnetSpec, Synthesis
+from codec.tables import FrequencyTables, laplace_tables
+
+VERSION: Final = 1
+_KEY: Final = "prismlink"
+"""The one metadata key of the file; its value is a JSON object."""
+
+_LATENTS_PER_GROUP: Final = 16
+"""Without a shortcut neighboring latent channels share a delta in groups of this many."""
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Bundle:
+    """A model, checked.
+
+    Attributes:
+        network: Both networks' description.
+        conditioner: How tiles are conditioned.
+        default_step: Quantizer step where none is asked for (units as in `SideFrame.step`).
+        tensors: Weights "analysis.…" and "synthesis.…" (float32); "tables.counts" (uint32);
+            "scales.offsets" and "scales.groups" (int16); "analysis_ranges" (float32, shape (5,),
+            largest magnitude at the input of each encoder convolution), if calibrated for int8.
+        digests: SHA-256 of every tensor, the absent synthesis of a flight bundle included.
+        provenance: Where it came from: data, settings, versions.
+        scores: What it reached where it was made.
+
+    Raises:
+        BundleTensorError: If a tensor is missing, unknown or has another shape.
+    """
+
+    network: SscnetSpec
+    conditioner: ConditionerSpec
+    default_step: float
+    tensors: Tensors
+    digests: Mapping[str, str]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.default_step < 1e9:
+            raise BundleError(f"default_step must be positive, got {self.default_step}")
+        expected = _expected_shapes(self.network)
+        for name, shape in expected.items():
+            if name not in self.tensors:
+                if name.startswith("synthesis.") and not self.has_synthesis:
+                    continue
+                raise BundleTensorError(f"tensor {name} is missing")
+            if self.tensors[name].shape != shape:
+                raise BundleTensorError(
+                    f"tensor {name} is {self.tensors[name].shape}, the description says {shape}"
+                )
+        for name in ("tables.counts", "scales.offsets", "scales.groups"):
+            if name not in self.tensors:
+                raise BundleTensorError(f"tensor {name} is missing")
+
+    @property
+    def has_synthesis(self) -> bool:
+        """Whether the bundle can decode; a flight bundle cannot."""
+        return any(name.startswith("synthesis.") for name in self.tensors)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 over description and tensor digests: the model's full name."""
+        named = {**self._description(), "tensors": dict(sorted(self.digests.items()))}
+        return sha256(json.dumps(named, sort_keys=True).encode()).digest()
+
+    @property
+    def model(self) -> bytes:
+        """First eight bytes of the digest, as frames carry it."""
+        return self.digest[:8]
+
+    @property
+    def name(self) -> str:
+        """`model` as sixteen hexadecimal digits."""
+        return self.model.hex()
+
+    @property
+    def tables(self) -> FrequencyTables:
+        """Frequency tables of the range coder."""
+        return FrequencyTables(self.tensors["tables.counts"])
+
+    @property
+    def scales(self) -> ScaleModel:
+        """Predictor of the latents' scales."""
+        return ScaleModel(
+            offsets=self.tensors["scales.offsets"], groups=self.tensors["scales.groups"]
+        )
+
+    def analysis(self) -> Analysis:
+        """Build the encoder network, in evaluation mode."""
+        network = Analysis(self.network)
+        network.load_state_dict(self._weights("analysis."))
+        return network.eval().requires_grad_(False)
+
+    def synthesis(self) -> Synthesis:
+        """Build the decoder network, in evaluation mode.
+
+        Raises:
+            BundleTensorError: If this is a flight bundle.
+        """
+        if not self.has_synthesis:
+            raise BundleTensorError(
+                f"model {self.name} is a flight bundle and cannot decode; use the full bundle"
+            )
+        network = Synthesis(self.network)
+        network.load_state_dict(self._weights("synthesis."))
+        return network.eval().requires_grad_(False)
+
+    def for_flight(self) -> Bundle:
+        """The same model without what only the ground needs."""
+        kept = {k: v for k, v in self.tensors.items() if not k.startswith("synthesis.")}
+        return replace(self, tensors=kept)
+
+    def to_bytes(self) -> bytes:
+        """Return the file's bytes; the same bundle always gives the same bytes."""
+        head = {
+            "version": VERSION,
+            "digest": self.digest.hex(),
+            **self._description(),
+            "tensors": dict(sorted(self.digests.items())),
+            "provenance": dict(self.provenance),
+            "scores": dict(self.scores),
+        }
+        arrays = {name: np.ascontiguousarray(a) for name, a in sorted(self.tensors.items())}
+        return bytes(save(arrays, metadata={_KEY: json.dumps(head, sort_keys=True)}))
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "network": self.network.to_dict(),
+            "conditioner": asdict(self.conditioner),
+            "default_step": self.default_step,
+        }
+
+    def _weights(self, prefix: str) -> dict[str, torch.Tensor]:
+        return {
+            name.removeprefix(prefix): torch.from_numpy(np.array(array))
+            for name, array in self.tensors.items()
+            if name.startswith(prefix)
+        }
+
+
+def make_bundle(
+    network: SscnetSpec,
+    conditioner: ConditionerSpec,
+    *,
+    default_step: float,
+    tensors: Tensors,
+    provenance: Mapping[str, Any] | None = None,
+    scores: Mapping[str, Any] | None = None,
+) -> Bundle:
+    """Make a bundle of tensors that are new: compute their digests.
+
+    Absent tables and scales are filled with the uncalibrated ones.
+
+    Raises:
+        BundleError: If the parts do not fit.
+    """
+    whole = {**_uncalibrated(network), **tensors}
+    return Bundle(
+        network=network,
+        conditioner=conditioner,
+        default_step=default_step,
+        tensors=whole,
+        digests={name: _tensor_digest(array) for name, array in whole.items()},
+        provenance=provenance or {},
+        scores=scores or {},
+    )
+
+
+def untrained_bundle(
+    network: SscnetSpec, conditioner: ConditionerSpec, *, default_step: float, seed: int = 0
+) -> Bundle:
+    """Make a bundle of freshly initialized networks; with a shortcut, the linear codec."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        networks = {"analysis": Analysis(network), "synthesis": Synthesis(network)}
+    tensors = {
+        f"{part}.{name}": tensor.numpy()
+        for part, module in networks.items()
+        for name, tensor in module.state_dict().items()
+    }
+    return make_bundle(network, conditioner, default_step=default_step, tensors=tensors)
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read and check a bundle.
+
+    Raises:
+        BundleVersionError: If a later build wrote it.
+        BundleDigestError: If its bytes are not the ones its name promises.
+        BundleTensorError: If a tensor is missing or has another shape.
+        BundleError: If it is no bundle at all.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"{path}: no readable bundle: {error}") from None
+    try:
+        return _from_parts(metadata, tensors)
+    except BundleError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def _from_parts(metadata: Mapping[str, str], tensors: Tensors) -> Bundle:
+    try:
+        head = json.loads(metadata[_KEY])
+        version = head["version"]
+    except (KeyError, TypeError, ValueError):
+        raise BundleError(f"the file has no {_KEY!r} description") from None
+    if version != VERSION:
+        raise BundleVersionError(f"bundle version {version}, this build reads {VERSION}")
+    try:
+        bundle = Bundle(
+            network=SscnetSpec.from_dict(head["network"]),
+            conditioner=ConditionerSpec(**head["conditioner"]),
+            default_step=head["default_step"],
+            tensors=tensors,
+            digests=head["tensors"],
+            provenance=head["provenance"],
+            scores=head["scores"],
+        )
+        promised = bytes.fromhex(head["digest"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"the description is damaged: {error!r}") from None
+    if bundle.digest != promised:
+        raise BundleDigestError("the description does not match the digest in the file")
+    for name, array in tensors.items():
+        if _tensor_digest(array) != bundle.digests.get(name):
+            raise BundleDigestError(f"tensor {name} does not match its digest")
+    return bundle
+
+
+def _tensor_digest(array: NDArray[Any]) -> str:
+    """SHA-256 over type, shape and little-endian bytes."""
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return sha256(f"{array.dtype.name}{array.shape}".encode() + little.tobytes()).hexdigest()
+
+
+def _expected_shapes(network: SscnetSpec) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        parts = {"analysis": Analysis(network), "synthesis": Synthesis(network)}
+    return {
+        f"{part}.{name}": tuple(tensor.shape)
+        for part, module in parts.items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def _uncalibrated(network: SscnetSpec) -> dict[str, NDArray[Any]]:
+    """Analytic tables, and offsets that say: every channel is as large as its component."""
+    if network.shortcut == "none":
+        groups = (np.arange(network.latent_channels) // _LATENTS_PER_GROUP).astype(np.int16)
+    else:
+        groups = shortcut_groups(SHORTCUTS[network.shortcut].GROUPS)
+    return {
+        "tables.counts": laplace_tables().counts,
+        "scales.groups": groups,
+        "scales.offsets": np.zeros(network.latent_channels, dtype=np.int16),
+    }

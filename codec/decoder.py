@@ -1,0 +1,192 @@
+"""The decoder: frames in, a tile out. The encoder's screen, backwards.
+
+bytes ─ decode ─► symbols ─ dequantize ─► latents ─ synthesize ─► components ─ restore ─► Tile
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from codec import masks
+from codec.bundle import Bundle
+from codec.conditioning import UNITS_PER_REFLECTANCE, Conditioning, KltSide, fit_minmax
+from codec.contexts import DELTA_TABLE, LEVELS_PER_OCTAVE
+from codec.errors import BitstreamError, FrameFieldError, PayloadError, TileError, WrongModelError
+from codec.frame import Frame, PatchFrame, SideFrame, parse
+from codec.patch_grid import PatchExtent
+from codec.patching import join
+from codec.quantize import dequantize
+from codec.range_coder import SymbolReader
+from codec.tile import Samples, Tile, fill_value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DecodedPatch:
+    """A patch as the ground has it.
+
+    Attributes:
+        patch_row: Position in the tile's grid.
+        patch_col: Position in the tile's grid.
+        samples: Shape (bands, rows, cols), the tile's type and units; fill where nothing was
+            measured.
+    """
+
+    patch_row: int
+    patch_col: int
+    samples: Samples
+
+
+class Decoder:
+    """Decodes frames of one model.
+
+    The network always runs one patch at a time, in float32 on the CPU: equal frames give equal
+    samples, whatever was decoded before or beside them.
+
+    Args:
+        bundle: The model, with its synthesis network.
+
+    Raises:
+        BundleTensorError: If it is a flight bundle.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self._network = bundle.synthesis()
+        self._tables, self._scales = bundle.tables, bundle.scales
+
+    def decode(self, frames: Iterable[bytes]) -> Tile:
+        """Restore a tile from its side frame and all of its patch frames, in any order.
+
+        Raises:
+            BitstreamError: If a frame is damaged, missing, too many, or of another tile or model.
+        """
+        parsed = [parse(raw) for raw in frames]
+        side = _only_side(parsed)
+        patches = {}
+        for frame in parsed:
+            if isinstance(frame, PatchFrame):
+                patches[frame.patch_row, frame.patch_col] = self.decode_patch(side, frame)
+        if missing := set(side.grid) - patches.keys():
+            raise BitstreamError(f"{len(missing)} patches are missing, the first {min(missing)}")
+        return Tile(
+            samples=join([patches[position].samples for position in side.grid], side.grid),
+            info=side.info,
+        )
+
+    def decode_patch(self, side: SideFrame, patch: PatchFrame) -> DecodedPatch:
+        """Restore one patch.
+
+        Raises:
+            WrongModelError: If either frame names another model.
+            BitstreamError: If the frames do not belong together or do not decode.
+        """
+        extent = self._extent(side, patch)
+        conditioning = self.conditioning(side)
+        symbols = self._entropy_decode(conditioning, patch, extent)
+        latents = dequantize(symbols, conditioning.latent_step * _octaves(patch.step_offset))
+        with torch.inference_mode():
+            components = self._network(torch.from_numpy(latents)[None])[0].numpy()
+        rows, cols = extent.shape
+        restored = conditioning.restore(np.ascontiguousarray(components[:, :rows, :cols]))
+        return DecodedPatch(
+            patch_row=patch.patch_row,
+            patch_col=patch.patch_col,
+            samples=_place(side, patch, conditioning, restored),
+        )
+
+    def conditioning(self, side: SideFrame) -> Conditioning:
+        """Rebuild a tile's conditioning from its side frame.
+
+        Raises:
+            WrongModelError: If it names another model.
+            BitstreamError: If it does not decode.
+        """
+        if side.model != self.bundle.model:
+            raise WrongModelError(f"coded by model {side.model.hex()}, this is {self.bundle.name}")
+        bands, rows, cols = side.shape
+        unit = UNITS_PER_REFLECTANCE / side.info.reflectance_scale
+        if self.bundle.conditioner.kind == "minmax":
+            try:
+                return fit_minmax(self.bundle.conditioner, bands, unit, side.step)
+            except TileError as error:
+                raise FrameFieldError(str(error)) from None
+        coded = np.flatnonzero(side.valid_bands)
+        klt = KltSide.unpack(side.levels, side.payload, coded.size, self._tables)
+        return klt.conditioning(coded, rows * cols, side.step, unit)
+
+    def _extent(self, side: SideFrame, patch: PatchFrame) -> PatchExtent:
+        if patch.model != side.model or patch.tile_id != side.tile_id:
+            raise BitstreamError(
+                f"patch of tile {patch.tile_id.hex()}, model {patch.model.hex()} meets side "
+                f"information of tile {side.tile_id.hex()}, model {side.model.hex()}"
+            )
+        try:
+            return side.grid.extent(patch.patch_row, patch.patch_col)
+        except TileError as error:
+            raise FrameFieldError(str(error)) from None
+
+    def _entropy_decode(
+        self, conditioning: Conditioning, patch: PatchFrame, extent: PatchExtent
+    ) -> NDArray[np.int32]:
+        levels, (rows, cols) = conditioning.levels, extent.latent_shape
+        predicted = self._scales.predict(levels, patch.step_offset)
+        if not patch.payload:
+            return np.zeros((predicted.size, rows, cols), dtype=np.int32)
+        groups = self._scales.channel_groups(levels.size)
+        if not groups.size:
+            raise PayloadError("symbols of a tile without components")
+        reader = SymbolReader(patch.payload, self._tables)
+        deltas = reader.read(np.array([DELTA_TABLE], dtype=np.int32), int(groups[-1]) + 1)[0]
+        index = self._scales.indices(deltas, predicted, levels.size)
+        symbols = reader.read(index, rows * cols)
+        reader.finish()
+        return symbols.reshape(-1, rows, cols)
+
+
+def _only_side(frames: list[Frame]) -> SideFrame:
+    sides = [frame for frame in frames if isinstance(frame, SideFrame)]
+    if len(sides) != 1:
+        raise BitstreamError(f"one side frame expected, got {len(sides)}")
+    return sides[0]
+
+
+def _place(
+    side: SideFrame,
+    patch: PatchFrame,
+    conditioning: Conditioning,
+    restored: NDArray[np.float32],
+) -> Samples:
+    """Put restored bands among filled ones, in the tile's own type."""
+    dtype = np.dtype(side.dtype)
+    fill = fill_value(dtype, side.info.nodata)
+    rows, cols = restored.shape[1:]
+    valid_bands = np.flatnonzero(side.valid_bands)
+    chosen = restored[np.isin(conditioning.bands, valid_bands)]
+    values = _as_type(chosen, dtype, side.info.nodata)
+    valid = masks.unpack(patch.mask, (valid_bands.size, rows, cols))
+    if valid is not None:
+        values = np.where(valid, values, dtype.type(fill))
+    samples = np.full((side.shape[0], rows, cols), fill, dtype=dtype)
+    samples[valid_bands] = values
+    return samples
+
+
+def _as_type(values: NDArray[np.float32], dtype: np.dtype[Any], nodata: float | None) -> Samples:
+    """Round and limit to the sample type; a measured sample never becomes fill."""
+    if dtype.kind == "f":
+        return values.astype(dtype)
+    limits = np.iinfo(dtype)
+    typed = np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
+    if nodata is not None:
+        typed[typed == nodata] += 1 if nodata < limits.max else -1
+    return typed
+
+
+def _octaves(step_offset: int) -> float:
+    return float(2.0 ** (step_offset / LEVELS_PER_OCTAVE))

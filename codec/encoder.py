@@ -1,0 +1,243 @@
+"""The encoder: a tile in, frames out. The whole path is `encode`, `open` and `encode_batch`.
+
+Tile ─ condition ─► components ─ analyze ─► latents ─ quantize ─► symbols ─ entropy-code ─► bytes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Final, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from codec import masks
+from codec.bundle import Bundle
+from codec.conditioning import (
+    UNITS_PER_REFLECTANCE,
+    Conditioning,
+    fit_klt,
+    fit_minmax,
+)
+from codec.contexts import DELTA_TABLE, LEVELS_PER_OCTAVE
+from codec.errors import TileError
+from codec.frame import PatchFrame, SideFrame
+from codec.patch_grid import PatchExtent, PatchGrid
+from codec.patching import pad
+from codec.quantize import quantize
+from codec.range_coder import SymbolWriter
+from codec.tile import Tile
+
+BackendName = Literal["auto", "torch", "torch-cpu", "torch-cuda", "openvino"]
+Timer = Callable[[str], AbstractContextManager[None]]
+"""Times a named stage: condition, analyze, quantize, entropy_code. Clocks belong to the caller."""
+
+NO_TIMER: Final[Timer] = lambda _: nullcontext()  # noqa: E731  # a constant of a function type
+
+
+class AnalysisBackend(Protocol):
+    """Something that runs a bundle's analysis network."""
+
+    name: str
+    precision: str
+
+    def analyze(self, patches: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Components of shape (k, rows, cols) to latents of shape (channels, rows/8, cols/8)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PatchJob:
+    """One patch of an opened tile, ready to be encoded in any batch."""
+
+    tile: Tile
+    tile_id: bytes
+    patch_row: int
+    patch_col: int
+    extent: PatchExtent
+    conditioning: Conditioning
+    valid: NDArray[np.bool_] | None
+    """Shape (bands, rows, cols) of the patch; None if the whole tile is valid."""
+    valid_bands: NDArray[np.bool_]
+    step_offset: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the samples behind this patch."""
+        rows, cols = self.extent.shape
+        return rows * cols * self.tile.samples.shape[0] * self.tile.samples.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TileJob:
+    """A tile whose conditioner is fitted.
+
+    Attributes:
+        side_frame: What the ground needs before any patch.
+        patches: The patches, row by row.
+    """
+
+    side_frame: bytes
+    patches: tuple[PatchJob, ...] = field(repr=False)
+
+
+class Encoder:
+    """Encodes tiles under one bundle.
+
+    Args:
+        bundle: The model; a flight bundle is enough.
+        step: Quantizer step, units as in `SideFrame.step`; the bundle's own if None.
+        backend: What runs the network; "auto" takes CUDA where there is one, else OpenVINO where
+            the bundle has int8 ranges, else PyTorch on the CPU.
+        threads: Threads of one inference on the CPU; 0 leaves it to the runtime.
+        timer: Called with the name of each stage; the context it returns times it.
+
+    Raises:
+        TileError: If the step is out of range.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        step: float | None = None,
+        backend: BackendName = "auto",
+        threads: int = 0,
+        timer: Timer = NO_TIMER,
+    ) -> None:
+        # What travels is the step as float32; both ends must start from the same number.
+        self.step = float(np.float32(bundle.default_step if step is None else step))
+        if not 0 < self.step < 1e9:
+            raise TileError(f"step must be positive, got {step}")
+        self.bundle = bundle
+        self.backend = make_backend(bundle, backend, threads)
+        self._tables, self._scales, self._timer = bundle.tables, bundle.scales, timer
+
+    def encode(self, tile: Tile) -> list[bytes]:
+        """Compress a tile: the side frame, then one frame per patch."""
+        job = self.open(tile)
+        return [job.side_frame, *self.encode_batch(job.patches)]
+
+    def open(self, tile: Tile) -> TileJob:
+        """Fit the conditioner to a tile.
+
+        Raises:
+            TileError: If the tile does not fit the bundle.
+        """
+        with self._timer("condition"):
+            return self._open(tile)
+
+    def encode_batch(self, patches: Sequence[PatchJob]) -> list[bytes]:
+        """Compress patches of any tiles; one frame each, same order."""
+        with self._timer("condition"):
+            components = [_condition(patch) for patch in patches]
+        with self._timer("analyze"):
+            latents = self.backend.analyze(components)
+        with self._timer("quantize"):
+            symbols = [
+                quantize(latent, patch.conditioning.latent_step * _octaves(patch.step_offset))
+                for latent, patch in zip(latents, patches, strict=True)
+            ]
+        with self._timer("entropy_code"):
+            return [self._frame(p, s) for p, s in zip(patches, symbols, strict=True)]
+
+    def _open(self, tile: Tile) -> TileJob:
+        spec, (band_count, rows, cols) = self.bundle.conditioner, tile.samples.shape
+        unit = UNITS_PER_REFLECTANCE / tile.info.reflectance_scale
+        valid = tile.valid()
+        valid_bands: NDArray[np.bool_] = np.asarray(valid.any(axis=(1, 2)))
+        payload, levels = b"", tuple[int, ...]()
+        if spec.kind == "klt":
+            bands = np.flatnonzero(valid_bands)
+            whole = valid[bands].all()
+            side = fit_klt(
+                spec,
+                tile.samples,
+                bands=bands,
+                valid=None if whole else valid[bands],
+                sample_unit=unit,
+                step=self.step,
+            )
+            payload, levels = side.pack(self._tables), side.levels
+            conditioning = side.conditioning(bands, rows * cols, self.step, unit)
+        else:
+            conditioning = fit_minmax(spec, band_count, unit, self.step)
+        frame = SideFrame(
+            model=self.bundle.model,
+            info=tile.info,
+            dtype=tile.samples.dtype.name,
+            shape=(band_count, rows, cols),
+            patch_px=PatchGrid(tile_rows=rows, tile_cols=cols).patch_px,
+            valid_bands=valid_bands,
+            step=self.step,
+            levels=levels,
+            payload=payload,
+        )
+        patches = tuple(
+            PatchJob(
+                tile=tile,
+                tile_id=frame.tile_id,
+                patch_row=row,
+                patch_col=col,
+                extent=(extent := frame.grid.extent(row, col)),
+                conditioning=conditioning,
+                valid=None if valid.all() else valid[(slice(None), *extent.slices)],
+                valid_bands=valid_bands,
+            )
+            for row, col in frame.grid
+        )
+        return TileJob(side_frame=frame.pack(), patches=patches)
+
+    def _frame(self, patch: PatchJob, symbols: NDArray[np.int32]) -> bytes:
+        mask = b"" if patch.valid is None else masks.pack(patch.valid[patch.valid_bands])
+        return PatchFrame(
+            model=self.bundle.model,
+            tile_id=patch.tile_id,
+            patch_row=patch.patch_row,
+            patch_col=patch.patch_col,
+            step_offset=patch.step_offset,
+            mask=mask,
+            payload=self._entropy_code(patch, symbols),
+        ).pack()
+
+    def _entropy_code(self, patch: PatchJob, symbols: NDArray[np.int32]) -> bytes:
+        """Code the deltas of the patch's groups, then its symbols."""
+        levels = patch.conditioning.levels
+        if not symbols.any():
+            return b""
+        symbols = symbols.reshape(symbols.shape[0], -1)
+        predicted = self._scales.predict(levels, patch.step_offset)
+        deltas = self._scales.deltas(symbols, predicted, levels.size)
+        writer = SymbolWriter(self._tables)
+        writer.write(deltas[None], np.array([DELTA_TABLE], dtype=np.int32))
+        writer.write(symbols, self._scales.indices(deltas, predicted, levels.size))
+        return writer.finish()
+
+
+def _condition(patch: PatchJob) -> NDArray[np.float32]:
+    """Project a patch and extend it to whole latent positions."""
+    bands = patch.conditioning.bands
+    valid = None if patch.valid is None else patch.valid[bands]
+    samples = patch.tile.samples[(slice(None), *patch.extent.slices)]
+    return pad(patch.conditioning.condition(samples, valid))
+
+
+def _octaves(step_offset: int) -> float:
+    return float(2.0 ** (step_offset / LEVELS_PER_OCTAVE))
+
+
+def make_backend(bundle: Bundle, name: BackendName, threads: int) -> AnalysisBackend:
+    """Choose what runs the network, see `Encoder`."""
+    from codec.backends.torch_backend import TorchBackend  # noqa: PLC0415
+
+    if name == "torch-cuda" or (name in ("auto", "torch") and torch.cuda.is_available()):
+        return TorchBackend(bundle, "cuda")
+    if name == "openvino" or (name == "auto" and "analysis_ranges" in bundle.tensors):
+        # Loading OpenVINO takes a second and 100 MB; who does not use it does not pay.
+        from codec.backends.openvino_backend import OpenvinoBackend  # noqa: PLC0415
+
+        return OpenvinoBackend(bundle, threads)
+    return TorchBackend(bundle, "cpu")

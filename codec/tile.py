@@ -1,0 +1,145 @@
+"""The tile: what an instrument hands over, and what the ground gives back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.errors import TileError
+
+Samples: TypeAlias = NDArray[Any]
+"""Samples [DN], shape (bands, rows, cols), one of `SAMPLE_DTYPES`."""
+
+SAMPLE_DTYPES: Final = ("int16", "uint16", "float32")
+"""Sample types a tile may have; the position in this tuple is its code on the wire."""
+
+MAX_BANDS: Final = 4096
+MAX_EDGE_PX: Final = 65_536
+"""Bounds on a tile, so that a hostile header cannot ask for more memory than a frame may use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Georeference:
+    """Where the tile lies on the ground.
+
+    Attributes:
+        crs: Authority code ("EPSG:32632") where there is one, else WKT.
+        transform: Affine (a, b, c, d, e, f), pixel (col, row) to CRS units:
+            x = a·col + b·row + c, y = d·col + e·row + f.
+    """
+
+    crs: str
+    transform: tuple[float, float, float, float, float, float]
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, self.transform)):
+            raise TileError(f"transform must be finite numbers, got {self.transform}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileInfo:
+    """Everything about a tile but its samples and their shape.
+
+    Attributes:
+        sensor: Name of the instrument.
+        scene: Name of the acquisition the tile is part of.
+        tile_row: Position of the tile in the scene, along track, from 0.
+        tile_col: Position of the tile in the scene, across track, from 0.
+        sequence: The instrument's count of tiles, 64 bits.
+        start_utc_s: Time of the first line [s since 1970-01-01 UTC].
+        reflectance_scale: Sample value of reflectance 1.0 [DN].
+        nodata: Fill value [DN], or None where there is none (floats: NaN is always fill).
+        wavelengths_nm: Band centers [nm] in band order, or empty where unknown.
+        georeference: Place of the tile, or None where unknown.
+    """
+
+    sensor: str = ""
+    scene: str = ""
+    tile_row: int = 0
+    tile_col: int = 0
+    sequence: int = 0
+    start_utc_s: float = 0.0
+    reflectance_scale: float = 10_000.0
+    nodata: float | None = None
+    wavelengths_nm: tuple[float, ...] = ()
+    georeference: Georeference | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.reflectance_scale) and self.reflectance_scale > 0):
+            raise TileError(f"reflectance_scale must be positive, got {self.reflectance_scale}")
+        if not math.isfinite(self.start_utc_s):
+            raise TileError(f"start_utc_s must be finite, got {self.start_utc_s}")
+        for name, limit in (("tile_row", 2**32), ("tile_col", 2**32), ("sequence", 2**64)):
+            if not 0 <= (value := getattr(self, name)) < limit:
+                raise TileError(f"{name} must be in [0, {limit}), got {value}")
+        if not all(math.isfinite(w) and 0 < w < 1e6 for w in self.wavelengths_nm):
+            raise TileError("wavelengths_nm must be positive and below 1e6")
+
+    @property
+    def tile_id(self) -> bytes:
+        """Eight bytes that name the tile in every frame: the same tile, the same name."""
+        identity = (self.sensor, self.scene, self.tile_row, self.tile_col, self.sequence)
+        return blake2b(repr(identity).encode(), digest_size=8).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tile:
+    """Samples of one tile, with what is known about them.
+
+    Attributes:
+        samples: Shape (bands, rows, cols), one of `SAMPLE_DTYPES`; may be a read-only view.
+        info: Everything else.
+
+    Raises:
+        TileError: If shape, type, fill value or wavelengths do not fit each other.
+    """
+
+    samples: Samples
+    info: TileInfo
+
+    def __post_init__(self) -> None:
+        samples, info = self.samples, self.info
+        if samples.dtype.name not in SAMPLE_DTYPES:
+            raise TileError(f"samples must be one of {SAMPLE_DTYPES}, got {samples.dtype}")
+        if samples.ndim != 3 or 0 in samples.shape:
+            raise TileError(f"samples must be (bands, rows, cols), none zero, got {samples.shape}")
+        if samples.shape[0] > MAX_BANDS or max(samples.shape[1:]) > MAX_EDGE_PX:
+            raise TileError(f"{samples.shape} is above {MAX_BANDS} bands or {MAX_EDGE_PX} px")
+        if info.wavelengths_nm and len(info.wavelengths_nm) != samples.shape[0]:
+            raise TileError(f"{len(info.wavelengths_nm)} wavelengths, {samples.shape[0]} bands")
+        if info.nodata is not None and samples.dtype.kind in "iu":
+            limits = np.iinfo(samples.dtype)
+            if not (limits.min <= info.nodata <= limits.max and info.nodata == int(info.nodata)):
+                raise TileError(f"nodata {info.nodata} is not a value of {samples.dtype}")
+
+    def valid(self) -> NDArray[np.bool_]:
+        """Mark the samples that were measured.
+
+        Returns:
+            Shape (bands, rows, cols), new: False where the sample is fill, NaN or infinite.
+        """
+        valid: NDArray[np.bool_]
+        if self.samples.dtype.kind == "f":
+            valid = np.isfinite(self.samples)
+            if self.info.nodata is not None and not math.isnan(self.info.nodata):
+                valid &= self.samples != np.float32(self.info.nodata)
+            return valid
+        if self.info.nodata is None:
+            return np.ones(self.samples.shape, dtype=np.bool_)
+        valid = self.samples != self.samples.dtype.type(self.info.nodata)
+        return valid
+
+
+def fill_value(dtype: np.dtype[Any], nodata: float | None) -> float:
+    """The value that stands for a missing sample in a restored tile.
+
+    Integers without a fill value of their own take their type's lowest value.
+    """
+    if nodata is not None:
+        return nodata
+    return math.nan if dtype.kind == "f" else float(np.iinfo(dtype).min)
