@@ -1,0 +1,1 @@
+"""The ground side: from packets back to cubes in files."""

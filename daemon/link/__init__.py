@@ -1,0 +1,1 @@
+"""The protocol both ends share; only `sockets` touches the outside."""

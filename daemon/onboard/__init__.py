@@ -1,0 +1,1 @@
+"""The flight side: from tile messages to packets on the downlink."""

@@ -1,0 +1,1 @@
+"""Offline: fit, prune, calibrate, export and judge the bundles that fly."""
