@@ -68,7 +68,8 @@ class PatchJob:
     def size_bytes(self) -> int:
         """Bytes of the samples behind this patch."""
         rows, cols = self.extent.shape
-        return rows * cols * self.tile.samples.shape[0] * self.tile.samples.dtype.itemsize
+        size: int = self.tile.samples[:, :1, :1].nbytes * rows * cols
+        return size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
