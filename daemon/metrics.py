@@ -1,0 +1,258 @@
+"""All that a process tells Prometheus, on a registry that is handed in.
+
+Base units; the unit and the kind are in the name (`_seconds`, `_bytes`, `_total`, `_info`). Labels
+take their values from closed sets: stage and mailbox names, link channels, `reason` of the error
+trees and of mailboxes. A tile, a scene or an address is never a label.
+
+On board everything lost after a tile was accepted is counted in patches, at the stage that lost it:
+patches received = patches sent on + patches dropped, exactly.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib.metadata
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
+
+from daemon.errors import AddressError, DaemonError, PacketError, TileMessageError
+from daemon.mailbox import Mailbox
+
+PREFIX: Final = "prismlink"
+CHANNELS: Final = ("side", "patch")
+TILE_STATES: Final = ("complete", "partial")
+MISSING_REASONS: Final = ("gap", "before_start")
+
+LATENCY_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.07, 0.1, 0.25, 0.5, 0.557, 1, 2.5, 5, 10)
+"""70 ms is one patch at EnMAP's rate, 557 ms one row of eight (128 lines of 4.4 ms)."""
+BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class _Metrics:
+    """What every process tells: stages, mailboxes, its version, its memory and open files."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = registry
+        ProcessCollector(namespace=PREFIX, registry=registry)
+        self._build = self._gauge("build_info", "Version that runs; always 1.", "version")
+        self._build.labels(_version()).set(1)
+        self.stage_seconds = self._histogram(
+            "stage_seconds", "Time one item took in a stage.", LATENCY_BUCKETS_S, "stage"
+        )
+        self.stage_errors = self._counter(
+            "stage_errors_total", "Errors a stage caught, by reason.", "stage", "reason"
+        )
+        self.queue_items = self._gauge("queue_items", "Items waiting in a mailbox.", "queue")
+        self.queue_bytes = self._gauge("queue_bytes", "Bytes waiting in a mailbox.", "queue")
+        self.queue_oldest_age = self._gauge(
+            "queue_oldest_age_seconds", "Time the oldest item of a mailbox has waited.", "queue"
+        )
+        self.dropped_patches = self._dropped("patches")
+        self.dropped_tiles = self._dropped("tiles")
+        self.bytes_in = self._counter("bytes_in_total", "Bytes received, bad ones included.")
+
+    def took(self, stage: str, seconds: float) -> None:
+        """Count the time an item took; see `daemon.stage.StageObserver`."""
+        self.stage_seconds.labels(stage).observe(seconds)
+
+    def failed(self, stage: str, reason: str) -> None:
+        """Count an error; see `daemon.stage.StageObserver`."""
+        self.stage_errors.labels(stage, reason).inc()
+
+    def timer(self, stage: str) -> AbstractContextManager[Any]:
+        """Time a part of a stage; a `codec` Timer."""
+        return self.stage_seconds.labels(stage).time()
+
+    def watch(self, mailbox: Mailbox[Any]) -> None:
+        """Read a mailbox whenever Prometheus asks."""
+        self.queue_items.labels(mailbox.name).set_function(lambda: mailbox.items)
+        self.queue_bytes.labels(mailbox.name).set_function(lambda: mailbox.bytes)
+        self.queue_oldest_age.labels(mailbox.name).set_function(lambda: mailbox.oldest_age_s)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"{PREFIX}_{name}", text, labels, registry=self._registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"{PREFIX}_{name}", text, labels, registry=self._registry)
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(f"{PREFIX}_{name}", text, labels, buckets=buckets, registry=self._registry)
+
+    def _dropped(self, what: str) -> Counter:
+        text = f"Accepted {what} that a stage or the mailbox before it lost, by reason."
+        return self._counter(f"dropped_{what}_total", text, "stage", "reason")
+
+
+class FlightMetrics(_Metrics):
+    """What the flight process tells. Each attribute is one metric."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
+        self.tiles_received = self._counter("tiles_received_total", "Tiles accepted.")
+        self.patches_received = self._counter(
+            "patches_received_total", "Patches of the tiles accepted."
+        )
+        self.patches_encoded = self._counter("patches_encoded_total", "Patches encoded.")
+        self.tile_messages_refused = self._counter(
+            "tile_messages_refused_total", "Messages that are no tile, by reason.", "reason"
+        )
+        self.tile_sequence_gaps = self._counter(
+            "tile_sequence_gaps_total", "Tiles the instrument counted and we never received."
+        )
+        self.batch_patches = self._histogram(
+            "batch_patches", "Patches encoded together.", BATCH_BUCKETS
+        )
+        self.frames = self._counter("frames_total", "Frames spooled, by channel.", "channel")
+        self.packets = self._counter("packets_total", "Packets sent, by channel.", "channel")
+        self.bytes_out = self._counter(
+            "bytes_out_total", "Bytes of packets sent, by channel.", "channel"
+        )
+        self.spool_packets = self._gauge("spool_packets", "Packets waiting for the link.")
+        self.spool_bytes = self._gauge("spool_bytes", "Bytes waiting for the link.")
+        self.spool_limit_bytes = self._gauge("spool_limit_bytes", "Bytes that may wait at most.")
+        self.spool_oldest_age = self._gauge(
+            "spool_oldest_age_seconds", "Time the oldest packet has waited for the link."
+        )
+        self.spool_dropped_packets = self._counter(
+            "spool_dropped_packets_total", "Packets given up before they were sent.", "reason"
+        )
+        self.tile_to_spool_seconds = self._histogram(
+            "tile_to_spool_seconds",
+            "From a tile's arrival to a frame of it in the spool.",
+            LATENCY_BUCKETS_S,
+        )
+        self._model = self._gauge(
+            "model_info", "Model in use and what runs it; always 1.", "model", "backend"
+        )
+        _begin(self.tile_messages_refused, _reasons(TileMessageError))
+        for counter in (self.frames, self.packets, self.bytes_out):
+            _begin(counter, CHANNELS)
+
+    def sent(self, channel: enum.Enum, size_bytes: int) -> None:
+        """Count a packet the link took."""
+        label = channel.name.lower()
+        self.packets.labels(label).inc()
+        self.bytes_out.labels(label).inc(size_bytes)
+
+    def uses(self, model: str, backend: str) -> None:
+        """Name the model in use; the one before is forgotten."""
+        self._model.clear()
+        self._model.labels(model, backend).set(1)
+
+
+class GroundMetrics(_Metrics):
+    """What the ground process tells. Each attribute is one metric."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
+        self.dropped_packets = self._dropped("packets")
+        self.dropped_frames = self._dropped("frames")
+        self.packets_received = self._counter(
+            "packets_received_total", "Sound packets, repeated ones too, by channel.", "channel"
+        )
+        self.packets_refused = self._counter(
+            "packets_refused_total", "Bytes received that are no packet, by reason.", "reason"
+        )
+        self.packets_duplicate = self._counter(
+            "packets_duplicate_total", "Packets received before."
+        )
+        self.packets_late = self._counter(
+            "packets_late_total", "Packets overtaken by later ones, no longer missing."
+        )
+        # A gauge: a packet that comes late is missing no more.
+        self.packets_missing = self._gauge(
+            "packets_missing", "Packets sent and not received, by where the gap is.", "reason"
+        )
+        self.frames_complete = self._counter(
+            "frames_complete_total", "Frames put together, by channel.", "channel"
+        )
+        self.frames_incomplete = self._counter(
+            "frames_incomplete_total", "Frames given up for want of packets.", "channel"
+        )
+        self.patches_decoded = self._counter("patches_decoded_total", "Patches decoded.")
+        self.patches_failed = self._counter(
+            "patches_failed_total", "Patch frames received and not decoded.", "reason"
+        )
+        self.patches_missing = self._counter(
+            "patches_missing_total", "Patches that tiles were written without."
+        )
+        self.tiles_written = self._counter("tiles_written_total", "Tiles written.", "state")
+        self.tile_write_errors = self._counter(
+            "tile_write_errors_total", "Tiles that could not be written."
+        )
+        _begin(self.packets_refused, _reasons(PacketError))
+        _begin(self.packets_missing, MISSING_REASONS)
+        _begin(self.tiles_written, TILE_STATES)
+        for counter in (self.packets_received, self.frames_complete, self.frames_incomplete):
+            _begin(counter, CHANNELS)
+
+
+class MetricsServer:
+    """An open endpoint.
+
+    Attributes:
+        port: The port it listens on.
+    """
+
+    def __init__(self, registry: CollectorRegistry, address: str, port: int) -> None:
+        try:
+            self._server, self._thread = start_http_server(port, address, registry)
+        except (OSError, OverflowError) as error:
+            raise AddressError(f"{address}:{port}", str(error)) from error
+        self.port = self._server.server_port
+
+    def close(self) -> None:
+        """Stop answering and free the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def serve(registry: CollectorRegistry, address: str = "127.0.0.1", port: int = 0) -> MetricsServer:
+    """Answer Prometheus over HTTP.
+
+    Args:
+        registry: What to tell.
+        address: Where to listen; the default is for this machine alone.
+        port: 0: any that is free.
+
+    Raises:
+        AddressError: If nothing can listen there.
+    """
+    return MetricsServer(registry, address, port)
+
+
+def new_registry() -> CollectorRegistry:
+    """A registry of its own for a process or a test, so that modules need not know Prometheus."""
+    return CollectorRegistry()
+
+
+def _begin(metric: Counter | Gauge, labels: Iterable[str]) -> None:
+    """Start series at 0: `increase()` does not see the first event of one that was not there."""
+    for label in labels:
+        metric.labels(label)
+
+
+def _reasons(tree: type[DaemonError]) -> list[str]:
+    return [tree.reason, *(error.reason for error in tree.__subclasses__())]
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("prismlink")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
