@@ -132,7 +132,7 @@ def feed(
         read(scene)
     tiles, patches, bytes_raw, refused, pixels, behind_s = 0, 0, 0, 0, 0, 0.0
     start_s = clock.monotonic_s()
-    for tile in _tiles(scenes, read, settings):
+    for tile in tiles_of(scenes, read, settings):
         rows, cols = tile.samples.shape[1:]
         parts = TileMessage.pack(tile, settings.interleave, topic=settings.topic)
         pixels += rows * cols
@@ -190,7 +190,7 @@ def cut(scene: Tile, *, tile_rows: int | None, limit_bytes: int) -> Iterator[Til
         )
 
 
-def _tiles(
+def tiles_of(
     scenes: Sequence[Path], read: Callable[[Path], Tile], settings: FeedSettings
 ) -> Iterator[Tile]:
     """Every tile of every showing, numbered through."""

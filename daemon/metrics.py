@@ -63,6 +63,23 @@ class _Metrics:
         self.dropped_tiles = self._dropped("tiles")
         self.bytes_in = self._counter("bytes_in_total", "Bytes received, bad ones included.")
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Where everything is registered, for `serve`."""
+        return self._registry
+
+    def totals(self) -> dict[str, float]:
+        """Every sample's present value by its name and labels, as Prometheus would write it.
+
+        Buckets of histograms are left out; their sums and counts are there.
+        """
+        return {
+            sample.name + _labels(sample.labels): sample.value
+            for metric in self._registry.collect()
+            for sample in metric.samples
+            if not sample.name.endswith("_bucket")
+        }
+
     def took(self, stage: str, seconds: float) -> None:
         """Count the time an item took; see `daemon.stage.StageObserver`."""
         self.stage_seconds.labels(stage).observe(seconds)
@@ -245,6 +262,11 @@ def _begin(metric: Counter | Gauge, labels: Iterable[str]) -> None:
     """Start series at 0: `increase()` does not see the first event of one that was not there."""
     for label in labels:
         metric.labels(label)
+
+
+def _labels(labels: dict[str, str]) -> str:
+    inside = ",".join(f'{name}="{value}"' for name, value in labels.items())
+    return f"{{{inside}}}" if inside else ""
 
 
 def _reasons(tree: type[DaemonError]) -> list[str]:

@@ -1,0 +1,411 @@
+"""`prismlink`: the commands, and the one place where an error becomes an exit status.
+
+Exit status: 0 done; 1 failed; 2 wrong usage; 65 the input is wrong; 69 an address cannot be had;
+73 an output cannot be written; 78 a settings file or a bundle is wrong (do not restart).
+
+What a command needs is imported when it runs: `prismlink --help` must not wait for PyTorch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from codec.errors import BundleError, CodecError
+from daemon.clock import SystemClock
+from daemon.config import load_flight, load_ground
+from daemon.config_sections import LogSettings
+from daemon.errors import EXIT_CONFIG, EXIT_DATA, ConfigError, DaemonError
+from daemon.files import write_whole
+from daemon.lifecycle import StopSignal
+from daemon.log import setup
+
+app = typer.Typer(
+    help="Learned hyperspectral compression between a satellite's sensor and its radio.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+flight = typer.Typer(help="The flight side: tiles in, packets out.", no_args_is_help=True)
+ground = typer.Typer(help="The ground side: packets in, cubes out.", no_args_is_help=True)
+app.add_typer(flight, name="flight")
+app.add_typer(ground, name="ground")
+
+REPOSITORY: Final = Path(__file__).resolve().parents[1]
+DEFAULT_BUNDLE: Final = REPOSITORY / "deploy" / "models" / "default.safetensors"
+DEMO_SCENES: Final = (
+    REPOSITORY / "tests" / "data" / "hyspecnet-11k",
+    REPOSITORY / "tests" / "data" / "aviris_salton_sea.npz",
+)
+
+SettingsFile = Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="FILE")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, as in link.apid=7."),
+]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers to a JSON file.")
+]
+BundleFile = Annotated[
+    Path, typer.Option("--bundle", metavar="FILE", help="Model bundle (.safetensors).")
+]
+Backend = Literal["auto", "torch", "torch-cpu", "torch-cuda", "openvino"]
+Format = Literal["geotiff", "envi", "zarr", "npy"]
+
+out = Console()
+err = Console(stderr=True)
+
+
+def main() -> None:
+    """Run a command; every error raised on purpose becomes one line and an exit status."""
+    try:
+        app()
+    except (DaemonError, CodecError) as error:
+        err.print(f"prismlink: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(_exit_status(error))
+
+
+def _exit_status(error: DaemonError | CodecError) -> int:
+    if isinstance(error, DaemonError):
+        return error.exit_code
+    return EXIT_CONFIG if isinstance(error, BundleError) else EXIT_DATA
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"prismlink {version('prismlink')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Say which it is."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    scenes: Annotated[
+        list[Path] | None, typer.Argument(help="Scenes; the two that ship if none.")
+    ] = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="Where cubes and pictures go.")] = Path(
+        "demo-output"
+    ),
+    settings: Annotated[
+        Path, typer.Option(help="Folder with flight.yaml and ground.yaml.")
+    ] = REPOSITORY / "deploy",
+    bundle: Annotated[
+        Path | None, typer.Option(help="Model bundle; the settings files' own if none.")
+    ] = None,
+    rate: Annotated[float, typer.Option(help="Multiple of EnMAP's line rate.")] = 1.0,
+    repeat: Annotated[int, typer.Option(help="Times the scenes are shown.", min=1)] = 3,
+    loss: Annotated[float, typer.Option(help="Share of packets lost.", min=0, max=1)] = 0.02,
+    seed: Annotated[int, typer.Option(help="Decides which packets are lost.")] = 1,
+    json_file: JsonFile = None,
+) -> None:
+    """Run the whole job on real scenes: instrument, board, lossy radio, ground.
+
+    Example: prismlink demo --loss 0.05 --json demo.json
+    """
+    from daemon.demo import DemoSettings, run
+
+    with _busy("instrument, board, radio and ground at work"):
+        summary = run(
+            DemoSettings(
+                scenes=tuple(scenes or DEMO_SCENES),
+                out=out_dir,
+                flight_yaml=settings / "flight.yaml",
+                ground_yaml=settings / "ground.yaml",
+                bundle=bundle,
+                rate=rate,
+                repeat=repeat,
+                loss=loss,
+                seed=seed,
+            )
+        )
+    _write_json(json_file, summary)
+    _show_demo(summary, out_dir)
+
+
+@flight.command("run")
+def flight_run(
+    settings_file: SettingsFile, overrides: Overrides = None, json_file: JsonFile = None
+) -> None:
+    """Encode what the instrument sends, until SIGTERM; then finish what was accepted.
+
+    Example: prismlink flight run deploy/flight.yaml --set model.step=256
+    """
+    settings = load_flight(settings_file, overrides or ())
+    from daemon.onboard.service import run
+
+    _run_service(settings.log, lambda stop, clock: run(settings, stop=stop, clock=clock), json_file)
+
+
+@flight.command("check-config")
+def flight_check_config(settings_file: SettingsFile, overrides: Overrides = None) -> None:
+    """Check a settings file and the bundle it names, as `run` does at its start.
+
+    Example: prismlink flight check-config deploy/flight.yaml
+    """
+    settings = load_flight(settings_file, overrides or ())
+    _check_bundle(settings_file, settings.model.bundle)
+    out.print(f"{settings_file}: ok", highlight=False)
+
+
+@ground.command("run")
+def ground_run(
+    settings_file: SettingsFile, overrides: Overrides = None, json_file: JsonFile = None
+) -> None:
+    """Restore what the board sends, until SIGTERM; then write what arrived.
+
+    Example: prismlink ground run deploy/ground.yaml --set output.directory=cubes
+    """
+    settings = load_ground(settings_file, overrides or ())
+    from daemon.ground.service import run
+
+    _run_service(settings.log, lambda stop, clock: run(settings, stop=stop, clock=clock), json_file)
+
+
+@ground.command("check-config")
+def ground_check_config(settings_file: SettingsFile, overrides: Overrides = None) -> None:
+    """Check a settings file and the bundles it names, as `run` does at its start.
+
+    Example: prismlink ground check-config deploy/ground.yaml
+    """
+    settings = load_ground(settings_file, overrides or ())
+    for path in settings.model.bundles:
+        _check_bundle(settings_file, path)
+    out.print(f"{settings_file}: ok", highlight=False)
+
+
+@app.command()
+def feed(
+    scenes: Annotated[list[Path], typer.Argument(help="Files or folders of scenes.")],
+    address: Annotated[
+        str, typer.Option(help="Where the board listens.")
+    ] = "tcp://127.0.0.1:47100",
+    bind: Annotated[bool, typer.Option("--bind", help="Own the address.")] = False,
+    pattern: Annotated[
+        Literal["sub", "pull"], typer.Option(help="What the board's socket is.")
+    ] = "sub",
+    rate: Annotated[float, typer.Option(help="Multiple of EnMAP's line rate; 0: unpaced.")] = 1.0,
+    repeat: Annotated[int, typer.Option(help="Times the scenes are shown.", min=1)] = 1,
+    tile_rows: Annotated[
+        int | None, typer.Option(help="Lines of a tile; whole scenes if none.", min=1)
+    ] = None,
+    interleave: Annotated[Literal["bsq", "bil", "bip"], typer.Option(help="Sample order.")] = "bil",
+    wait_s: Annotated[float, typer.Option(help="Longest wait for a listener, in seconds.")] = 60.0,
+    json_file: JsonFile = None,
+) -> None:
+    """Play an instrument: stream real scenes as tiles at a line rate.
+
+    Example: prismlink feed tests/data/aviris_salton_sea.npz --rate 2 --repeat 10
+    """
+    from dataclasses import asdict
+
+    from codec.tile_files import find_scenes
+    from daemon.errors import LinkError
+    from daemon.feed import FeedSettings
+    from daemon.feed import feed as play
+    from daemon.link.sockets import Endpoint, TileSender
+
+    try:
+        settings = FeedSettings(
+            rate=rate, repeat=repeat, tile_rows=tile_rows, interleave=interleave
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    count = repeat * sum(len(find_scenes(path)) for path in scenes)
+    with (
+        TileSender(Endpoint(address=address, bind=bind, linger_s=10.0), pattern=pattern) as sender,
+        StopSignal() as stop,
+        _progress("tiles", None if tile_rows else count) as advance,
+    ):
+        if not sender.wait_for_listener(wait_s):
+            raise LinkError(f"{address}: nobody subscribed within {wait_s:.0f} s")
+        report = play(
+            scenes,
+            sender,
+            settings=settings,
+            clock=SystemClock(),
+            should_stop=lambda: stop.wait(0),
+            on_tile=lambda _tile, _taken: advance(),
+        )
+    numbers = {**asdict(report), "realtime_factor_enmap": report.realtime_factor_enmap}
+    _write_json(json_file, numbers)
+    out.print(
+        f"{report.tiles} tiles, {report.patches} patches, {report.bytes_raw / 1e6:.1f} MB in "
+        f"{report.seconds:.2f} s: {report.realtime_factor_enmap:.2f} × EnMAP; "
+        f"{report.refused} refused",
+        highlight=False,
+    )
+
+
+@app.command()
+def encode(
+    inputs: Annotated[list[Path], typer.Argument(help="Files or folders of scenes.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Frame file to write (.prism).")],
+    bundle: BundleFile = DEFAULT_BUNDLE,
+    step: Annotated[
+        float | None, typer.Option(help="Quantizer step in 10⁻⁴ reflectance; the bundle's if none.")
+    ] = None,
+    backend: Annotated[Backend, typer.Option(help="What runs the network.")] = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Compress scenes into one frame file.
+
+    Example: prismlink encode tests/data/aviris_salton_sea.npz -o salton.prism --step 256
+    """
+    from dataclasses import asdict
+
+    from codec.tile_files import find_scenes
+    from daemon import offline
+
+    with _progress("scenes", sum(len(find_scenes(path)) for path in inputs)) as advance:
+        made = offline.encode(
+            inputs,
+            output,
+            bundle=bundle,
+            step=step,
+            backend=backend,
+            progress=lambda _: advance(),
+        )
+    _write_json(json_file, {**asdict(made), "bpppc": made.bpppc})
+    out.print(
+        f"{output}: {made.tiles} tiles, {made.patches} patches, {made.bytes_raw / 1e6:.2f} MB → "
+        f"{made.bytes_coded / 1e6:.4f} MB, {made.bpppc:.4f} bits per valid sample",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def decode(
+    source: Annotated[Path, typer.Argument(help="Frame file (.prism).")],
+    directory: Annotated[Path, typer.Option("--output", "-o", help="Where the cubes go.")],
+    file_format: Annotated[Format, typer.Option("--format", help="Of the cubes.")] = "geotiff",
+    bundle: BundleFile = DEFAULT_BUNDLE,
+) -> None:
+    """Restore the cubes of a frame file.
+
+    Example: prismlink decode salton.prism -o cubes --format envi
+    """
+    from daemon import offline
+
+    for path in offline.decode(source, directory, bundle=bundle, file_format=file_format):
+        out.print(str(path), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A bundle (.safetensors) or frame file (.prism).")],
+    json_file: JsonFile = None,
+) -> None:
+    """Say what a bundle or a frame file holds.
+
+    Example: prismlink inspect deploy/models/default.safetensors
+    """
+    from daemon import offline
+
+    found = offline.inspect(path)
+    _write_json(json_file, found)
+    out.print_json(data=found)
+
+
+def _run_service(
+    log: LogSettings,
+    run: Callable[[StopSignal, SystemClock], dict[str, float]],
+    json_file: Path | None,
+) -> None:
+    clock = SystemClock()
+    setup(log.level, as_json=log.as_json, clock=clock)
+    with StopSignal() as stop:
+        totals = run(stop, clock)
+    _write_json(json_file, totals)
+
+
+def _check_bundle(settings_file: Path, path: Path) -> None:
+    from codec.bundle import load_bundle
+
+    try:
+        load_bundle(path)
+    except BundleError as error:
+        raise ConfigError(settings_file, (f"model: {error}",)) from None
+
+
+def _write_json(path: Path | None, numbers: dict[str, Any]) -> None:
+    if path is not None:
+        write_whole(path, (json.dumps(numbers, indent=1) + "\n").encode())
+
+
+@contextmanager
+def _busy(text: str) -> Iterator[None]:
+    with err.status(text):
+        yield
+
+
+@contextmanager
+def _progress(unit: str, total: int | None) -> Iterator[Callable[[], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(unit, total=total)
+        yield lambda: bar.advance(task)
+
+
+def _show_demo(summary: dict[str, Any], out_dir: Path) -> None:
+    """The demo's table: a row per tile, then the whole."""
+    tiles = Table(title="What came down", title_justify="left")
+    tiles.add_column("tile", no_wrap=True)
+    for name in ("patches", "raw kB", "sent kB", "bits/smp", "PSNR dB", "angle °"):
+        tiles.add_column(name, justify="right", no_wrap=True)
+    for tile in summary["outputs"]:
+        arrived = tile["psnr_db"] is not None
+        tiles.add_row(
+            f"{tile['sequence']} {_short(tile['scene'])}",
+            f"{tile['patches_decoded']}/{tile['patches']}",
+            f"{tile['bytes_raw'] / 1e3:.0f}",
+            f"{tile['bytes_down'] / 1e3:.1f}",
+            f"{tile['bpppc']:.4f}",
+            f"{tile['psnr_db']:.2f}" if arrived else "missing",
+            f"{tile['spectral_angle_deg']:.2f}" if arrived else "missing",
+        )
+    out.print(tiles)
+    stages = Table(title="Flight side, per patch", title_justify="left")
+    stages.add_column("stage")
+    stages.add_column("ms", justify="right")
+    for stage, seconds in summary["stage_seconds_per_patch"].items():
+        stages.add_row(stage, f"{seconds * 1e3:.2f}")
+    out.print(stages)
+    out.print(
+        f"{summary['tiles']} tiles, {summary['patches_decoded']} of {summary['patches_sent']} "
+        f"patches decoded; {summary['packets_lost']} of {summary['packets_sent']} packets lost\n"
+        f"{summary['bytes_raw'] / 1e6:.1f} MB → {summary['bytes_down'] / 1e6:.3f} MB: "
+        f"{summary['bpppc']:.4f} bits per valid sample, all headers and repair packets counted\n"
+        f"PSNR {summary['psnr_db_mean']:.2f} dB (least {summary['psnr_db_min']:.2f}), "
+        f"spectral angle {summary['spectral_angle_deg_mean']:.2f}°; "
+        f"{summary['realtime_factor_enmap']:.1f} × EnMAP's rate while encoding\n"
+        f"cubes and pictures: {out_dir}",
+        highlight=False,
+    )
+
+
+def _short(scene: str) -> str:
+    return scene if len(scene) <= 17 else f"…{scene[-16:]}"
+
+
+if __name__ == "__main__":
+    main()

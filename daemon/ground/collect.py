@@ -1,0 +1,42 @@
+"""Packets in, frames out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from daemon.clock import Clock
+from daemon.ground.items import CollectedFrame
+from daemon.link.packet import Packet
+from daemon.link.reassembly import Reassembler
+from daemon.metrics import GroundMetrics
+
+
+class CollectWorker:
+    """Puts frames together from packets that come in any order, twice, or not at all."""
+
+    def __init__(self, reassembler: Reassembler, clock: Clock, metrics: GroundMetrics) -> None:
+        self._reassembler, self._clock, self._metrics = reassembler, clock, metrics
+
+    def accept(self, item: Packet) -> Iterator[CollectedFrame]:
+        """Take one packet; return its frame if nothing is missing any more.
+
+        Raises:
+            ReassemblyError: If it contradicts other packets of its frame.
+        """
+        raw = self._reassembler.feed(item, self._clock.monotonic_s())
+        if raw is not None:
+            self._metrics.frames_complete.labels(item.channel.name.lower()).inc()
+            yield CollectedFrame(raw=raw, boot_id=item.boot_id, frame_id=item.frame_id)
+
+    def tick(self) -> tuple[()]:
+        """Give up frames that waited too long for their packets."""
+        return self._expire(self._clock.monotonic_s())
+
+    def finish(self) -> tuple[()]:
+        """Give up what is incomplete."""
+        return self._expire(float("inf"))
+
+    def _expire(self, now_s: float) -> tuple[()]:
+        for frame in self._reassembler.expire(now_s):
+            self._metrics.frames_incomplete.labels(frame.channel.name.lower()).inc()
+        return ()

@@ -1,0 +1,67 @@
+"""Link in, packets out: checks every packet and counts what is missing, late or twice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from daemon.errors import PacketError
+from daemon.link.packet import Packet
+from daemon.link.sequence import Arrival, SequenceTracker
+from daemon.metrics import GroundMetrics
+
+log = logging.getLogger(__name__)
+
+_WAIT_S: Final = 0.1
+"""Longest wait for the link, so that a stop is noticed [s]."""
+
+_AT_ONCE: Final = 64
+"""Packets taken from the link in one go."""
+
+
+class Listener(Protocol):
+    """The door to the link."""
+
+    def recv_many(self, max_items: int, timeout_s: float) -> list[bytes]:
+        """Return what arrived; empty if nothing did in time."""
+        ...
+
+
+class Receiver:
+    """Takes packets off the link."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        tracker: SequenceTracker,
+        deliver: Callable[[Packet], object],
+        *,
+        metrics: GroundMetrics,
+    ) -> None:
+        self._listener, self._tracker = listener, tracker
+        self._deliver, self._metrics = deliver, metrics
+
+    def poll(self) -> None:
+        """Take what has arrived, or wait a little; a bad packet is a line and a count."""
+        for raw in self._listener.recv_many(_AT_ONCE, _WAIT_S):
+            self._metrics.bytes_in.inc(len(raw))
+            try:
+                packet = Packet.unpack(raw)
+            except PacketError as error:
+                self._metrics.packets_refused.labels(error.reason).inc()
+                log.warning("packet refused", extra={"reason": error.reason, "error": str(error)})
+                continue
+            self._metrics.packets_received.labels(packet.channel.name.lower()).inc()
+            self._note(packet)
+            self._deliver(packet)
+        counts = self._tracker.counts
+        self._metrics.packets_missing.labels("gap").set(counts.missing)
+        self._metrics.packets_missing.labels("before_start").set(counts.missing_before_start)
+
+    def _note(self, packet: Packet) -> None:
+        match self._tracker.note(packet.boot_id, packet.counter):
+            case Arrival.DUPLICATE:
+                self._metrics.packets_duplicate.inc()
+            case Arrival.LATE:
+                self._metrics.packets_late.inc()

@@ -1,0 +1,102 @@
+"""Tiles in, files out: each whole or not at all, with a manifest beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from codec.errors import TileFileError
+from codec.tile import TileInfo
+from codec.tile_files import write_tile
+from daemon.errors import OutputError
+from daemon.files import write_whole
+from daemon.ground.items import RestoredTile
+from daemon.metrics import GroundMetrics
+
+MANIFEST: Final = ".manifest.json"
+"""What a tile's manifest ends in."""
+
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
+_NAME_LIMIT: Final = 120
+"""Characters of a scene's name that go into a file's; file systems stop at 255 bytes."""
+
+
+class WriteWorker:
+    """Writes tiles.
+
+    Args:
+        directory: Where files go; made if it is not there.
+        file_format: As in `codec.tile_files.write_tile`.
+        metrics: Counts tiles written.
+
+    Raises:
+        OutputError: If the directory cannot be made.
+    """
+
+    def __init__(self, directory: Path, file_format: str, metrics: GroundMetrics) -> None:
+        self._directory, self._format, self._metrics = directory, file_format, metrics
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(directory, str(error)) from None
+
+    def accept(self, item: RestoredTile) -> Iterator[Path]:
+        """Write the tile, then its manifest; return the tile's path.
+
+        Raises:
+            OutputError: If either cannot be written.
+        """
+        stem = file_stem(item.tile.info)
+        path = self._directory / stem
+        try:
+            path = write_tile(item.tile, path, self._format)
+            content = json.dumps(manifest(item, path.name), indent=1) + "\n"
+            write_whole(self._directory / f"{stem}{MANIFEST}", content.encode())
+        except TileFileError as error:
+            raise OutputError(path, str(error)) from None
+        self._metrics.tiles_written.labels("partial" if item.missing else "complete").inc()
+        yield path
+
+    def tick(self) -> tuple[()]:
+        """Nothing waits here."""
+        return ()
+
+    def finish(self) -> tuple[()]:
+        """Nothing waits here."""
+        return ()
+
+
+def file_stem(info: TileInfo) -> str:
+    """Name of a tile's files without suffix.
+
+    The scene's name comes over the link: only letters, digits and `._-` of it survive, and the
+    tile's id keeps apart what that makes equal.
+    """
+    scene = _UNSAFE.sub("_", info.scene)[:_NAME_LIMIT].lstrip(".") or "scene"
+    place = f"r{info.tile_row:03d}c{info.tile_col:03d}"
+    return f"{scene}_{place}_{info.sequence:06d}_{info.tile_id.hex()[:8]}"
+
+
+def manifest(item: RestoredTile, file_name: str) -> dict[str, object]:
+    """Describe a written tile for people and programs; patches as [row, col]."""
+    info, side = item.tile.info, item.side
+    return {
+        "file": file_name,
+        "tile_id": info.tile_id.hex(),
+        "sensor": info.sensor,
+        "scene": info.scene,
+        "tile_row": info.tile_row,
+        "tile_col": info.tile_col,
+        "sequence": info.sequence,
+        "start_utc_s": info.start_utc_s,
+        "shape": list(side.shape),
+        "model": side.model.hex(),
+        "step": side.step,
+        "patches": len(side.grid),
+        "patches_missing": [list(position) for position in item.missing],
+        "frames": [list(frame) for frame in item.frames],
+        "frame_bytes": item.frame_bytes,
+    }

@@ -1,0 +1,36 @@
+"""Batches in, patch frames out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from codec.encoder import Encoder
+from daemon.link.packet import Channel
+from daemon.metrics import FlightMetrics
+from daemon.onboard.items import Batch, EncodedFrame
+
+
+class EncodeWorker:
+    """Runs the codec on batches; frames that are encoded already pass."""
+
+    def __init__(self, encoder: Encoder, metrics: FlightMetrics) -> None:
+        self._encoder, self._metrics = encoder, metrics
+
+    def accept(self, item: EncodedFrame | Batch) -> Iterator[EncodedFrame]:
+        """Encode a batch; its frames come in the order of its patches."""
+        if isinstance(item, EncodedFrame):
+            yield item
+            return
+        self._metrics.batch_patches.observe(item.patches)
+        frames = self._encoder.encode_batch([opened.job for opened in item.opened])
+        self._metrics.patches_encoded.inc(item.patches)
+        for opened, raw in zip(item.opened, frames, strict=True):
+            yield EncodedFrame(raw=raw, channel=Channel.PATCH, received_s=opened.received_s)
+
+    def tick(self) -> tuple[()]:
+        """Nothing waits here."""
+        return ()
+
+    def finish(self) -> tuple[()]:
+        """Nothing waits here."""
+        return ()

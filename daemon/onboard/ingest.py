@@ -1,0 +1,75 @@
+"""Socket in, tiles out: checks every message and counts what it refuses or misses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from daemon.clock import Clock
+from daemon.errors import TileMessageError
+from daemon.metrics import FlightMetrics
+from daemon.onboard.items import ReceivedTile
+from daemon.tile_message import Part, TileLimits, TileMessage
+
+log = logging.getLogger(__name__)
+
+_WAIT_S: Final = 0.1
+"""Longest wait for a message, so that a stop is noticed [s]."""
+
+
+class Listener(Protocol):
+    """The door to the instrument."""
+
+    def recv(self, timeout_s: float) -> Sequence[Part] | None:
+        """Return the parts of one message, or None if none came in time."""
+        ...
+
+
+class Ingest:
+    """Takes tile messages off the socket.
+
+    Args:
+        listener: Where messages come from.
+        limits: The largest tile to take.
+        deliver: Takes each tile; counts what it refuses.
+        clock: Stamps tiles.
+        metrics: Counts tiles, refusals by reason, and gaps in the instrument's sequence.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        limits: TileLimits,
+        deliver: Callable[[ReceivedTile], object],
+        *,
+        clock: Clock,
+        metrics: FlightMetrics,
+    ) -> None:
+        self._listener, self._limits, self._deliver = listener, limits, deliver
+        self._clock, self._metrics = clock, metrics
+        self._next_sequence: int | None = None
+
+    def poll(self) -> None:
+        """Take one message, or wait a little; a bad one is a line and a count."""
+        parts = self._listener.recv(_WAIT_S)
+        if parts is None:
+            return
+        self._metrics.bytes_in.inc(sum(len(part) for part in parts))
+        try:
+            tile = TileMessage.unpack(parts, self._limits)
+        except TileMessageError as error:
+            self._metrics.tile_messages_refused.labels(error.reason).inc()
+            log.warning("tile message refused", extra={"reason": error.reason, "error": str(error)})
+            return
+        self._note(tile.info.sequence)
+        received = ReceivedTile(tile=tile, received_s=self._clock.monotonic_s())
+        self._metrics.tiles_received.inc()
+        self._metrics.patches_received.inc(received.patches)
+        self._deliver(received)
+
+    def _note(self, sequence: int) -> None:
+        """Count what is missing between this tile and the one before; a restart is no gap."""
+        if self._next_sequence is not None and sequence > self._next_sequence:
+            self._metrics.tile_sequence_gaps.inc(sequence - self._next_sequence)
+        self._next_sequence = sequence + 1

@@ -1,0 +1,184 @@
+"""What waits for the downlink. `Spool` is the interface; `MemorySpool` forgets with the process.
+
+A packet stays in the spool until it was sent, leaves by priority and then by age, and is evicted
+only to make room: lowest priority first, oldest first, each one counted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from daemon.clock import Clock
+from daemon.errors import SpoolFullError
+from daemon.link.packet import Channel
+from daemon.metrics import FlightMetrics
+from daemon.onboard.items import FramePackets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpooledPacket:
+    """One packet that waits.
+
+    Attributes:
+        raw: Its bytes.
+        channel: Lower numbers leave first.
+        spooled_s: When it came in [s, monotonic].
+    """
+
+    raw: bytes
+    channel: Channel
+    spooled_s: float
+
+
+class Spool(Protocol):
+    """Holds packets between the encoder and the link."""
+
+    def append(self, packets: Sequence[bytes], channel: Channel) -> None:
+        """Keep packets, all of them or none.
+
+        Raises:
+            SpoolFullError: If they are larger than the spool itself.
+        """
+        ...
+
+    def take(self, timeout_s: float) -> SpooledPacket | None:
+        """Return the packet to send next, or None if there is none in time; it stays spooled."""
+        ...
+
+    def sent(self, packet: SpooledPacket) -> None:
+        """Forget a packet that `take` returned."""
+        ...
+
+    def clear(self, reason: str) -> int:
+        """Give up what is left, counted under `reason`; return the number of packets."""
+        ...
+
+    @property
+    def packets(self) -> int:
+        """Packets waiting."""
+        ...
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes waiting."""
+        ...
+
+    @property
+    def oldest_age_s(self) -> float:
+        """Age of the oldest packet [s]; 0 if there is none."""
+        ...
+
+
+class MemorySpool:
+    """A spool in memory.
+
+    Args:
+        max_bytes: Most bytes that may wait.
+        clock: Stamps packets.
+        on_drop: Called with each packet given up and the reason: "evicted", or `clear`'s.
+    """
+
+    def __init__(
+        self, *, max_bytes: int, clock: Clock, on_drop: Callable[[SpooledPacket, str], None]
+    ) -> None:
+        self._max_bytes, self._clock, self._on_drop = max_bytes, clock, on_drop
+        self._queues: dict[Channel, deque[SpooledPacket]] = {c: deque() for c in Channel}
+        self._used_bytes = 0
+        self._changed = threading.Condition()
+
+    def append(self, packets: Sequence[bytes], channel: Channel) -> None:
+        """See `Spool.append`."""
+        size = sum(map(len, packets))
+        if size > self._max_bytes:
+            raise SpoolFullError(size, self._max_bytes)
+        now_s = self._clock.monotonic_s()
+        evicted = []
+        with self._changed:
+            while self._used_bytes + size > self._max_bytes:
+                evicted.append(self._pop(self._lowest()))
+            self._queues[channel].extend(
+                SpooledPacket(raw=raw, channel=channel, spooled_s=now_s) for raw in packets
+            )
+            self._used_bytes += size
+            self._changed.notify_all()
+        for packet in evicted:
+            self._on_drop(packet, "evicted")
+
+    def take(self, timeout_s: float) -> SpooledPacket | None:
+        """See `Spool.take`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._used_bytes > 0, timeout_s)
+            return next((queue[0] for _, queue in sorted(self._queues.items()) if queue), None)
+
+    def sent(self, packet: SpooledPacket) -> None:
+        """See `Spool.sent`; a packet that was evicted meanwhile is gone already."""
+        with self._changed:
+            queue = self._queues[packet.channel]
+            if queue and queue[0] is packet:
+                self._pop(packet.channel)
+
+    def clear(self, reason: str) -> int:
+        """See `Spool.clear`."""
+        with self._changed:
+            left = [self._pop(channel) for channel in Channel for _ in self._queues[channel].copy()]
+        for packet in left:
+            self._on_drop(packet, reason)
+        return len(left)
+
+    @property
+    def packets(self) -> int:
+        """See `Spool.packets`."""
+        with self._changed:
+            return sum(map(len, self._queues.values()))
+
+    @property
+    def used_bytes(self) -> int:
+        """See `Spool.used_bytes`."""
+        with self._changed:
+            return self._used_bytes
+
+    @property
+    def oldest_age_s(self) -> float:
+        """See `Spool.oldest_age_s`."""
+        with self._changed:
+            heads = [queue[0].spooled_s for queue in self._queues.values() if queue]
+        return self._clock.monotonic_s() - min(heads) if heads else 0.0
+
+    def _lowest(self) -> Channel:
+        return max(channel for channel, queue in self._queues.items() if queue)
+
+    def _pop(self, channel: Channel) -> SpooledPacket:
+        packet = self._queues[channel].popleft()
+        self._used_bytes -= len(packet.raw)
+        return packet
+
+
+class SpoolWorker:
+    """Puts the packets of frames into the spool; the last stage a tile passes."""
+
+    def __init__(self, spool: Spool, clock: Clock, metrics: FlightMetrics) -> None:
+        self._spool, self._clock, self._metrics = spool, clock, metrics
+
+    def accept(self, item: FramePackets) -> tuple[()]:
+        """Keep one frame's packets.
+
+        Raises:
+            SpoolFullError: If they are larger than the spool itself; the caller counts it.
+        """
+        self._spool.append(item.packets, item.channel)
+        self._metrics.frames.labels(item.channel.name.lower()).inc()
+        latency_s = self._clock.monotonic_s() - item.received_s
+        self._metrics.tile_to_spool_seconds.observe(latency_s)
+        return ()
+
+    def tick(self) -> tuple[()]:
+        """Nothing waits here."""
+        return ()
+
+    def finish(self) -> tuple[()]:
+        """Nothing waits here."""
+        return ()
