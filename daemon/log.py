@@ -104,8 +104,9 @@ class HumanFormatter(logging.Formatter):
         line = f"{_time(record)} {record.levelname:<7} {_escaped(event)}"
         for key, value in _fields(record).items():
             text = str(value)
-            bare = text and not any(c.isspace() or c in "\"'=" for c in text)
-            line += f" {key}={_escaped(text) if bare else json.dumps(text, ensure_ascii=False)}"
+            if not text or any(c.isspace() or c in "\"'=" for c in text):
+                text = json.dumps(text, ensure_ascii=False)
+            line += f" {key}={_escaped(text)}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

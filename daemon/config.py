@@ -1,0 +1,346 @@
+"""Settings files: YAML, read once, checked whole, handed out in sections.
+
+Every default stands here and nowhere else; `deploy/flight.yaml` and `deploy/ground.yaml` show all
+keys with their defaults. An unknown, repeated or mistyped key is an error, never a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from codec.tile import MAX_BANDS, MAX_EDGE_PX
+from daemon.config_sections import (
+    Address,
+    Directory,
+    File,
+    LogSettings,
+    MailboxSettings,
+    MetricsSettings,
+    Port,
+    Section,
+)
+from daemon.mailbox import Policy
+from daemon.settings_file import load
+
+MAX_APID: Final = 2046
+"""2047 marks idle packets. Source: CCSDS 133.0-B-2, Application Process Identifier."""
+MIN_MTU_BYTES: Final = 256
+"""Below this, headers are most of a packet."""
+MAX_MTU_BYTES: Final = 6 + 65_536
+"""A primary header and the longest data field. Source: CCSDS 133.0-B-2, Packet Data Length."""
+
+Ratio = Annotated[float, Field(ge=0, le=10)]
+Count = Annotated[int, Field(ge=0, le=65_535)]
+
+_PATH_KEYS: Final = ("model.bundle", "model.bundles", "output.directory")
+
+
+class TileLimits(Section):
+    """Tiles above these are refused before anything is allocated.
+
+    Attributes:
+        max_bands: Most bands.
+        max_rows: Most lines [px].
+        max_cols: Most pixels across [px].
+    """
+
+    max_bands: Annotated[int, Field(gt=0, le=MAX_BANDS)] = 512
+    max_rows: Annotated[int, Field(gt=0, le=MAX_EDGE_PX)] = 4096
+    max_cols: Annotated[int, Field(gt=0, le=MAX_EDGE_PX)] = 4096
+
+
+class InstrumentSettings(Section):
+    """Where tiles come from.
+
+    Attributes:
+        address: ZeroMQ address of the instrument's socket.
+        bind: Whether the daemon owns the address; otherwise it connects.
+        pattern: "sub": the instrument publishes; "pull": it waits for us when we are slow.
+        topic: What to subscribe to, by its beginning; "" for everything.
+        max_message_mib: Messages above this are refused by the socket [MiB].
+        limits: Bounds on a tile.
+    """
+
+    address: Address = "tcp://127.0.0.1:47100"
+    bind: bool = True
+    pattern: Literal["sub", "pull"] = "sub"
+    topic: str = ""
+    max_message_mib: PositiveInt = 256
+    limits: TileLimits = TileLimits()
+
+
+class FlightModelSettings(Section):
+    """The model that encodes.
+
+    Attributes:
+        bundle: The bundle file.
+        backend: What runs the network; "auto" takes the fastest at hand.
+        threads: Cores it may use; null: all.
+        step: Quantizer step; null: the bundle's own.
+    """
+
+    bundle: File
+    backend: Literal["auto", "torch", "openvino"] = "auto"
+    threads: PositiveInt | None = None
+    step: PositiveFloat | None = None
+
+
+class BatchSettings(Section):
+    """When a batch of patches is closed: by count or by age, whichever is first.
+
+    Attributes:
+        max_patches: Patches encoded together at most.
+        max_age_ms: Time the first one waits for others at most [ms].
+    """
+
+    max_patches: Annotated[int, Field(gt=0, le=1024)] = 8
+    max_age_ms: PositiveFloat = 50.0
+
+
+class TilesMailbox(MailboxSettings):
+    """Tiles off the instrument: it does not wait, so what does not fit is dropped here."""
+
+    max_items: PositiveInt = 32
+    max_mib: PositiveInt = 512
+    policy: Policy = Policy.DROP_NEWEST
+
+
+class PatchesMailbox(MailboxSettings):
+    """Patches with all their samples."""
+
+    max_mib: PositiveInt = 256
+
+
+class BatchesMailbox(MailboxSettings):
+    """Batches of patches, with all their samples."""
+
+    max_items: PositiveInt = 2
+    max_mib: PositiveInt = 256
+
+
+class RestoredTilesMailbox(MailboxSettings):
+    """Restored tiles, whole."""
+
+    max_items: PositiveInt = 16
+    max_mib: PositiveInt = 512
+
+
+class PacketsMailbox(MailboxSettings):
+    """Packets off the link, small and many."""
+
+    max_items: PositiveInt = 65_536
+
+
+class FlightMailboxes(Section):
+    """The mailboxes between the flight stages, in the direction of the data.
+
+    Attributes:
+        tiles: Before tiles are cut.
+        patches: Before patches are gathered.
+        batches: Before batches are encoded.
+        frames: Before frames are cut into packets.
+        packets: Before packets are spooled; an item is all packets of a frame.
+    """
+
+    tiles: TilesMailbox = TilesMailbox()
+    patches: PatchesMailbox = PatchesMailbox()
+    batches: BatchesMailbox = BatchesMailbox()
+    frames: MailboxSettings = MailboxSettings()
+    packets: MailboxSettings = MailboxSettings()
+
+
+class SpoolSettings(Section):
+    """What waits for the link.
+
+    Attributes:
+        kind: "memory" forgets with the process.
+        max_mib: Most that may wait [MiB]; past it the oldest patches go first.
+    """
+
+    kind: Literal["memory"] = "memory"
+    max_mib: PositiveInt = 256
+
+
+class RepairSettings(Section):
+    """Repair packets: any as many packets as a frame has source packets restore it.
+
+    Attributes:
+        side_ratio: Repair packets per source packet, side information.
+        patch_ratio: Repair packets per source packet, patches.
+        min_side: Repair packets added to every frame of side information.
+        min_patch: Repair packets added to every patch.
+    """
+
+    side_ratio: Ratio = 0.5
+    patch_ratio: Ratio = 0.1
+    min_side: Count = 2
+    min_patch: Count = 1
+
+
+class FlightLinkSettings(Section):
+    """Where packets go.
+
+    Attributes:
+        address: ZeroMQ address of the link.
+        bind: Whether the daemon owns the address; otherwise it connects.
+        apid: Application process identifier of our packets (CCSDS 133.0-B-2).
+        mtu_bytes: The longest packet, headers and checksum included [bytes].
+        repair: Repair packets.
+    """
+
+    address: Address = "tcp://127.0.0.1:47101"
+    bind: bool = False
+    apid: Annotated[int, Field(ge=0, le=MAX_APID)] = 100
+    mtu_bytes: Annotated[int, Field(ge=MIN_MTU_BYTES, le=MAX_MTU_BYTES)] = 4096
+    repair: RepairSettings = RepairSettings()
+
+
+class FlightSettings(Section):
+    """All of flight.yaml.
+
+    Attributes:
+        shutdown_deadline_s: Time from SIGTERM to the end, at most [s].
+    """
+
+    instrument: InstrumentSettings = InstrumentSettings()
+    model: FlightModelSettings
+    batch: BatchSettings = BatchSettings()
+    mailboxes: FlightMailboxes = FlightMailboxes()
+    spool: SpoolSettings = SpoolSettings()
+    link: FlightLinkSettings = FlightLinkSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    log: LogSettings = LogSettings()
+    shutdown_deadline_s: PositiveFloat = 20.0
+
+    @model_validator(mode="after")
+    def _tiles_fit(self) -> Self:
+        if self.instrument.max_message_mib > self.mailboxes.tiles.max_mib:
+            raise ValueError(
+                "instrument.max_message_mib should not be above mailboxes.tiles.max_mib: "
+                "such tiles would be received and never encoded"
+            )
+        return self
+
+
+class GroundMetricsSettings(MetricsSettings):
+    """A port of its own, for both processes on one machine."""
+
+    port: Port = 47191
+
+
+class GroundLinkSettings(Section):
+    """Where packets come from.
+
+    Attributes:
+        address: ZeroMQ address of the link.
+        bind: Whether the daemon owns the address; otherwise it connects.
+    """
+
+    address: Address = "tcp://127.0.0.1:47101"
+    bind: bool = True
+
+
+class GroundModelSettings(Section):
+    """The models that decode.
+
+    Attributes:
+        bundles: Every bundle the board may use; each frame names its own.
+        threads: Cores they may use; null: all.
+    """
+
+    bundles: Annotated[tuple[File, ...], Field(min_length=1)]
+    threads: PositiveInt | None = None
+
+
+class CollectSettings(Section):
+    """Frames that wait for their packets.
+
+    Attributes:
+        max_frames: Most frames that wait.
+        max_mib: Most memory their packets take [MiB].
+        max_age_s: Time from a frame's first packet until it is given up [s].
+    """
+
+    max_frames: PositiveInt = 4096
+    max_mib: PositiveInt = 256
+    max_age_s: PositiveFloat = 10.0
+
+
+class OutputSettings(Section):
+    """Where tiles go.
+
+    Attributes:
+        directory: Made where it is not there.
+        format: What a tile is written as.
+    """
+
+    directory: Directory
+    format: Literal["geotiff", "envi", "zarr", "npy"] = "geotiff"
+
+
+class GroundMailboxes(Section):
+    """The mailboxes between the ground stages, in the direction of the data.
+
+    Attributes:
+        packets: Before frames are put together.
+        frames: Before frames are decoded.
+        patches: Before tiles are put together.
+        tiles: Before tiles are written.
+    """
+
+    packets: PacketsMailbox = PacketsMailbox()
+    frames: MailboxSettings = MailboxSettings()
+    patches: PatchesMailbox = PatchesMailbox()
+    tiles: RestoredTilesMailbox = RestoredTilesMailbox()
+
+
+class GroundSettings(Section):
+    """All of ground.yaml.
+
+    Attributes:
+        tile_deadline_s: Time from a tile's first frame until it is written with what is there
+            [s].
+        shutdown_deadline_s: Time from SIGTERM to the end, at most [s].
+    """
+
+    link: GroundLinkSettings = GroundLinkSettings()
+    model: GroundModelSettings
+    collect: CollectSettings = CollectSettings()
+    tile_deadline_s: PositiveFloat = 30.0
+    output: OutputSettings
+    mailboxes: GroundMailboxes = GroundMailboxes()
+    metrics: GroundMetricsSettings = GroundMetricsSettings()
+    log: LogSettings = LogSettings()
+    shutdown_deadline_s: PositiveFloat = 20.0
+
+    @model_validator(mode="after")
+    def _frames_come_before_tiles_close(self) -> Self:
+        if self.tile_deadline_s < self.collect.max_age_s:
+            raise ValueError(
+                "tile_deadline_s should not be below collect.max_age_s: "
+                "frames would be waited for that no tile waits for"
+            )
+        return self
+
+
+def load_flight(path: Path | str, overrides: Sequence[str] = ()) -> FlightSettings:
+    """Read flight.yaml.
+
+    Args:
+        path: The file. Relative paths in it start at its folder.
+        overrides: "link.address=tcp://127.0.0.1:5000" and the like; they win. Relative paths in
+            them start at the working directory.
+
+    Raises:
+        ConfigError: With one line for each problem: file, key, value, remedy.
+    """
+    return load(path, FlightSettings, overrides, path_keys=_PATH_KEYS)
+
+
+def load_ground(path: Path | str, overrides: Sequence[str] = ()) -> GroundSettings:
+    """Read ground.yaml; see `load_flight`."""
+    return load(path, GroundSettings, overrides, path_keys=_PATH_KEYS)

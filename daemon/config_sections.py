@@ -1,0 +1,99 @@
+"""Sections and values that the settings of flight and ground have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+)
+
+from daemon.mailbox import Policy
+
+MIB: Final = 1 << 20
+
+
+def _address(value: str) -> str:
+    scheme, separator, rest = value.partition("://")
+    if scheme not in ("tcp", "ipc") or not separator or not rest:
+        raise ValueError("should be like tcp://127.0.0.1:5555 or ipc:///run/prismlink/link")
+    port = rest.rpartition(":")[2]
+    if scheme == "tcp" and not (port == "*" or port.isdecimal()):
+        raise ValueError("should end in a port, like tcp://127.0.0.1:5555")
+    return value
+
+
+def _path(value: Path, info: ValidationInfo) -> Path:
+    """Relative paths start at the settings file, so that a daemon may be started anywhere."""
+    base = info.context["base"] if info.context else Path()
+    return Path(base) / value.expanduser()
+
+
+def _file(value: Path) -> Path:
+    if not value.is_file():
+        raise ValueError(f"names no file; looked for {value}")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Directory = Annotated[Path, AfterValidator(_path)]
+File = Annotated[Path, AfterValidator(_path), AfterValidator(_file)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+
+
+class Section(BaseModel):
+    """Frozen, and strict: no unknown key, no text for a number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class MailboxSettings(Section):
+    """Bounds of one mailbox, and what happens when it is full.
+
+    Attributes:
+        max_items: Most items that wait.
+        max_mib: Most memory that waits [MiB].
+        max_age_s: Age past which an item is dropped [s]; null: never.
+        policy: block: the stage before waits; drop_newest, drop_oldest: counted, and gone.
+    """
+
+    max_items: PositiveInt = 64
+    max_mib: PositiveInt = 64
+    max_age_s: PositiveFloat | None = None
+    policy: Policy = Policy.BLOCK
+
+    @property
+    def max_bytes(self) -> int:
+        """`max_mib` in bytes."""
+        return self.max_mib * MIB
+
+
+class MetricsSettings(Section):
+    """The endpoint for Prometheus.
+
+    Attributes:
+        address: Where it listens.
+        port: 0: any that is free, named in the log.
+    """
+
+    address: str = "127.0.0.1"
+    port: Port = 47190
+
+
+class LogSettings(Section):
+    """Log lines on standard error.
+
+    Attributes:
+        level: The least that is written.
+        as_json: One JSON object a line; the key is `json`.
+    """
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    as_json: Annotated[bool, Field(alias="json")] = False

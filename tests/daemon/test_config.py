@@ -1,0 +1,129 @@
+"""The settings of both processes, and the files in deploy/ that show them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from codec.tile import SAMPLE_DTYPES
+from daemon.config import FlightSettings, GroundSettings, load_flight, load_ground
+from daemon.errors import ConfigError
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+
+Load = Callable[..., BaseModel]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A file where a bundle should be: settings look no further."""
+    path = tmp_path / "any.safetensors"
+    path.touch()
+    return path
+
+
+def test_the_flight_file_shows_every_default(bundle: Path) -> None:
+    """deploy/flight.yaml loads, and says of each key what the model would have taken anyway."""
+    settings = load_flight(DEPLOY / "flight.yaml", [f"model.bundle={bundle}"])
+
+    assert settings == FlightSettings.model_validate(
+        {"model": {"bundle": bundle}}, context={"base": bundle.parent}
+    )
+
+
+def test_the_ground_file_shows_every_default(bundle: Path) -> None:
+    """deploy/ground.yaml likewise; its output is beside the folder it lies in."""
+    settings = load_ground(DEPLOY / "ground.yaml", [f"model.bundles=[{bundle}]"])
+    required = {"model": {"bundles": (bundle,)}, "output": {"directory": settings.output.directory}}
+
+    assert settings == GroundSettings.model_validate(required, context={"base": DEPLOY})
+    assert settings.output.directory == DEPLOY / "../output"
+
+
+@pytest.mark.parametrize(
+    ("name", "model"), [("flight", FlightSettings), ("ground", GroundSettings)]
+)
+def test_the_files_show_every_key(name: str, model: type[BaseModel]) -> None:
+    """An operator sees in the file all there is to set."""
+
+    def keys(model: type[BaseModel]) -> dict[str, Any]:
+        return {
+            field.alias or key: keys(kind)
+            if isinstance(kind := field.annotation, type) and issubclass(kind, BaseModel)
+            else None
+            for key, field in model.model_fields.items()
+        }
+
+    def shape(value: Any) -> Any:
+        return {k: shape(v) for k, v in value.items()} if isinstance(value, dict) else None
+
+    table = yaml.safe_load((DEPLOY / f"{name}.yaml").read_text(encoding="utf-8"))
+
+    assert shape(table) == keys(model)
+
+
+def test_flight_and_ground_meet(bundle: Path) -> None:
+    """Started from the files as they are, the two find each other, and their ports differ."""
+    flight = load_flight(DEPLOY / "flight.yaml", [f"model.bundle={bundle}"])
+    ground = load_ground(DEPLOY / "ground.yaml", [f"model.bundles=[{bundle}]"])
+
+    assert flight.link.address == ground.link.address
+    assert flight.link.bind != ground.link.bind
+    assert flight.metrics.port != ground.metrics.port
+
+
+def test_a_batch_of_the_largest_patches_fits_its_mailbox(bundle: Path) -> None:
+    """Defaults never make a batch that its mailbox would have to drop as oversize."""
+    settings = load_flight(DEPLOY / "flight.yaml", [f"model.bundle={bundle}"])
+    sample_bytes = 4 if "float32" in SAMPLE_DTYPES else 2
+    patch_bytes = settings.instrument.limits.max_bands * 128 * 128 * sample_bytes
+
+    assert settings.batch.max_patches * patch_bytes <= settings.mailboxes.batches.max_bytes
+    assert patch_bytes <= settings.mailboxes.patches.max_bytes
+
+
+def test_part_of_a_section_keeps_the_rest(bundle: Path, tmp_path: Path) -> None:
+    """A mailbox of which one bound is named keeps its own other defaults, not another's."""
+    path = tmp_path / "flight.yaml"
+    path.write_text(f"model: {{bundle: {bundle}}}\nmailboxes: {{tiles: {{max_items: 3}}}}\n")
+    tiles = load_flight(path).mailboxes.tiles
+
+    assert (tiles.max_items, tiles.max_mib, tiles.policy.value) == (3, 512, "drop_newest")
+
+
+@pytest.mark.parametrize(
+    ("load", "name", "override", "problem"),
+    [
+        (load_flight, "flight", "model.bundle=nowhere", 'nowhere" names no file; looked for '),
+        (load_flight, "flight", "link.apid=2047", "link.apid: 2047 should be less than or equal"),
+        (load_flight, "flight", "link.mtu_bytes=64", "link.mtu_bytes: 64 should be greater than"),
+        (load_flight, "flight", "link.repair.patch_ratio=-1", "patch_ratio: -1 should be greater"),
+        (load_flight, "flight", "instrument.pattern=dealer", "should be 'sub' or 'pull'"),
+        (load_flight, "flight", "instrument.limits.max_bands=9999", "max_bands: 9999 should be"),
+        (load_flight, "flight", "mailboxes.tiles.policy=drop", "should be 'block', 'drop_newest'"),
+        (load_flight, "flight", "mailboxes.tiles.max_age_s=0", "max_age_s: 0 should be greater"),
+        (load_flight, "flight", "instrument.max_message_mib=600", "above mailboxes.tiles.max_mib"),
+        (load_flight, "flight", "spool.kind=disk", "spool.kind: \"disk\" should be 'memory'"),
+        (load_flight, "flight", "metrics.port=70000", "metrics.port: 70000 should be less"),
+        (load_flight, "flight", "log.level=INFO", "log.level: \"INFO\" should be 'debug'"),
+        (load_ground, "ground", "model.bundles=[]", "model.bundles: [] Tuple should have at least"),
+        (load_ground, "ground", "output.format=tiff", "should be 'geotiff', 'envi', 'zarr'"),
+        (load_ground, "ground", "tile_deadline_s=1", "not be below collect.max_age_s"),
+        (load_ground, "ground", "link.apid=3", "link.apid: unknown key; known here: address, bind"),
+    ],
+)
+def test_wrong_values_are_refused(
+    *, load: Load, name: str, override: str, problem: str, bundle: Path
+) -> None:
+    """Each bound of the settings holds, and says what would be right."""
+    good = f"model.bundle={bundle}" if name == "flight" else f"model.bundles=[{bundle}]"
+    with pytest.raises(ConfigError) as caught:
+        load(DEPLOY / f"{name}.yaml", [good, override])
+
+    (line,) = caught.value.problems
+    assert problem in line

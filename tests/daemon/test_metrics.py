@@ -1,0 +1,186 @@
+"""What a process tells Prometheus: names, units, closed labels, and an endpoint that closes."""
+
+from __future__ import annotations
+
+import enum
+import re
+import urllib.request
+
+import pytest
+
+from daemon.errors import AddressError
+from daemon.mailbox import Mailbox, Policy
+from daemon.metrics import FlightMetrics, GroundMetrics, new_registry, serve
+from fakes.clock import FakeClock
+
+Process = type[FlightMetrics] | type[GroundMetrics]
+BOTH: list[Process] = [FlightMetrics, GroundMetrics]
+
+
+class Channel(enum.IntEnum):
+    """As the link has it."""
+
+    SIDE = 0
+    PATCH = 1
+
+
+@pytest.mark.parametrize("process", BOTH)
+def test_names(process: Process) -> None:
+    """One prefix, a text for each, `_total` on counters alone, no time of creation."""
+    registry = new_registry()
+    process(registry)
+
+    for family in registry.collect():
+        assert family.name.startswith("prismlink_")
+        assert family.documentation
+        assert not re.search(r"_(ms|mib|total|count|sum|created)$", family.name)
+        for sample in family.samples:
+            assert (family.type == "counter") == sample.name.endswith("_total"), sample.name
+            assert not sample.name.endswith("_created")
+
+
+@pytest.mark.parametrize(
+    ("process", "name", "label", "values"),
+    [
+        (FlightMetrics, "packets_total", "channel", {"side", "patch"}),
+        (FlightMetrics, "bytes_out_total", "channel", {"side", "patch"}),
+        (FlightMetrics, "frames_total", "channel", {"side", "patch"}),
+        (
+            FlightMetrics,
+            "tile_messages_refused_total",
+            "reason",
+            {"message", *(f"message_{what}" for what in ("truncated", "version", "field", "size"))},
+        ),
+        (
+            GroundMetrics,
+            "packets_refused_total",
+            "reason",
+            {
+                "packet",
+                *(f"packet_{what}" for what in ("truncated", "checksum", "version", "field")),
+            },
+        ),
+        (GroundMetrics, "packets_missing", "reason", {"gap", "before_start"}),
+        (GroundMetrics, "tiles_written_total", "state", {"complete", "partial"}),
+        (GroundMetrics, "frames_incomplete_total", "channel", {"side", "patch"}),
+    ],
+)
+def test_series_begin_at_zero(process: Process, name: str, label: str, values: set[str]) -> None:
+    """The first refused packet is an increase from 0, not a series out of nowhere."""
+    registry = new_registry()
+    process(registry)
+
+    assert {
+        sample.labels[label]: sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == f"prismlink_{name}"
+    } == dict.fromkeys(values, 0.0)
+
+
+@pytest.mark.parametrize("process", BOTH)
+def test_a_stage_is_observed(process: Process) -> None:
+    """Times and errors of a stage, and parts of one timed by name."""
+    registry = new_registry()
+    metrics = process(registry)
+    metrics.took("encode", 0.06)
+    metrics.failed("encode", "checksum")
+    with metrics.timer("quantize"):
+        pass
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"prismlink_{name}", labels)
+
+    assert value("stage_seconds_sum", stage="encode") == 0.06
+    assert value("stage_seconds_bucket", stage="encode", le="0.05") == 0
+    assert value("stage_seconds_bucket", stage="encode", le="0.07") == 1
+    assert value("stage_seconds_count", stage="quantize") == 1
+    assert value("stage_errors_total", stage="encode", reason="checksum") == 1
+
+
+def test_a_mailbox_is_read_when_asked() -> None:
+    """Depth, bytes and age are those of the moment Prometheus asks."""
+    registry, clock = new_registry(), FakeClock()
+    box: Mailbox[bytes] = Mailbox(
+        "tiles",
+        max_items=5,
+        max_bytes=50,
+        max_age_s=None,
+        policy=Policy.BLOCK,
+        clock=clock,
+        size_of=len,
+        on_drop=lambda *_: None,
+    )
+    FlightMetrics(registry).watch(box)
+    box.put(b"abc")
+    box.put(b"de")
+    clock.advance(1.5)
+
+    names = ("queue_items", "queue_bytes", "queue_oldest_age_seconds")
+    labels = {"queue": "tiles"}
+    assert [registry.get_sample_value(f"prismlink_{name}", labels) for name in names] == [2, 5, 1.5]
+
+
+def test_packets_sent_are_counted_by_channel() -> None:
+    """One call counts the packet and its bytes."""
+    registry = new_registry()
+    metrics = FlightMetrics(registry)
+    metrics.sent(Channel.SIDE, 100)
+    metrics.sent(Channel.PATCH, 50)
+    metrics.sent(Channel.PATCH, 50)
+
+    def value(name: str, channel: str) -> float | None:
+        return registry.get_sample_value(f"prismlink_{name}", {"channel": channel})
+
+    assert [value("packets_total", "side"), value("bytes_out_total", "side")] == [1, 100]
+    assert [value("packets_total", "patch"), value("bytes_out_total", "patch")] == [2, 100]
+
+
+def test_only_the_model_in_use_is_named() -> None:
+    """A switch of models leaves one series, not two that are both 1."""
+    registry = new_registry()
+    metrics = FlightMetrics(registry)
+    metrics.uses("00ff" * 4, "torch")
+    metrics.uses("11ee" * 4, "openvino")
+
+    assert [
+        sample.labels
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "prismlink_model_info"
+    ] == [{"model": "11ee" * 4, "backend": "openvino"}]
+
+
+def test_the_build_and_the_process_are_told() -> None:
+    """Version and memory come with every process."""
+    registry = new_registry()
+    GroundMetrics(registry)
+    families = {family.name: family.samples for family in registry.collect()}
+
+    assert families["prismlink_build_info"][0].labels["version"]
+    assert families["prismlink_process_resident_memory_bytes"][0].value > 1e6
+
+
+def test_the_endpoint_answers_and_closes() -> None:
+    """Prometheus reads it over HTTP; after `close` the port is free at once."""
+    registry = new_registry()
+    FlightMetrics(registry).tiles_received.inc(3)
+    server = serve(registry)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10) as page:
+            text = page.read().decode()
+    finally:
+        server.close()
+
+    assert "prismlink_tiles_received_total 3.0" in text
+    serve(registry, port=server.port).close()
+
+
+def test_a_port_in_use_is_an_error_with_its_address() -> None:
+    """Two daemons with one port: one line, no traceback."""
+    server = serve(new_registry())
+    try:
+        with pytest.raises(AddressError, match=rf"127\.0\.0\.1:{server.port}: .*in use"):
+            serve(new_registry(), port=server.port)
+    finally:
+        server.close()
