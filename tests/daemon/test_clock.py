@@ -34,7 +34,7 @@ def test_a_notified_waiter_wakes_at_once(clock: Clock, timeout_s: float | None) 
             while not there:
                 clock.wait(condition, until_s)
 
-    thread = threading.Thread(target=wait)
+    thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     with condition:
         there = True
@@ -74,7 +74,7 @@ def test_fake_time_wakes_who_waits_for_it() -> None:
         with condition:
             clock.wait(condition, until_s)
 
-    thread = threading.Thread(target=wait)
+    thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     clock.until_waiting()
     clock.advance(1.0)

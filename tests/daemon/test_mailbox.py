@@ -58,7 +58,7 @@ def mailbox(
 def thread(call: Callable[[], Any]) -> Iterator[list[Any]]:
     """Run a call beside the test; its result is in the list once the block has ended."""
     results: list[Any] = []
-    runner = threading.Thread(target=lambda: results.append(call()))
+    runner = threading.Thread(target=lambda: results.append(call()), daemon=True)
     runner.start()
     yield results
     runner.join(JOIN_S)
@@ -420,9 +420,9 @@ def test_threads_lose_nothing(
             if len(got) >= stop_after:
                 box.close()
 
-    threads = [threading.Thread(target=consume) for _ in range(consumers)]
+    threads = [threading.Thread(target=consume, daemon=True) for _ in range(consumers)]
     threads += [
-        threading.Thread(target=produce, args=(sizes, 1000 * i))
+        threading.Thread(target=produce, args=(sizes, 1000 * i), daemon=True)
         for i, sizes in enumerate(producers)
     ]
     for one in threads:

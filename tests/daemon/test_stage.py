@@ -294,7 +294,7 @@ def test_waiting_for_a_late_stage_ends_in_time() -> None:
     box.put(0)
     one.start()
     one.stop_intake()
-    waiting = threading.Thread(target=lambda: answers.append(one.drain(2.0)))
+    waiting = threading.Thread(target=lambda: answers.append(one.drain(2.0)), daemon=True)
     waiting.start()
     clock.until_waiting()
     clock.advance(2.0)
@@ -372,7 +372,7 @@ def test_a_line_of_stages_stopped_at_any_moment_is_exact(
     ]
     for one in reversed(line):
         one.start()
-    feeder = threading.Thread(target=feed)
+    feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
     assert reached.wait(JOIN_S)
     for one in line:
