@@ -19,6 +19,10 @@ _WAIT_S: Final = 0.1
 _AT_ONCE: Final = 64
 """Packets taken from the link in one go."""
 
+_LAST_TIMES: Final = 64
+"""Most goes once intake has stopped, for what libzmq took off the link before: more than it queues,
+and few enough that a board which goes on does not keep us."""
+
 
 class Listener(Protocol):
     """The door to the link."""
@@ -41,10 +45,13 @@ class Receiver:
     ) -> None:
         self._listener, self._tracker = listener, tracker
         self._deliver, self._metrics = deliver, metrics
+        self._waiting, self._last_times = False, _LAST_TIMES
 
     def poll(self) -> None:
         """Take what has arrived, or wait a little; a bad packet is a line and a count."""
-        for raw in self._listener.recv_many(_AT_ONCE, _WAIT_S):
+        arrived = self._listener.recv_many(_AT_ONCE, _WAIT_S)
+        self._waiting = bool(arrived)
+        for raw in arrived:
             self._metrics.bytes_in.inc(len(raw))
             try:
                 packet = Packet.unpack(raw)
@@ -58,6 +65,11 @@ class Receiver:
         counts = self._tracker.counts
         self._metrics.packets_missing.labels("gap").set(counts.missing)
         self._metrics.packets_missing.labels("before_start").set(counts.missing_before_start)
+
+    def pending(self) -> bool:
+        """Whether packets may still wait in the socket; asked once intake has stopped."""
+        self._last_times -= 1
+        return self._waiting and self._last_times >= 0
 
     def _note(self, packet: Packet) -> None:
         match self._tracker.note(packet.boot_id, packet.counter):

@@ -17,6 +17,10 @@ log = logging.getLogger(__name__)
 _WAIT_S: Final = 0.1
 """Longest wait for a message, so that a stop is noticed [s]."""
 
+_LAST_MESSAGES: Final = 16
+"""Most messages taken once intake has stopped: what libzmq took off the instrument's hands before.
+More than it queues, and few enough that an instrument which goes on does not keep us."""
+
 
 class Listener(Protocol):
     """The door to the instrument."""
@@ -49,10 +53,12 @@ class Ingest:
         self._listener, self._limits, self._deliver = listener, limits, deliver
         self._clock, self._metrics = clock, metrics
         self._next_sequence: int | None = None
+        self._waiting, self._last_messages = False, _LAST_MESSAGES
 
     def poll(self) -> None:
         """Take one message, or wait a little; a bad one is a line and a count."""
         parts = self._listener.recv(_WAIT_S)
+        self._waiting = parts is not None
         if parts is None:
             return
         self._metrics.bytes_in.inc(sum(len(part) for part in parts))
@@ -67,6 +73,11 @@ class Ingest:
         self._metrics.tiles_received.inc()
         self._metrics.patches_received.inc(received.patches)
         self._deliver(received)
+
+    def pending(self) -> bool:
+        """Whether messages may still wait in the socket; asked once intake has stopped."""
+        self._last_messages -= 1
+        return self._waiting and self._last_messages >= 0
 
     def _note(self, sequence: int) -> None:
         """Count what is missing between this tile and the one before; a restart is no gap."""
