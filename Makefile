@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench clean distclean
+.PHONY: help demo test check clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,9 +25,6 @@ check: $(VENV)/.dev ## the fast part: format, lint, types, import rules, unit te
 	$(BIN)/mypy
 	# Two workers: one thread each, or their networks fight over the cores.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end
-
-bench: $(VENV)/.ground ## measure speed against the instrument's line rate
-	$(BIN)/prismlink bench
 
 clean: ## remove what runs and tools leave behind, but not .venv
 	rm -rf $(OUT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

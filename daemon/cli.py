@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
@@ -25,7 +26,7 @@ from codec.errors import BundleError, CodecError
 from daemon.clock import SystemClock
 from daemon.config import load_flight, load_ground
 from daemon.config_sections import LogSettings
-from daemon.errors import EXIT_CONFIG, EXIT_DATA, ConfigError, DaemonError
+from daemon.errors import EXIT_CONFIG, EXIT_DATA, DaemonError
 from daemon.files import write_whole
 from daemon.lifecycle import StopSignal
 from daemon.log import setup
@@ -162,7 +163,10 @@ def flight_check_config(settings_file: SettingsFile, overrides: Overrides = None
     Example: prismlink flight check-config deploy/flight.yaml
     """
     settings = load_flight(settings_file, overrides or ())
-    _check_bundle(settings_file, settings.model.bundle)
+    from codec.encoder import NO_TIMER
+    from daemon.onboard.models import load_encoder
+
+    load_encoder(settings.model, NO_TIMER)
     out.print(f"{settings_file}: ok", highlight=False)
 
 
@@ -187,8 +191,9 @@ def ground_check_config(settings_file: SettingsFile, overrides: Overrides = None
     Example: prismlink ground check-config deploy/ground.yaml
     """
     settings = load_ground(settings_file, overrides or ())
-    for path in settings.model.bundles:
-        _check_bundle(settings_file, path)
+    from daemon.ground.service import load_decoders
+
+    load_decoders(settings.model)
     out.print(f"{settings_file}: ok", highlight=False)
 
 
@@ -338,15 +343,6 @@ def _run_service(
     _write_json(json_file, totals)
 
 
-def _check_bundle(settings_file: Path, path: Path) -> None:
-    from codec.bundle import load_bundle
-
-    try:
-        load_bundle(path)
-    except BundleError as error:
-        raise ConfigError(settings_file, (f"model: {error}",)) from None
-
-
 def _write_json(path: Path | None, numbers: dict[str, Any]) -> None:
     if path is not None:
         write_whole(path, (json.dumps(numbers, indent=1) + "\n").encode())
@@ -368,9 +364,9 @@ def _progress(unit: str, total: int | None) -> Iterator[Callable[[], None]]:
 
 def _show_demo(summary: dict[str, Any], out_dir: Path) -> None:
     """The demo's table: a row per tile, then the whole."""
-    tiles = Table(title="What came down", title_justify="left")
+    tiles = Table(title="What came down", title_justify="left", box=SIMPLE_HEAD)
     tiles.add_column("tile", no_wrap=True)
-    for name in ("patches", "raw kB", "sent kB", "bits/smp", "PSNR dB", "angle °"):
+    for name in ("patches", "raw kB", "sent kB", "bits/sample", "PSNR dB", "angle °"):
         tiles.add_column(name, justify="right", no_wrap=True)
     for tile in summary["outputs"]:
         arrived = tile["psnr_db"] is not None
@@ -384,7 +380,7 @@ def _show_demo(summary: dict[str, Any], out_dir: Path) -> None:
             f"{tile['spectral_angle_deg']:.2f}" if arrived else "missing",
         )
     out.print(tiles)
-    stages = Table(title="Flight side, per patch", title_justify="left")
+    stages = Table(title="Flight side, per patch", title_justify="left", box=SIMPLE_HEAD)
     stages.add_column("stage")
     stages.add_column("ms", justify="right")
     for stage, seconds in summary["stage_seconds_per_patch"].items():

@@ -23,6 +23,7 @@ from daemon.config_sections import (
     Port,
     Section,
 )
+from daemon.link.fec import MAX_MINIMUM, MAX_RATIO
 from daemon.mailbox import Policy
 from daemon.settings_file import load
 
@@ -33,8 +34,8 @@ MIN_MTU_BYTES: Final = 256
 MAX_MTU_BYTES: Final = 6 + 65_536
 """A primary header and the longest data field. Source: CCSDS 133.0-B-2, Packet Data Length."""
 
-Ratio = Annotated[float, Field(ge=0, le=10)]
-Count = Annotated[int, Field(ge=0, le=65_535)]
+Ratio = Annotated[float, Field(ge=0, le=MAX_RATIO)]
+Count = Annotated[int, Field(ge=0, le=MAX_MINIMUM)]
 
 _PATH_KEYS: Final = ("model.bundle", "model.bundles", "output.directory")
 
@@ -177,8 +178,8 @@ class RepairSettings(Section):
 
     side_ratio: Ratio = 0.5
     patch_ratio: Ratio = 0.1
-    min_side: Count = 2
-    min_patch: Count = 1
+    min_side: Count = 1
+    min_patch: Count = 2
 
 
 class FlightLinkSettings(Section):
@@ -195,7 +196,7 @@ class FlightLinkSettings(Section):
     address: Address = "tcp://127.0.0.1:47101"
     bind: bool = False
     apid: Annotated[int, Field(ge=0, le=MAX_APID)] = 100
-    mtu_bytes: Annotated[int, Field(ge=MIN_MTU_BYTES, le=MAX_MTU_BYTES)] = 4096
+    mtu_bytes: Annotated[int, Field(ge=MIN_MTU_BYTES, le=MAX_MTU_BYTES)] = 1024
     repair: RepairSettings = RepairSettings()
 
 
@@ -262,7 +263,7 @@ class CollectSettings(Section):
     Attributes:
         max_frames: Most frames that wait.
         max_mib: Most memory their packets take [MiB].
-        max_age_s: Time from a frame's first packet until it is given up [s].
+        max_age_s: Time without a packet of a frame until it is given up [s].
     """
 
     max_frames: PositiveInt = 4096
@@ -302,8 +303,8 @@ class GroundSettings(Section):
     """All of ground.yaml.
 
     Attributes:
-        tile_deadline_s: Time from a tile's first frame until it is written with what is there
-            [s].
+        tile_deadline_s: Time without news of a tile until it is written with what is there, and
+            until a patch whose side information has not come is given up [s].
         shutdown_deadline_s: Time from SIGTERM to the end, at most [s].
     """
 

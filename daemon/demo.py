@@ -139,6 +139,9 @@ def _stream(settings: DemoSettings, scratch: Path) -> _Stream:
     """Run the three processes with the radio between; end them in the direction of the data."""
     addresses = {name: f"ipc://{scratch / name}" for name in ("tiles", "board", "ground")}
     model = settings.bundle and settings.bundle.resolve()
+    bundle, bundles = (
+        ((f"model.bundle={model}",), (f"model.bundles=[{model}]",)) if model else ((), ())
+    )
     radio = Radio(
         board=addresses["board"],
         ground=addresses["ground"],
@@ -152,29 +155,17 @@ def _stream(settings: DemoSettings, scratch: Path) -> _Stream:
     with contextlib.ExitStack() as stack:
         start = _Starter(stack, scratch, settings.timeout_s)
         ground = start(
-            *(
-                "ground",
-                "run",
-                settings.ground_yaml,
-                "--set",
-                f"link.address={addresses['ground']}",
-            ),
-            *("--set", f"output.directory={settings.out.resolve()}", "--set", "metrics.port=0"),
-            *(("--set", f"model.bundles=[{model}]") if model else ()),
+            *("ground", "run", settings.ground_yaml),
+            *_set(f"link.address={addresses['ground']}", "metrics.port=0", *bundles),
+            *_set(f"output.directory={settings.out.resolve()}"),
         )
         flight = start(
-            *("flight", "run", settings.flight_yaml, "--set", "metrics.port=0"),
-            *(
-                "--set",
-                f"instrument.address={addresses['tiles']}",
-                "--set",
-                "instrument.bind=false",
-            ),
-            *("--set", f"link.address={addresses['board']}"),
-            *(("--set", f"model.bundle={model}") if model else ()),
+            *("flight", "run", settings.flight_yaml),
+            *_set(f"link.address={addresses['board']}", "metrics.port=0", *bundle),
+            *_set(f"instrument.address={addresses['tiles']}"),
         )
         feed = start(
-            *("feed", *settings.scenes, "--address", addresses["tiles"], "--bind"),
+            *("feed", *settings.scenes, "--address", addresses["tiles"]),
             *("--rate", settings.rate, "--repeat", settings.repeat),
         )
         radio.start()
@@ -184,6 +175,10 @@ def _stream(settings: DemoSettings, scratch: Path) -> _Stream:
         radio.stop()
         ground.stop()
     return _Stream(flight=flown, feed=fed, radio=radio, manifests=_manifests(settings.out))
+
+
+def _set(*overrides: str) -> list[str]:
+    return [word for override in overrides for word in ("--set", override)]
 
 
 class _Starter:
