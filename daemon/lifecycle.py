@@ -17,6 +17,10 @@ GRACE_S: Final = 0.05
 """What every stage gets even past the deadline [s]: an idle one needs a moment to end, and would
 otherwise be named late, and lose what it was just handed, because another one was."""
 
+LAST_POLL_S: Final = 1.0
+"""What a source that was late gets to leave its socket [s] before that is closed: closed under a
+thread that uses it, libzmq aborts the process."""
+
 
 class Stoppable(Protocol):
     """A stage, seen from its end."""

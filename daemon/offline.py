@@ -10,9 +10,10 @@ from typing import Any
 from codec.bundle import Bundle, load_bundle
 from codec.decoder import Decoder
 from codec.encoder import BackendName, Encoder
-from codec.errors import BitstreamError, CodecError
+from codec.errors import BitstreamError, CodecError, TileFileError
 from codec.frame import PatchFrame, parse
 from codec.network import count_macs
+from codec.tile import Tile
 from codec.tile_files import find_scenes, read_tile, write_tile
 from daemon import prism_file
 from daemon.errors import OutputError
@@ -56,22 +57,31 @@ def encode(
     """Encode scenes into one `.prism` file, one tile per scene.
 
     Raises:
-        TileFileError: If an input cannot be read.
+        TileFileError: If an input cannot be read, or two are of one name.
+        TileError: If a scene does not fit the bundle, or the step is out of range.
         BundleError: If the bundle cannot be used.
         OutputError: If the file cannot be written.
     """
     encoder = Encoder(load_bundle(bundle), step=step, backend=backend)
     frames: list[bytes] = []
-    tiles = raw = valid = 0
+    paths: dict[bytes, Path] = {}
+    raw = valid = 0
     for path in (scene for given in inputs for scene in find_scenes(given)):
         tile = read_tile(path)
+        # Frames find their tile by its name: two of one name could not be told apart again.
+        if first := paths.get(tile.info.tile_id):
+            raise TileFileError(
+                f"{path}: the same scene, tile and sequence as {first}; "
+                "remedy: encode it into a file of its own"
+            )
+        paths[tile.info.tile_id] = path
         frames += encoder.encode(tile)
-        tiles, raw, valid = tiles + 1, raw + tile.samples.nbytes, valid + int(tile.valid().sum())
+        raw, valid = raw + tile.samples.nbytes, valid + int(tile.valid().sum())
         progress(path)
     write_whole(output, prism_file.pack(frames))
     return EncodedFile(
-        tiles=tiles,
-        patches=len(frames) - tiles,
+        tiles=len(paths),
+        patches=len(frames) - len(paths),
         bytes_raw=raw,
         bytes_coded=sum(map(len, frames)),
         valid_samples=valid,
@@ -82,32 +92,38 @@ def decode(source: Path, directory: Path, *, bundle: Path, file_format: str) -> 
     """Restore every tile of a `.prism` file, yielding each file as it is written.
 
     Raises:
-        BitstreamError: If a frame is damaged or missing.
+        TileFileError: If the file cannot be read.
+        BitstreamError: If a frame is damaged, missing, or of another model.
         BundleError: If the bundle cannot be used.
         OutputError: If a file cannot be written.
     """
     decoder = Decoder(load_bundle(bundle))
-    for frames in _tiles(source):
-        tile = decoder.decode(frames)
-        yield write_tile(tile, directory / file_stem(tile.info), file_format)
+    for tile in _tiles(source, decoder):
+        path = directory / file_stem(tile.info)
+        try:
+            yield write_tile(tile, path, file_format)
+        except TileFileError as error:
+            raise OutputError(path, str(error)) from None
 
 
-def _tiles(source: Path) -> Iterator[list[bytes]]:
-    """The frames of each tile, in the order of the tiles' first frames."""
+def _tiles(source: Path, decoder: Decoder) -> Iterator[Tile]:
+    """Decode the tiles in the order of their first frames."""
     tiles: dict[bytes, list[bytes]] = {}
     try:
         for raw in prism_file.unpack(_read(source)):
             tiles.setdefault(parse(raw).tile_id, []).append(raw)
+        yield from map(decoder.decode, tiles.values())
     except BitstreamError as error:
         raise BitstreamError(f"{source}: {error}") from None
-    yield from tiles.values()
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise OutputError(path, str(error)) from None
+        raise TileFileError(
+            f"{path}: cannot be read: {error.strerror}; remedy: check the path"
+        ) from None
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -119,7 +135,10 @@ def inspect(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return describe_bundle(load_bundle(path))
     if path.suffix == ".prism":
-        frames = [_describe(raw) for raw in prism_file.unpack(_read(path))]
+        try:
+            frames = [_describe(raw) for raw in prism_file.unpack(_read(path))]
+        except BitstreamError as error:
+            raise BitstreamError(f"{path}: {error}") from None
         return {"file": path.name, "frames": frames}
     raise CodecError(f"{path}: neither a bundle (.safetensors) nor a frame file (.prism)")
 

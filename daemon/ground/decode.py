@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import contextlib
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -25,6 +26,12 @@ class _Parked(NamedTuple):
     frame: PatchFrame
     collected: CollectedFrame
     parked_s: float
+
+
+class _Side(NamedTuple):
+    frame: SideFrame
+    sent_as: tuple[int, int]
+    """(boot_id, frame_id): the same side information under another id is a tile sent anew."""
 
 
 class DecodeWorker:
@@ -50,8 +57,8 @@ class DecodeWorker:
     ) -> None:
         self._decoders, self._clock, self._metrics = decoders, clock, metrics
         self._max_parked_bytes, self._max_age_s = max_parked_bytes, max_age_s
-        self._sides: OrderedDict[bytes, SideFrame] = OrderedDict()
-        self._parked: list[_Parked] = []
+        self._sides: OrderedDict[bytes, _Side] = OrderedDict()
+        self._parked: deque[_Parked] = deque()
         self._parked_bytes = 0
 
     def accept(self, item: CollectedFrame) -> Iterator[TilePart]:
@@ -66,6 +73,8 @@ class DecodeWorker:
         elif frame.tile_id in self._sides:
             yield self._decode(frame, item)
         else:
+            with self._counting_failures():  # of an unknown model, it need not wait for anything
+                self._decoder(frame.model)
             self._park(frame, item)
 
     def tick(self) -> tuple[()]:
@@ -83,25 +92,36 @@ class DecodeWorker:
 
     def _side(self, side: SideFrame, collected: CollectedFrame) -> Iterator[TilePart]:
         self._decoder(side.model).conditioning(side)  # refused now, or good for every patch
-        self._sides[side.tile_id] = side
+        sent_as = collected.boot_id, collected.frame_id
+        known = self._sides.get(side.tile_id)
+        if known is not None and known.sent_as == sent_as:
+            side = known.frame
+        self._sides[side.tile_id] = _Side(side, sent_as)
         self._sides.move_to_end(side.tile_id)
         if len(self._sides) > _SIDES_KEPT:
             self._sides.popitem(last=False)
         yield TilePart(side=side, patch=None, frame=collected)
         waiting = [parked for parked in self._parked if parked.frame.tile_id == side.tile_id]
-        self._parked = [parked for parked in self._parked if parked.frame.tile_id != side.tile_id]
+        self._parked = deque(p for p in self._parked if p.frame.tile_id != side.tile_id)
         self._parked_bytes -= sum(parked.collected.size_bytes for parked in waiting)
         for parked in waiting:
-            try:
+            with contextlib.suppress(CodecError):  # counted, and no reason to lose the others
                 yield self._decode(parked.frame, parked.collected)
-            except CodecError as error:
-                self._metrics.patches_failed.labels(reason_of(error)).inc()
 
     def _decode(self, frame: PatchFrame, collected: CollectedFrame) -> TilePart:
-        side = self._sides[frame.tile_id]
-        patch = self._decoder(side.model).decode_patch(side, frame)
+        side = self._sides[frame.tile_id].frame
+        with self._counting_failures():
+            patch = self._decoder(side.model).decode_patch(side, frame)
         self._metrics.patches_decoded.inc()
         return TilePart(side=side, patch=patch, frame=collected)
+
+    @contextlib.contextmanager
+    def _counting_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except CodecError as error:
+            self._metrics.patches_failed.labels(reason_of(error)).inc()
+            raise
 
     def _decoder(self, model: bytes) -> Decoder:
         if model not in self._decoders:
@@ -116,6 +136,6 @@ class DecodeWorker:
             self._give_up()
 
     def _give_up(self) -> None:
-        parked = self._parked.pop(0)
+        parked = self._parked.popleft()
         self._parked_bytes -= parked.collected.size_bytes
         self._metrics.patches_failed.labels(NO_SIDE).inc()

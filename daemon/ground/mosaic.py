@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,8 +18,11 @@ from daemon.clock import Clock
 from daemon.ground.items import RestoredTile, TilePart
 from daemon.metrics import GroundMetrics
 
-_DONE_KEPT: Final = 4096
-"""Finished tiles remembered, so that a frame that comes again does not begin them anew."""
+_DONE_KEPT: Final = 1024
+"""Finished tiles remembered, so that a patch that comes late does not begin them anew."""
+
+LATE: Final = "late"
+"""Why a decoded patch was dropped: its tile had been handed on without it."""
 
 
 @dataclass(slots=True)
@@ -28,24 +32,33 @@ class _OpenTile:
     patches: dict[tuple[int, int], DecodedPatch] = field(default_factory=dict)
     frames: dict[tuple[int, int], int] = field(default_factory=dict)
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its samples, of which some may yet have to come."""
+        return np.dtype(self.side.dtype).itemsize * math.prod(self.side.shape)
+
 
 class MosaicWorker:
     """Puts patches in their places.
 
+    A tile that was sent anew, under side information of its own, is a tile of its own.
+
     Args:
         deadline_s: A tile that got nothing for this long is handed on with holes [s].
-        max_tile_bytes: Tiles of more samples are refused: a side frame is believed only so far.
+        max_bytes: Most bytes of samples of all open tiles. Beyond it the one that has got nothing
+            for longest is handed on; a tile that is larger by itself is refused.
         clock: Measures the deadline.
-        metrics: Counts patches missing at the deadline.
+        metrics: Counts patches missing when a tile was handed on, and those that came later.
     """
 
     def __init__(
-        self, *, deadline_s: float, max_tile_bytes: int, clock: Clock, metrics: GroundMetrics
+        self, *, deadline_s: float, max_bytes: int, clock: Clock, metrics: GroundMetrics
     ) -> None:
-        self._deadline_s, self._max_tile_bytes = deadline_s, max_tile_bytes
+        self._deadline_s, self._max_bytes = deadline_s, max_bytes
         self._clock, self._metrics = clock, metrics
-        self._open: dict[bytes, _OpenTile] = {}
-        self._done: OrderedDict[bytes, None] = OrderedDict()
+        self._open: OrderedDict[bytes, _OpenTile] = OrderedDict()
+        self._open_bytes = 0
+        self._done: OrderedDict[bytes, SideFrame] = OrderedDict()
 
     def accept(self, item: TilePart) -> Iterator[RestoredTile]:
         """Take one part; return its tile if that was the last.
@@ -54,15 +67,16 @@ class MosaicWorker:
             TileError: If the tile would be larger than allowed.
         """
         tile_id = item.side.tile_id
-        if tile_id in self._done:
+        if self._done.get(tile_id) is item.side:
+            if item.patch is not None:
+                self._metrics.dropped_patches.labels("mosaic", LATE).inc()
             return
-        size_bytes = np.dtype(item.side.dtype).itemsize * int(
-            np.prod(item.side.shape, dtype=object)
-        )
-        if size_bytes > self._max_tile_bytes:
-            raise TileError(f"a tile of {size_bytes} bytes; {self._max_tile_bytes} are allowed")
-        tile = self._open.setdefault(tile_id, _OpenTile(item.side, 0.0))
+        tile = self._open.get(tile_id)
+        if tile is None or tile.side is not item.side:
+            yield from self._make_room(_OpenTile(item.side, 0.0))
+            tile = self._open[tile_id]
         tile.touched_s = self._clock.monotonic_s()
+        self._open.move_to_end(tile_id)
         tile.frames[item.frame.boot_id, item.frame.frame_id] = item.frame.size_bytes
         if item.patch is not None:
             tile.patches[item.patch.patch_row, item.patch.patch_col] = item.patch
@@ -80,9 +94,23 @@ class MosaicWorker:
         for tile_id in list(self._open):
             yield self._close(tile_id)
 
+    def _make_room(self, tile: _OpenTile) -> Iterator[RestoredTile]:
+        """Open a tile; hand on those that have to give way."""
+        if tile.size_bytes > self._max_bytes:
+            raise TileError(f"a tile of {tile.size_bytes} bytes; {self._max_bytes} are allowed")
+        tile_id = tile.side.tile_id
+        if tile_id in self._open:
+            yield self._close(tile_id)
+        while self._open_bytes + tile.size_bytes > self._max_bytes:
+            yield self._close(next(iter(self._open)))
+        self._open[tile_id] = tile
+        self._open_bytes += tile.size_bytes
+
     def _close(self, tile_id: bytes) -> RestoredTile:
         tile = self._open.pop(tile_id)
-        self._done[tile_id] = None
+        self._open_bytes -= tile.size_bytes
+        self._done[tile_id] = tile.side
+        self._done.move_to_end(tile_id)
         if len(self._done) > _DONE_KEPT:
             self._done.popitem(last=False)
         side, grid = tile.side, tile.side.grid

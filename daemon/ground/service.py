@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from operator import attrgetter
 from typing import Any, TypeVar
+
+import torch
 
 from codec.bundle import load_bundle
 from codec.decoder import Decoder
 from codec.errors import BundleError
 from daemon.clock import Clock
-from daemon.config import GroundSettings
+from daemon.config import GroundModelSettings, GroundSettings
 from daemon.config_sections import MIB, MailboxSettings
 from daemon.errors import ConfigError
 from daemon.ground.collect import CollectWorker
@@ -22,7 +26,7 @@ from daemon.ground.items import CollectedFrame, RestoredTile, TilePart
 from daemon.ground.mosaic import MosaicWorker
 from daemon.ground.receive import Receiver
 from daemon.ground.write import WriteWorker
-from daemon.lifecycle import StopSignal, shut_down
+from daemon.lifecycle import LAST_POLL_S, StopSignal, shut_down
 from daemon.link.packet import Packet
 from daemon.link.reassembly import Reassembler
 from daemon.link.sequence import SequenceTracker
@@ -49,32 +53,46 @@ def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         OutputError: If the output directory cannot be made.
     """
     metrics = GroundMetrics(new_registry())
-    decoders = _load_decoders(settings)
-    server = serve(metrics.registry, settings.metrics.address, settings.metrics.port)
+    decoders = load_decoders(settings.model)
     link = settings.link
-    listener = PacketListener(Endpoint(address=link.address, bind=link.bind))
-    try:
+    with ExitStack() as stack:
+        server = serve(metrics.registry, settings.metrics.address, settings.metrics.port)
+        stack.callback(server.close)
+        listener = PacketListener(Endpoint(address=link.address, bind=link.bind))
+        stack.callback(listener.close)
         stages = _line(settings, decoders, listener, clock, metrics)
         for stage in reversed(stages):
             stage.start()
-        log.info("ready", extra={"models": ",".join(name.hex() for name in decoders)})
+        log.info(
+            "ready",
+            extra={
+                "models": ",".join(name.hex() for name in decoders),
+                "metrics": f"{settings.metrics.address}:{server.port}",
+            },
+        )
         stop.wait()
         late = shut_down(stages, deadline_s=settings.shutdown_deadline_s, clock=clock)
+        stages[0].drain(LAST_POLL_S)
         log.info("stopped", extra={"late": ",".join(late) or "none"})
         return metrics.totals()
-    finally:
-        listener.close()
-        server.close()
 
 
-def _load_decoders(settings: GroundSettings) -> dict[bytes, Decoder]:
+def load_decoders(settings: GroundModelSettings) -> dict[bytes, Decoder]:
+    """Load every bundle; return its decoder by the model's name in frames.
+
+    Raises:
+        ConfigError: If one cannot be used: a restart would not help.
+    """
     decoders = {}
-    for path in settings.model.bundles:
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    for path in settings.bundles:
         try:
             bundle = load_bundle(path)
             decoders[bundle.model] = Decoder(bundle)
         except BundleError as error:
-            raise ConfigError(path, (f"model.bundles: {error}",)) from None
+            reason = str(error).removeprefix(f"{path}: ")
+            raise ConfigError(path, (f"{reason}; change model.bundles",)) from None
     return decoders
 
 
@@ -87,7 +105,10 @@ def _line(
 ) -> tuple[Source | Stage[Any, Any], ...]:
     """The stages of the ground process in the direction of the data."""
 
-    def mailbox(name: str, bounds: MailboxSettings, size_of: Callable[[Any], int]) -> Mailbox[Any]:
+    def mailbox(
+        name: str, bounds: MailboxSettings, stage: str, size_of: Callable[[Any], int]
+    ) -> Mailbox[Any]:
+        """The mailbox before a stage, under whose name its drops are counted."""
         made: Mailbox[Any] = Mailbox(
             name,
             max_items=bounds.max_items,
@@ -96,7 +117,7 @@ def _line(
             policy=bounds.policy,
             clock=clock,
             size_of=size_of,
-            on_drop=_dropping(name, metrics),
+            on_drop=_dropping(stage, metrics),
         )
         metrics.watch(made)
         return made
@@ -116,10 +137,13 @@ def _line(
         )
 
     boxes, collect = settings.mailboxes, settings.collect
-    packets: Mailbox[Packet] = mailbox("packets", boxes.packets, lambda packet: len(packet.data))
-    frames: Mailbox[CollectedFrame] = mailbox("frames", boxes.frames, lambda f: f.size_bytes)
-    parts: Mailbox[TilePart] = mailbox("patches", boxes.patches, lambda part: part.size_bytes)
-    tiles: Mailbox[RestoredTile] = mailbox("tiles", boxes.tiles, lambda tile: tile.size_bytes)
+    size_of = attrgetter("size_bytes")
+    packets: Mailbox[Packet] = mailbox(
+        "packets", boxes.packets, "collect", lambda packet: len(packet.data)
+    )
+    frames: Mailbox[CollectedFrame] = mailbox("frames", boxes.frames, "decode", size_of)
+    parts: Mailbox[TilePart] = mailbox("patches", boxes.patches, "mosaic", size_of)
+    tiles: Mailbox[RestoredTile] = mailbox("tiles", boxes.tiles, "write", size_of)
     receiver = Receiver(listener, SequenceTracker(), packets.put, metrics=metrics)
     decoder = DecodeWorker(
         decoders,
@@ -130,7 +154,7 @@ def _line(
     )
     mosaic = MosaicWorker(
         deadline_s=settings.tile_deadline_s,
-        max_tile_bytes=boxes.tiles.max_bytes,
+        max_bytes=boxes.tiles.max_bytes,
         clock=clock,
         metrics=metrics,
     )
@@ -141,7 +165,7 @@ def _line(
     )
     writer = WriteWorker(settings.output.directory, settings.output.format, metrics)
     return (
-        Source("receive", receiver.poll, clock=clock, observer=metrics),
+        Source("receive", receiver.poll, clock=clock, observer=metrics, pending=receiver.pending),
         stage("collect", CollectWorker(reassembler, clock, metrics), packets, frames.put),
         stage("decode", decoder, frames, parts.put),
         stage("mosaic", mosaic, parts, tiles.put),
@@ -149,18 +173,18 @@ def _line(
     )
 
 
-def _dropping(place: str, metrics: GroundMetrics) -> Callable[[Any, str], None]:
-    """Count what is lost at a place, in the unit it is lost in."""
+def _dropping(stage: str, metrics: GroundMetrics) -> Callable[[Any, str], None]:
+    """Count what is lost in or before a stage, in the unit it is lost in."""
 
     def count(item: Packet | CollectedFrame | TilePart | RestoredTile, reason: str) -> None:
         match item:
             case Packet():
-                metrics.dropped_packets.labels(place, reason).inc()
+                metrics.dropped_packets.labels(stage, reason).inc()
             case CollectedFrame():
-                metrics.dropped_frames.labels(place, reason).inc()
+                metrics.dropped_frames.labels(stage, reason).inc()
             case TilePart():
-                metrics.dropped_patches.labels(place, reason).inc()
+                metrics.dropped_patches.labels(stage, reason).inc()
             case RestoredTile():
-                metrics.dropped_tiles.labels(place, reason).inc()
+                metrics.dropped_tiles.labels(stage, reason).inc()
 
     return count

@@ -30,7 +30,7 @@ class WriteWorker:
     Args:
         directory: Where files go; made if it is not there.
         file_format: As in `codec.tile_files.write_tile`.
-        metrics: Counts tiles written.
+        metrics: Counts tiles written, and those that could not be.
 
     Raises:
         OutputError: If the directory cannot be made.
@@ -55,7 +55,8 @@ class WriteWorker:
             path = write_tile(item.tile, path, self._format)
             content = json.dumps(manifest(item, path.name), indent=1) + "\n"
             write_whole(self._directory / f"{stem}{MANIFEST}", content.encode())
-        except TileFileError as error:
+        except (TileFileError, OutputError) as error:
+            self._metrics.tile_write_errors.inc()
             raise OutputError(path, str(error)) from None
         self._metrics.tiles_written.labels("partial" if item.missing else "complete").inc()
         yield path

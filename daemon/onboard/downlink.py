@@ -28,8 +28,9 @@ class Downlink:
     def poll(self) -> None:
         """Send one packet, or wait a little."""
         packet = self._spool.take(_WAIT_S)
-        if packet is not None and self._sender.send(packet.raw, _WAIT_S):
-            self._spool.sent(packet)
+        if packet is None or not self._sender.send(packet.raw, _WAIT_S):
+            return
+        if self._spool.sent(packet):  # else it is counted as evicted, and once is enough
             self._metrics.sent(packet.channel, len(packet.raw))
 
     def pending(self) -> bool:

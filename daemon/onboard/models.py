@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 import numpy as np
 
 from codec.bundle import load_bundle
 from codec.encoder import Encoder, Timer
-from codec.errors import BundleError
+from codec.errors import BundleError, TileError
 from codec.patch_grid import PATCH_PX
 from codec.tile import Tile, TileInfo
 from daemon.config import FlightModelSettings
@@ -22,8 +23,14 @@ def load_encoder(settings: FlightModelSettings, timer: Timer) -> Encoder:
     """Load the bundle and encode one made-up patch, so that the first real one finds it warm.
 
     Raises:
-        ConfigError: If the bundle cannot be used: a restart would not help.
+        ConfigError: If bundle or step cannot be used: a restart would not help.
     """
+    warm = False
+
+    def time_when_warm(stage: str) -> AbstractContextManager[None]:
+        """What is measured is work for the instrument."""
+        return timer(stage) if warm else nullcontext()
+
     try:
         bundle = load_bundle(settings.bundle)
         encoder = Encoder(
@@ -31,16 +38,15 @@ def load_encoder(settings: FlightModelSettings, timer: Timer) -> Encoder:
             step=settings.step,
             backend=settings.backend,
             threads=settings.threads or 0,
-            timer=timer,
+            timer=time_when_warm,
         )
-    except BundleError as error:
-        raise ConfigError(settings.bundle, (f"model.bundle: {error}",)) from None
+    except (BundleError, TileError) as error:
+        reason = str(error).removeprefix(f"{settings.bundle}: ")
+        raise ConfigError(settings.bundle, (f"{reason}; change model.bundle or step",)) from None
     conditioner = bundle.conditioner
     bands = conditioner.components if conditioner.kind == "minmax" else _WARM_UP_BANDS
     ramp = np.arange(bands * PATCH_PX * PATCH_PX, dtype=np.float32) % 997
     samples = ramp.reshape(bands, PATCH_PX, PATCH_PX).astype(np.int16)
-    # Through the codec, not through its timers: what is measured is work for the instrument.
-    Encoder(bundle, backend=settings.backend, threads=settings.threads or 0).encode(
-        Tile(samples=samples, info=TileInfo())
-    )
+    encoder.encode(Tile(samples=samples, info=TileInfo()))
+    warm = True
     return encoder

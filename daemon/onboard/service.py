@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from codec.encoder import Encoder
 from daemon.clock import Clock
 from daemon.config import FlightSettings
 from daemon.config_sections import MIB, MailboxSettings
-from daemon.lifecycle import StopSignal, shut_down
+from daemon.lifecycle import LAST_POLL_S, StopSignal, shut_down
 from daemon.link.fec import RepairPolicy
 from daemon.link.packet import Channel
 from daemon.link.segment import Segmenter
@@ -59,28 +60,36 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
     metrics = FlightMetrics(new_registry())
     encoder = load_encoder(settings.model, metrics.timer)
     metrics.uses(encoder.bundle.name, encoder.backend.name)
-    server = serve(metrics.registry, settings.metrics.address, settings.metrics.port)
     instrument, link = settings.instrument, settings.link
-    listener = TileListener(
-        Endpoint(address=instrument.address, bind=instrument.bind),
-        pattern=instrument.pattern,
-        topic=instrument.topic.encode(),
-        max_part_bytes=instrument.max_message_mib * MIB,
-    )
-    sender = PacketSender(Endpoint(address=link.address, bind=link.bind))
-    try:
+    with ExitStack() as stack:
+        server = serve(metrics.registry, settings.metrics.address, settings.metrics.port)
+        stack.callback(server.close)
+        listener = TileListener(
+            Endpoint(address=instrument.address, bind=instrument.bind),
+            pattern=instrument.pattern,
+            topic=instrument.topic.encode(),
+            max_part_bytes=instrument.max_message_mib * MIB,
+        )
+        stack.callback(listener.close)
+        sender = PacketSender(Endpoint(address=link.address, bind=link.bind))
+        stack.callback(sender.close)
         line = _Line(settings, encoder, (listener, sender), clock=clock, metrics=metrics)
         line.start()
-        log.info("ready", extra={"model": encoder.bundle.name, "backend": encoder.backend.name})
+        log.info(
+            "ready",
+            extra={
+                "model": encoder.bundle.name,
+                "backend": encoder.backend.name,
+                "metrics": f"{settings.metrics.address}:{server.port}",
+            },
+        )
         stop.wait()
         late = shut_down(line.stages, deadline_s=settings.shutdown_deadline_s, clock=clock)
+        for source in line.sources:
+            source.drain(LAST_POLL_S)
         left = line.spool.clear("shutdown")
         log.info("stopped", extra={"late": ",".join(late) or "none", "packets_left": left})
         return metrics.totals()
-    finally:
-        listener.close()
-        sender.close()
-        server.close()
 
 
 class _Line:
@@ -98,11 +107,13 @@ class _Line:
         listener, sender = sockets
         self._clock, self._metrics, boxes = clock, metrics, settings.mailboxes
         self.spool = self._make_spool(settings)
-        tiles: Mailbox[ReceivedTile] = self._mailbox("tiles", boxes.tiles)
-        opened: Mailbox[EncodedFrame | OpenedPatch] = self._mailbox("patches", boxes.patches)
-        batches: Mailbox[EncodedFrame | Batch] = self._mailbox("batches", boxes.batches)
-        frames: Mailbox[EncodedFrame] = self._mailbox("frames", boxes.frames)
-        packets: Mailbox[FramePackets] = self._mailbox("packets", boxes.packets)
+        tiles: Mailbox[ReceivedTile] = self._mailbox("tiles", boxes.tiles, "patches")
+        opened: Mailbox[EncodedFrame | OpenedPatch] = self._mailbox(
+            "patches", boxes.patches, "batches"
+        )
+        batches: Mailbox[EncodedFrame | Batch] = self._mailbox("batches", boxes.batches, "encode")
+        frames: Mailbox[EncodedFrame] = self._mailbox("frames", boxes.frames, "packets")
+        packets: Mailbox[FramePackets] = self._mailbox("packets", boxes.packets, "spool")
         limits = _limits(settings)
         ingest = Ingest(listener, limits, tiles.put, clock=clock, metrics=metrics)
         downlink = Downlink(self.spool, sender, metrics)
@@ -121,20 +132,21 @@ class _Line:
                 Channel.PATCH: RepairPolicy(ratio=repair.patch_ratio, minimum=repair.min_patch),
             },
         )
+        source = Source(
+            "ingest", ingest.poll, clock=clock, observer=metrics, pending=ingest.pending
+        )
+        sink = Source(
+            "downlink", downlink.poll, clock=clock, observer=metrics, pending=downlink.pending
+        )
+        self.sources = (source, sink)
         self.stages = (
-            Source("ingest", ingest.poll, clock=clock, observer=metrics),
+            source,
             self._stage("patches", PatchWorker(encoder), tiles, opened.put),
             self._stage("batches", gather, opened, batches.put),
             self._stage("encode", EncodeWorker(encoder, metrics), batches, frames.put),
             self._stage("packets", PacketWorker(segmenter, clock), frames, packets.put),
             self._stage("spool", SpoolWorker(self.spool, clock, metrics), packets, _nowhere),
-            Source(
-                "downlink",
-                downlink.poll,
-                clock=clock,
-                observer=metrics,
-                pending=downlink.pending,
-            ),
+            sink,
         )
 
     def start(self) -> None:
@@ -142,7 +154,8 @@ class _Line:
         for stage in reversed(self.stages):
             stage.start()
 
-    def _mailbox(self, name: str, bounds: MailboxSettings) -> Mailbox[Any]:
+    def _mailbox(self, name: str, bounds: MailboxSettings, stage: str) -> Mailbox[Any]:
+        """The mailbox before a stage, under whose name its drops are counted."""
         mailbox: Mailbox[Any] = Mailbox(
             name,
             max_items=bounds.max_items,
@@ -151,7 +164,7 @@ class _Line:
             policy=bounds.policy,
             clock=self._clock,
             size_of=lambda item: item.size_bytes,
-            on_drop=self._dropping(name),
+            on_drop=self._dropping(stage),
         )
         self._metrics.watch(mailbox)
         return mailbox
@@ -174,14 +187,14 @@ class _Line:
             on_drop=self._dropping(name),
         )
 
-    def _dropping(self, place: str) -> Callable[[Item, str], None]:
-        """Count what is lost at a place: in patches, and tiles whose all or side is lost."""
+    def _dropping(self, stage: str) -> Callable[[Item, str], None]:
+        """Count what is lost in or before a stage: patches, and tiles whole or by their side."""
 
         def count(item: Item, reason: str) -> None:
-            self._metrics.dropped_patches.labels(place, reason).inc(item.patches)
+            self._metrics.dropped_patches.labels(stage, reason).inc(item.patches)
             side = isinstance(item, EncodedFrame | FramePackets) and item.channel is Channel.SIDE
             if side or isinstance(item, ReceivedTile):
-                self._metrics.dropped_tiles.labels(place, reason).inc()
+                self._metrics.dropped_tiles.labels(stage, reason).inc()
 
         return count
 

@@ -49,8 +49,8 @@ class Spool(Protocol):
         """Return the packet to send next, or None if there is none in time; it stays spooled."""
         ...
 
-    def sent(self, packet: SpooledPacket) -> None:
-        """Forget a packet that `take` returned."""
+    def sent(self, packet: SpooledPacket) -> bool:
+        """Forget a packet that `take` returned; False if it was evicted, and counted, meanwhile."""
         ...
 
     def clear(self, reason: str) -> int:
@@ -110,16 +110,20 @@ class MemorySpool:
 
     def take(self, timeout_s: float) -> SpooledPacket | None:
         """See `Spool.take`."""
+        until_s = self._clock.monotonic_s() + timeout_s
         with self._changed:
-            self._changed.wait_for(lambda: self._used_bytes > 0, timeout_s)
+            while not self._used_bytes and self._clock.monotonic_s() < until_s:
+                self._clock.wait(self._changed, until_s)
             return next((queue[0] for _, queue in sorted(self._queues.items()) if queue), None)
 
-    def sent(self, packet: SpooledPacket) -> None:
-        """See `Spool.sent`; a packet that was evicted meanwhile is gone already."""
+    def sent(self, packet: SpooledPacket) -> bool:
+        """See `Spool.sent`."""
         with self._changed:
             queue = self._queues[packet.channel]
-            if queue and queue[0] is packet:
-                self._pop(packet.channel)
+            if not queue or queue[0] is not packet:
+                return False
+            self._pop(packet.channel)
+            return True
 
     def clear(self, reason: str) -> int:
         """See `Spool.clear`."""

@@ -1,0 +1,220 @@
+"""The tests every spool must pass: a class to inherit from, with a `make` of one's own."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.clock import Clock
+from daemon.errors import SpoolFullError
+from daemon.link.packet import Channel
+from daemon.onboard.spool import Spool, SpooledPacket
+from fakes.clock import FakeClock
+
+SIDE, PATCH = Channel.SIDE, Channel.PATCH
+
+
+class Drops:
+    """Who is told of packets given up."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[bytes, Channel, str]] = []
+
+    def __call__(self, packet: SpooledPacket, reason: str) -> None:
+        """Take note."""
+        self.told.append((packet.raw, packet.channel, reason))
+
+
+def send_all(spool: Spool) -> list[bytes]:
+    """Take and forget packets until there are none."""
+    sent = []
+    while (packet := spool.take(0.0)) is not None:
+        assert spool.sent(packet)
+        sent.append(packet.raw)
+    return sent
+
+
+class SpoolContract:
+    """Inherit, name the class `Test…`, and say how to make one."""
+
+    def make(self, max_bytes: int, clock: Clock, drops: Drops) -> Spool:
+        """Return an empty spool that calls `drops`."""
+        raise NotImplementedError
+
+    def test_packets_leave_in_the_order_they_came(self) -> None:
+        """Within a channel the oldest leaves first, whole appends after one another."""
+        spool = self.make(100, FakeClock(), Drops())
+        spool.append([b"a", b"b"], PATCH)
+        spool.append([b"c"], PATCH)
+
+        assert send_all(spool) == [b"a", b"b", b"c"]
+
+    def test_side_information_overtakes_patches(self) -> None:
+        """The channel of the lower number leaves first, whenever it came."""
+        spool = self.make(100, FakeClock(), Drops())
+        spool.append([b"patch"], PATCH)
+        spool.append([b"side"], SIDE)
+
+        assert send_all(spool) == [b"side", b"patch"]
+
+    def test_a_packet_stays_until_it_was_sent(self) -> None:
+        """Taking is not forgetting: a link that did not take the packet is offered it again."""
+        spool = self.make(100, FakeClock(), Drops())
+        spool.append([b"abc"], PATCH)
+        first, again = spool.take(0.0), spool.take(0.0)
+
+        assert first is not None
+        assert first == again
+        assert (first.raw, first.channel) == (b"abc", PATCH)
+        assert (spool.packets, spool.used_bytes) == (1, 3)
+        assert spool.sent(first)
+        assert spool.take(0.0) is None
+        assert (spool.packets, spool.used_bytes) == (0, 0)
+
+    def test_room_is_made_of_the_lowest_priority_oldest_first(self) -> None:
+        """Patches go before side information, old ones before new ones, each told once."""
+        drops = Drops()
+        spool = self.make(8, FakeClock(), drops)
+        spool.append([b"s1", b"s2"], SIDE)
+        spool.append([b"p1"], PATCH)
+        spool.append([b"p2"], PATCH)
+        spool.append([b"p3"], PATCH)
+        spool.append([b"s3", b"s4"], SIDE)
+
+        assert drops.told == [(raw, PATCH, "evicted") for raw in (b"p1", b"p2", b"p3")]
+        assert send_all(spool) == [b"s1", b"s2", b"s3", b"s4"]
+
+    def test_no_more_is_evicted_than_needed(self) -> None:
+        """Eviction stops as soon as what is new fits."""
+        drops = Drops()
+        spool = self.make(6, FakeClock(), drops)
+        spool.append([b"aa", b"bb", b"cc"], PATCH)
+        spool.append([b"d"], PATCH)
+
+        assert drops.told == [(b"aa", PATCH, "evicted")]
+        assert (spool.packets, spool.used_bytes) == (3, 5)
+
+    def test_old_side_information_gives_way_where_no_patch_is_left(self) -> None:
+        """Side information whose patches are gone is worth nothing: new patches replace it."""
+        drops = Drops()
+        spool = self.make(4, FakeClock(), drops)
+        spool.append([b"s1", b"s2"], SIDE)
+        spool.append([b"p1"], PATCH)
+
+        assert drops.told == [(b"s1", SIDE, "evicted")]
+        assert send_all(spool) == [b"s2", b"p1"]
+
+    def test_what_is_larger_than_the_spool_is_refused_whole(self) -> None:
+        """A frame that could never fit pushes nothing out, and nothing of it is kept."""
+        drops = Drops()
+        spool = self.make(5, FakeClock(), drops)
+        spool.append([b"abc"], PATCH)
+
+        with pytest.raises(SpoolFullError) as caught:
+            spool.append([b"123", b"456"], SIDE)
+
+        assert (caught.value.used_bytes, caught.value.limit_bytes) == (6, 5)
+        assert drops.told == []
+        assert send_all(spool) == [b"abc"]
+
+    def test_a_packet_evicted_while_it_is_sent_is_told_once(self) -> None:
+        """It counts as evicted; `sent` says so, and forgets no other packet in its place."""
+        drops = Drops()
+        spool = self.make(4, FakeClock(), drops)
+        spool.append([b"aa", b"bb"], PATCH)
+        in_hand = spool.take(0.0)
+        assert in_hand is not None
+        spool.append([b"cc"], PATCH)
+
+        assert not spool.sent(in_hand)
+        assert drops.told == [(b"aa", PATCH, "evicted")]
+        assert send_all(spool) == [b"bb", b"cc"]
+
+    def test_clear_gives_up_everything_counted(self) -> None:
+        """What is left at the end is told under the reason given."""
+        drops = Drops()
+        spool = self.make(100, FakeClock(), drops)
+        spool.append([b"s"], SIDE)
+        spool.append([b"p", b"q"], PATCH)
+
+        assert spool.clear("shutdown") == 3
+        assert sorted(drops.told) == [
+            (b"p", PATCH, "shutdown"), (b"q", PATCH, "shutdown"), (b"s", SIDE, "shutdown"),
+        ]  # fmt: skip
+        assert (spool.packets, spool.used_bytes, spool.clear("shutdown")) == (0, 0, 0)
+
+    def test_age_is_that_of_the_oldest_packet(self) -> None:
+        """Age counts from when a packet came in, over all channels; none waits, none is old."""
+        clock = FakeClock()
+        spool = self.make(100, clock, Drops())
+        assert spool.oldest_age_s == 0.0
+        spool.append([b"p"], PATCH)
+        clock.advance(5.0)
+        spool.append([b"s"], SIDE)
+        clock.advance(2.0)
+        assert spool.oldest_age_s == 7.0
+
+        clock.jump_utc(-1e6)
+        assert spool.oldest_age_s == 7.0
+
+    def test_take_waits_no_longer_than_asked(self) -> None:
+        """An empty spool gives None when the time is over, on the clock that was handed in."""
+        clock = FakeClock()
+        spool = self.make(100, clock, Drops())
+        got: list[SpooledPacket | None] = []
+        waiter = threading.Thread(target=lambda: got.append(spool.take(10.0)))
+        waiter.start()
+        clock.until_waiting()
+        clock.advance(10.0)
+        waiter.join()
+
+        assert got == [None]
+
+    def test_take_wakes_when_something_comes(self) -> None:
+        """A packet leaves as soon as it is there."""
+        clock = FakeClock()
+        spool = self.make(100, clock, Drops())
+        got: list[SpooledPacket | None] = []
+        waiter = threading.Thread(target=lambda: got.append(spool.take(10.0)))
+        waiter.start()
+        clock.until_waiting()
+        spool.append([b"p"], PATCH)
+        waiter.join()
+
+        assert [packet and packet.raw for packet in got] == [b"p"]
+
+    @given(
+        st.lists(
+            st.one_of(
+                st.tuples(
+                    st.sampled_from(Channel),
+                    st.lists(st.binary(min_size=1, max_size=6), min_size=1),
+                ),
+                st.none(),
+            ),
+            max_size=30,
+        )
+    )
+    def test_every_packet_is_sent_or_told(
+        self, steps: list[tuple[Channel, list[bytes]] | None]
+    ) -> None:
+        """Whatever comes and goes: in = sent + told + waiting, and the limit holds."""
+        drops = Drops()
+        spool = self.make(20, FakeClock(), drops)
+        came = sent = 0
+        for step in steps:
+            if step is None:
+                packet = spool.take(0.0)
+                sent += packet is not None and spool.sent(packet)
+            else:
+                channel, packets = step
+                try:
+                    spool.append(packets, channel)
+                    came += len(packets)
+                except SpoolFullError:
+                    assert sum(map(len, packets)) > 20
+            assert spool.used_bytes <= 20
+            assert came == sent + len(drops.told) + spool.packets

@@ -1,0 +1,45 @@
+"""A tile becomes its side frame and then its patches."""
+
+from __future__ import annotations
+
+import pytest
+
+from codec.encoder import Encoder
+from codec.errors import TileError
+from codec.frame import SideFrame, parse
+from daemon.link.packet import Channel
+from daemon.onboard.items import EncodedFrame, OpenedPatch, ReceivedTile
+from daemon.onboard.patches import PatchWorker
+from fakes.bundles import minmax_bundle
+from fakes.cubes import tile
+from fakes.flight import encoder
+
+
+def test_side_information_leaves_before_its_patches() -> None:
+    """The side frame comes first, then every patch once, all with the tile's arrival time."""
+    received = ReceivedTile(tile=tile(bands=4, rows=129, cols=8), received_s=3.5)
+    first, *rest = PatchWorker(encoder()).accept(received)
+
+    assert isinstance(first, EncodedFrame)
+    assert (first.channel, first.received_s) == (Channel.SIDE, 3.5)
+    frame = parse(first.raw)
+    assert isinstance(frame, SideFrame)
+    assert frame.tile_id == received.tile.info.tile_id
+    patches = [item for item in rest if isinstance(item, OpenedPatch)]
+    assert len(patches) == len(rest) == received.patches
+    assert [(p.job.patch_row, p.job.patch_col) for p in patches] == [(0, 0), (1, 0)]
+    assert {patch.received_s for patch in patches} == {3.5}
+
+
+def test_a_tile_that_does_not_fit_gives_nothing() -> None:
+    """It is an error for the stage to count; not even its side information goes on."""
+    worker = PatchWorker(Encoder(minmax_bundle(bands=5), backend="torch-cpu"))
+    items = worker.accept(ReceivedTile(tile=tile(bands=4, rows=8, cols=8), received_s=0.0))
+    with pytest.raises(TileError):
+        next(items)
+
+
+def test_nothing_waits() -> None:
+    """Time and the end bring nothing."""
+    worker = PatchWorker(encoder())
+    assert (worker.tick(), worker.finish()) == ((), ())

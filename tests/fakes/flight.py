@@ -1,0 +1,28 @@
+"""Things that pass between the flight stages, without the stages before."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from codec.encoder import Encoder
+from daemon.link.packet import Channel
+from daemon.onboard.items import EncodedFrame, OpenedPatch
+from fakes.bundles import klt_bundle
+from fakes.cubes import tile
+
+
+@cache
+def encoder() -> Encoder:
+    """The untrained linear codec, on PyTorch wherever the tests run."""
+    return Encoder(klt_bundle(), backend="torch-cpu")
+
+
+def side(raw: bytes = b"side", received_s: float = 0.0) -> EncodedFrame:
+    """A frame of side information."""
+    return EncodedFrame(raw=raw, channel=Channel.SIDE, received_s=received_s)
+
+
+def opened(rows: int = 9, cols: int = 8, received_s: float = 0.0) -> tuple[OpenedPatch, ...]:
+    """The patches of an opened tile."""
+    job = encoder().open(tile(bands=4, rows=rows, cols=cols))
+    return tuple(OpenedPatch(job=patch, received_s=received_s) for patch in job.patches)
