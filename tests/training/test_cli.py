@@ -1,0 +1,148 @@
+"""Every command end to end, from files to files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from codec.bundle import load_bundle
+from codec.network import count_macs
+from training.bundles import changed, stage_of, write_bundle
+from training.cli import app
+
+Run = Callable[..., int]
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder the commands write to, one after the other."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def given(folder: Path) -> tuple[str | Path, ...]:
+    """Scenes and settings, as every command takes them."""
+    return ("--scenes", folder / "scenes", "--settings", folder / "training.yaml")
+
+
+def test_the_whole_way(run: Run, given: tuple[str | Path, ...], runs: Path) -> None:
+    """fit, prune, calibrate, export and evaluate follow each other through files."""
+    fitted, pruned, calibrated = (
+        runs / f"{name}.safetensors" for name in ("fit", "pruned", "calibrated")
+    )
+    assert run("fit", *given, "--out", fitted) == 0
+    assert run("prune", fitted, *given, "--out", pruned) == 0
+    assert run("calibrate", pruned, *given, "--out", calibrated) == 0
+    assert run("export", calibrated, *given, "--out", runs / "models") == 0
+
+    full = load_bundle(runs / "models" / "default.safetensors")
+    flight = load_bundle(runs / "models" / "default.flight.safetensors")
+    stages = [entry["stage"] for entry in full.provenance["stages"]]
+    assert full.name == flight.name
+    assert not flight.has_synthesis
+    assert stages == ["fit", "prune", "tune", "calibrate"]
+    record = stage_of(full, "prune")
+    assert record is not None
+    assert record["after"]["params"] < record["before"]["params"]
+    assert (record["after"]["macs_encoder"], record["after"]["macs_decoder"]) == count_macs(
+        full.network
+    )
+    assert full.provenance["scenes"]["training"] == ["north_1", "north_2"]
+    assert {entry["scene"] for entry in full.scores["held_back"]} == {"south"}
+
+    table = runs / "scores.json"
+    model = runs / "models" / "default.safetensors"
+    assert (
+        run("evaluate", model, fitted, *given, "--linear", "--steps", "32,64", "--json", table) == 0
+    )
+    scores = json.loads(table.read_text())
+    assert len(scores) == 3 * 3 * 2
+    assert {score["codec"] for score in scores} == {"linear", "default", "fit"}
+
+
+def test_an_interrupted_fit_goes_on(
+    run: Run, given: tuple[str | Path, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """After the first epoch's checkpoint, --resume runs the second only."""
+    out = tmp_path / "fit.safetensors"
+    assert run("fit", *given, "--out", out) == 0
+    last = out.with_suffix(".last.safetensors")
+    bundle = load_bundle(last)
+    record = stage_of(bundle, "fit")
+    assert record is not None
+    assert record["epoch"] == 2
+    write_bundle(changed(bundle, stage={**record, "epoch": 1}), last)
+    capfd.readouterr()
+
+    assert run("fit", *given, "--out", out, "--resume") == 0
+
+    said = capfd.readouterr().err
+    assert "going on after epoch 1" in said
+    assert "epoch 2:" in said
+    assert "epoch 1:" not in said
+
+
+def test_a_checkpoint_of_something_else_is_refused(
+    run: Run, given: tuple[str | Path, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A resumed fit does not go on from a pruned network."""
+    from fakes.bundles import klt_bundle
+
+    write_bundle(klt_bundle(), tmp_path / "fit.last.safetensors")
+
+    assert run("fit", *given, "--out", tmp_path / "fit.safetensors", "--resume") == 65
+    assert "no checkpoint of this fit; remedy" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        pytest.param(["fit", "--scenes", "nowhere"], 66, "nowhere", id="no scenes"),
+        pytest.param(
+            ["fit", "--scenes", ".", "--settings", "no.yaml"], 78, "no.yaml", id="no settings"
+        ),
+        pytest.param(
+            ["evaluate", "none.safetensors", "--scenes", "SCENES"],
+            65,
+            "no such bundle",
+            id="bundle",
+        ),
+        pytest.param(
+            ["evaluate", "x", "--scenes", "SCENES", "--steps", "1,zero"], 78, "1,zero", id="steps"
+        ),
+        pytest.param(
+            ["evaluate", "x", "--scenes", "SCENES", "--backend", "gpu"], 78, "gpu", id="backend"
+        ),
+    ],
+)
+def test_an_error_is_one_line_and_a_code(
+    *,
+    run: Run,
+    folder: Path,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    complaint: str,
+) -> None:
+    """The line names what is wrong; there is no traceback."""
+    given = [str(folder / "scenes") if a == "SCENES" else a for a in arguments]
+
+    assert run(*given) == code
+
+    said = capfd.readouterr().err
+    assert complaint in said
+    assert "Traceback" not in said
+    assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["fit", "prune", "calibrate", "export", "evaluate"])
+def test_help_shows_an_example(command: str) -> None:
+    """Each command tells how it is called."""
+    result = CliRunner().invoke(app, [command, "--help"])
+
+    assert result.exit_code == 0
+    assert f"Example: prismlink-train {command}" in result.output

@@ -1,0 +1,159 @@
+"""Bundles on disk: written whole or not at all, with a record of how they came to be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+from codec.bundle import Bundle, load_bundle, make_bundle
+from codec.errors import BundleError
+from codec.network import Analysis, SscnetSpec, Synthesis, count_macs
+from training.config import Settings
+from training.errors import CheckpointError
+from training.scenes import Split
+
+VERSIONS_OF: Final = ("prismlink", "torch", "numpy", "fastai", "fasterai", "openvino")
+"""Distributions whose versions are recorded."""
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read a bundle.
+
+    Raises:
+        CheckpointError: If there is none, or it cannot be trusted.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such bundle; remedy: run the step that writes it")
+    try:
+        return load_bundle(path)
+    except BundleError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def write_bundle(bundle: Bundle, path: Path) -> None:
+    """Write beside `path`, flush to the disk, then rename: `path` is whole or as it was.
+
+    Raises:
+        CheckpointError: If it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".partial-", delete=False) as file:
+            try:
+                file.write(bundle.to_bytes())
+                file.flush()
+                os.fsync(file.fileno())
+                Path(file.name).chmod(0o644)
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def changed(
+    bundle: Bundle,
+    *,
+    network: SscnetSpec | None = None,
+    tensors: Mapping[str, NDArray[Any]] | None = None,
+    stage: Mapping[str, Any] | None = None,
+    scores: Mapping[str, Any] | None = None,
+) -> Bundle:
+    """Return a new model made of an old one.
+
+    Args:
+        bundle: The old one.
+        network: Another description; then `tensors` must hold all weights.
+        tensors: What replaces tensors of the same name.
+        stage: A line for the record; it replaces an earlier one of the same stage, and drops those
+            of later stages, which are not true of the new model.
+        scores: Scores of the new model; the old one's are not true of it.
+    """
+    provenance = dict(bundle.provenance)
+    if stage is not None:
+        stages = list(provenance.get("stages", []))
+        names = [entry["stage"] for entry in stages]
+        if stage["stage"] in names:
+            stages = stages[: names.index(stage["stage"])]
+        provenance["stages"] = [*stages, dict(stage)]
+    return make_bundle(
+        network or bundle.network,
+        bundle.conditioner,
+        default_step=bundle.default_step,
+        tensors={**bundle.tensors, **(tensors or {})},
+        provenance=provenance,
+        scores=scores or {},
+    )
+
+
+def stage_of(bundle: Bundle, name: str) -> Mapping[str, Any] | None:
+    """Return what a stage recorded, or None if it has not been."""
+    stages: Sequence[Mapping[str, Any]] = bundle.provenance.get("stages", [])
+    return next((entry for entry in stages if entry["stage"] == name), None)
+
+
+def origin(settings: Settings, split: Split) -> dict[str, Any]:
+    """Describe where a model comes from: scenes, settings, versions, commit, date."""
+    return {
+        "made_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "versions": _versions(),
+        "settings": settings.model_dump(mode="json"),
+        "scenes": {
+            "training": sorted(scene.name for scene in split.training),
+            "validation": sorted(scene.name for scene in split.validation),
+        },
+    }
+
+
+def size_of(network: SscnetSpec) -> dict[str, Any]:
+    """Count parameters and multiply-accumulates of both branches."""
+    parts = (Analysis(network), Synthesis(network))
+    encoder, decoder = count_macs(network)
+    return {
+        "params": sum(p.numel() for part in parts for p in part.parameters()),
+        "macs_encoder": encoder,
+        "macs_decoder": decoder,
+        "encoder_widths": list(network.encoder_widths),
+        "decoder_widths": list(network.decoder_widths),
+    }
+
+
+def as_record(stage: str, values: Any) -> dict[str, Any]:
+    """Turn a dataclass into a line of the record."""
+    return {"stage": stage, **asdict(values)}
+
+
+def _commit() -> str:
+    """Commit of the tree this code runs from, "+" if it was changed since; empty if unknown."""
+    here = Path(__file__).parent
+    try:
+        run = subprocess.run(  # noqa: S603  # fixed arguments
+            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return ""
+    return run.stdout.strip()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in VERSIONS_OF:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = ""
+    return found

@@ -1,0 +1,184 @@
+"""`prismlink-train`: fit, prune, calibrate, export, evaluate. Each reads and writes bundle files.
+
+Exit codes: 0 done; 64 wrong use; 65 a bundle does not fit; 66 scenes missing or unreadable; 70
+another error named in one line; 78 wrong settings; 130 interrupted (a later `--resume` goes on).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+
+from codec.errors import CodecError
+from training.errors import TrainingError
+
+EXIT_INTERRUPTED: Final = 130
+
+app = typer.Typer(
+    name="prismlink-train",
+    help=__doc__,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+console = Console(stderr=True)
+
+ScenesOption = Annotated[
+    Path, typer.Option("--scenes", help="Folder of scenes, or one scene file.")
+]
+SettingsOption = Annotated[
+    Path | None, typer.Option("--settings", help="YAML file; without it every default holds.")
+]
+BundleArgument = Annotated[Path, typer.Argument(help="Bundle to start from.")]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on after the last checkpoint, where there is one.")
+]
+
+
+@app.command()
+def fit(
+    scenes: ScenesOption,
+    out: Annotated[Path, typer.Option("--out", help="Bundle to write.")] = Path(
+        "runs/fit.safetensors"
+    ),
+    settings: SettingsOption = None,
+    resume: ResumeOption = False,
+) -> None:
+    """Train both networks, from the linear codec up.
+
+    OUT holds the best epoch so far; OUT with ".last" before its suffix the latest, for --resume.
+
+    Example: prismlink-train fit --scenes data --settings deploy/training.yaml
+    """
+    from training.steps import fit_step  # torch and fastai take seconds to load
+
+    fit_step(scenes, settings, out, resume=resume, console=console)
+
+
+@app.command()
+def prune(
+    bundle: BundleArgument,
+    scenes: ScenesOption,
+    out: Annotated[Path, typer.Option("--out", help="Bundle to write.")] = Path(
+        "runs/pruned.safetensors"
+    ),
+    settings: SettingsOption = None,
+    resume: ResumeOption = False,
+) -> None:
+    """Prune the networks with FasterAI, then train what is left again.
+
+    Example: prismlink-train prune runs/fit.safetensors --scenes data
+    """
+    from training.steps import prune_step  # as above
+
+    prune_step(bundle, scenes, settings, out, resume=resume, console=console)
+
+
+@app.command()
+def calibrate(
+    bundle: BundleArgument,
+    scenes: ScenesOption,
+    out: Annotated[Path, typer.Option("--out", help="Bundle to write.")] = Path(
+        "runs/calibrated.safetensors"
+    ),
+    settings: SettingsOption = None,
+) -> None:
+    """Measure coding tables, scales and int8 ranges on the training scenes.
+
+    Example: prismlink-train calibrate runs/pruned.safetensors --scenes data
+    """
+    from training.steps import calibrate_step  # as above
+
+    calibrate_step(bundle, scenes, settings, out, console=console)
+
+
+@app.command()
+def export(
+    bundle: BundleArgument,
+    scenes: ScenesOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("deploy/models"),
+    name: Annotated[str, typer.Option("--name", help="Name of the files.")] = "default",
+    settings: SettingsOption = None,
+) -> None:
+    """Score a bundle on the held-back scenes and ship it: NAME and NAME.flight, .safetensors.
+
+    Example: prismlink-train export runs/calibrated.safetensors --scenes data --out deploy/models
+    """
+    from training.steps import export_step  # as above
+
+    export_step(bundle, scenes, settings, out, name, console=console)
+
+
+@app.command()
+def evaluate(
+    bundles: Annotated[
+        list[Path], typer.Argument(help="Bundles; all are compared with the first.")
+    ],
+    scenes: ScenesOption,
+    steps: Annotated[
+        str, typer.Option("--steps", help="Quantizer steps, comma-separated [1e-4 reflectance].")
+    ] = "96,136,192,272,384",
+    linear: Annotated[
+        bool, typer.Option("--linear", help="Compare with the first bundle's untrained codec.")
+    ] = False,
+    held_back: Annotated[
+        bool, typer.Option("--held-back", help="Only the validation scenes of the settings.")
+    ] = False,
+    backend: Annotated[
+        str, typer.Option("--backend", help="auto, torch, torch-cpu, torch-cuda or openvino.")
+    ] = "auto",
+    settings: SettingsOption = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write every score to this file.")
+    ] = None,
+) -> None:
+    """Encode and decode scenes for real; print rate and quality.
+
+    Example: prismlink-train evaluate deploy/models/default.safetensors --scenes data --linear
+    """
+    from training.steps import evaluate_step  # as above
+
+    scores = evaluate_step(
+        bundles,
+        scenes,
+        settings,
+        steps=steps,
+        linear=linear,
+        held_back=held_back,
+        backend=backend,
+        console=console,
+    )
+    if json_file is not None:
+        _write_json(json_file, scores)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    try:
+        path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def main() -> None:
+    """Run a command; an error is one line and an exit code."""
+    try:
+        app()
+    except TrainingError as error:
+        console.print(f"prismlink-train: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except CodecError as error:
+        console.print(f"prismlink-train: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(TrainingError.exit_code)
+    except KeyboardInterrupt:
+        console.print("prismlink-train: interrupted; --resume goes on from the last epoch")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

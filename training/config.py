@@ -1,0 +1,178 @@
+"""Settings of a training: one YAML file, checked whole; every default stands here and only here."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from codec.conditioning import ConditionerSpec
+from codec.network import SscnetSpec
+from codec.shortcut import CHANNELS
+from training.errors import SettingsError
+
+BITS_WEIGHT: Final = math.log(2) / 6
+"""What a bit may cost in squared steps: the slope of a uniform quantizer at high rate, where a
+distortion of step²/12 falls by a factor of four with every bit."""
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+Widths = tuple[Count, Count, Count, Count]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SceneSettings(_Section):
+    """The `scenes:` section: what belongs together and what is held back.
+
+    Attributes:
+        groups: Scenes that overlap or adjoin, as patterns over their paths below the scene folder;
+            a scene in none is a group of its own, named after its file.
+        validation: Names of the groups held back.
+    """
+
+    groups: dict[str, tuple[str, ...]] = {}
+    validation: tuple[str, ...] = ()
+
+
+class NetworkSettings(_Section):
+    """The `network:` section.
+
+    Attributes:
+        components: Components the branch sees.
+        sent_components: Most components sent; those beyond the branch's go through the shortcut.
+        encoder_widths: Channels after encoder layers 1 to 4.
+        decoder_widths: Channels after decoder layers 1 to 4.
+        shortcut: The linear transform beside the branch.
+        squash: Magnitude at which the branch's input is halved [steps].
+        default_step: Quantizer step of the bundle [10⁻⁴ reflectance].
+    """
+
+    components: Count = 16
+    sent_components: Count = 32
+    encoder_widths: Widths = (96, 96, 96, 192)
+    decoder_widths: Widths = (192, 96, 96, 96)
+    shortcut: Literal["wavelet", "dct"] = "wavelet"
+    squash: Positive = 16.0
+    default_step: Positive = 192.0
+
+    def spec(self) -> SscnetSpec:
+        """Describe the networks."""
+        return SscnetSpec(
+            components=self.components,
+            latent_channels=CHANNELS * self.components,
+            encoder_widths=self.encoder_widths,
+            decoder_widths=self.decoder_widths,
+            shortcut=self.shortcut,
+            output="linear",
+            squash=self.squash,
+        )
+
+    def conditioner(self) -> ConditionerSpec:
+        """Describe the conditioner."""
+        return ConditionerSpec(kind="klt", components=self.sent_components)
+
+
+class FitSettings(_Section):
+    """The `fit:` section, and with fewer epochs `prune: tune:`.
+
+    Attributes:
+        epochs: Passes; each writes a checkpoint.
+        crops_per_epoch: Random crops a pass draws.
+        batch_crops: Crops of a gradient step.
+        crop_px: Edge of a crop, a multiple of 8 [px].
+        learning_rate: Largest of the one-cycle schedule.
+        gradient_norm: Larger gradients are scaled down to it.
+        bits_weight: Squared steps a bit may cost.
+        octaves: Steps trained on, as octaves around the default step.
+        precision: What the convolutions compute in; bfloat16 is 1.6 × as fast on AVX-512 cores.
+    """
+
+    epochs: Count = 30
+    crops_per_epoch: Count = 1024
+    batch_crops: Count = 16
+    crop_px: Annotated[int, Field(gt=0, multiple_of=8)] = 64
+    learning_rate: Positive = 1e-3
+    gradient_norm: Positive = 1.0
+    bits_weight: Positive = BITS_WEIGHT
+    octaves: Annotated[tuple[float, ...], Field(min_length=1)] = (-1.0, -0.5, 0.0, 0.5, 1.0)
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+
+
+class PruneSettings(_Section):
+    """The `prune:` section.
+
+    Attributes:
+        ratio: Share of each layer's channels FasterAI removes.
+        round_to: Widths left are multiples of it.
+        tune: How the pruned networks are trained again.
+    """
+
+    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.34
+    round_to: Count = 16
+    tune: FitSettings = FitSettings(epochs=12, learning_rate=5e-4)
+
+
+class CalibrateSettings(_Section):
+    """The `calibrate:` section.
+
+    Attributes:
+        octaves: Steps measured at, as octaves around the default step.
+        prior_symbols: Weight of the analytic law in a table, in symbols.
+        range_quantile: Share of an encoder convolution's input magnitudes that the int8 range
+            covers; what lies beyond is limited. 1: all of them.
+    """
+
+    octaves: Annotated[tuple[float, ...], Field(min_length=1)] = (-1.0, -0.5, 0.0, 0.5, 1.0)
+    prior_symbols: Positive = 2000.0
+    range_quantile: Annotated[float, Field(gt=0, le=1)] = 0.9999
+
+
+class Settings(_Section):
+    """The whole file.
+
+    Attributes:
+        seed: Seed of everything random.
+        scenes: What is trained on.
+        network: What is trained.
+        fit: How.
+        prune: How it is pruned.
+        calibrate: How tables, scales and ranges are measured.
+    """
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    scenes: SceneSettings = SceneSettings()
+    network: NetworkSettings = NetworkSettings()
+    fit: FitSettings = FitSettings()
+    prune: PruneSettings = PruneSettings()
+    calibrate: CalibrateSettings = CalibrateSettings()
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read and check a settings file; None gives the defaults.
+
+    Raises:
+        SettingsError: If it is absent, no YAML, or has an unknown key or a value out of range;
+            one line per problem.
+    """
+    if path is None:
+        return Settings()
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise SettingsError(f"{path}: {reason}; remedy: name a readable YAML file") from None
+    try:
+        return Settings.model_validate({} if content is None else content)
+    except ValidationError as error:
+        lines = [
+            f"{path}: {'.'.join(map(str, problem['loc'])) or 'file'}: {problem['msg']}, "
+            f"got {problem['input']!r}"
+            for problem in error.errors()
+        ]
+        raise SettingsError("\n".join(lines)) from None

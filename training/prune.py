@@ -1,0 +1,72 @@
+"""Pruning: FasterAI decides which channels go; what stays is a plain spec with plain weights."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from codec.bundle import Bundle
+from codec.network import Widths
+from training.bundles import changed
+from training.config import PruneSettings
+from training.errors import CheckpointError
+from training.fast import Pruner, large_final
+from training.loop import RoundTrip
+
+_TRACE_PX = 32
+"""Edge of the image torch-pruning traces the networks with; any multiple of eight does."""
+
+
+def prune(bundle: Bundle, settings: PruneSettings) -> Bundle:
+    """Take channels out of both branches, the latent and the output convolution untouched.
+
+    Channels go in coupled groups (a convolution's outputs, their PReLU, the next one's inputs),
+    the ones with the smallest weights first.
+
+    Args:
+        bundle: The trained model.
+        settings: How much to take.
+
+    Returns:
+        A model of another spec, not yet fine-tuned.
+
+    Raises:
+        CheckpointError: If nothing was pruned. (Had a layer that must stay been, the weights would
+            not fit the spec.)
+    """
+    model = RoundTrip(bundle)
+    encoder, decoder = model.analysis.branch, model.synthesis.branch
+    # A plain chain: its graph holds SSCNet alone, not the shortcut, which has nothing to prune.
+    chain = nn.Sequential(encoder, decoder).eval()
+    with contextlib.redirect_stdout(io.StringIO()):  # FasterAI prints what it ignores
+        pruner = Pruner(
+            chain,
+            settings.ratio,
+            "local",
+            large_final,
+            ignored_layers=[encoder[-2], decoder[-2]],
+            example_inputs=torch.zeros(1, bundle.network.components, _TRACE_PX, _TRACE_PX),
+            root_module_types=[nn.Conv2d, nn.ConvTranspose2d],
+            round_to=settings.round_to,
+        )
+        pruner.prune_model()
+    network = replace(
+        bundle.network, encoder_widths=_widths(encoder), decoder_widths=_widths(decoder)
+    )
+    if network == bundle.network:
+        raise CheckpointError(
+            f"a ratio of {settings.ratio} takes nothing from widths {network.encoder_widths} and "
+            f"{network.decoder_widths} in multiples of {settings.round_to}; remedy: prune.ratio"
+        )
+    return changed(bundle, network=network, tensors=model.tensors())
+
+
+def _widths(branch: nn.Sequential) -> Widths:
+    layers: list[Any] = [m for m in branch if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    first, second, third, fourth, _ = (int(layer.out_channels) for layer in layers)
+    return first, second, third, fourth

@@ -1,0 +1,183 @@
+"""Real scenes: found, split by group, conditioned as on board, cut into crops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from codec.bundle import Bundle
+from codec.encoder import Encoder
+from codec.errors import CodecError
+from codec.tile import Tile
+from codec.tile_files import find_scenes, read_tile
+from training.config import SceneSettings
+from training.errors import ScenesError
+
+_SIGNS: Final = np.array([-1, 1], dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scene:
+    """One scene.
+
+    Attributes:
+        name: Its path below the scene folder, without suffix.
+        group: Name of the group no split may part.
+        tile: The whole scene.
+    """
+
+    name: str
+    group: str
+    tile: Tile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Scenes to train on and scenes held back; no group on both sides."""
+
+    training: tuple[Scene, ...]
+    validation: tuple[Scene, ...]
+
+
+def load_scenes(folder: Path, settings: SceneSettings) -> tuple[Scene, ...]:
+    """Read every scene below a folder, or one file.
+
+    Raises:
+        ScenesError: If there is none, one cannot be read, or one is in two groups.
+    """
+    root = folder if folder.is_dir() else folder.parent
+    try:
+        tiles = {path.relative_to(root): read_tile(path) for path in find_scenes(folder)}
+    except CodecError as error:
+        raise ScenesError(str(error)) from None
+    return tuple(
+        Scene(name=path.stem, group=_group(path, settings), tile=tile)
+        for path, tile in tiles.items()
+    )
+
+
+def split_scenes(scenes: Sequence[Scene], settings: SceneSettings) -> Split:
+    """Hold back the validation groups.
+
+    Raises:
+        ScenesError: If a validation group is unknown, or either side is empty.
+    """
+    known = {scene.group for scene in scenes} | settings.groups.keys()
+    if unknown := set(settings.validation) - known:
+        raise ScenesError(
+            f"scenes.validation names {', '.join(sorted(unknown))}, which is no group and no scene"
+        )
+    held_back = tuple(s for s in scenes if s.group in settings.validation)
+    training = tuple(s for s in scenes if s.group not in settings.validation)
+    if not held_back or not training:
+        raise ScenesError(
+            f"{len(training)} scenes to train on and {len(held_back)} held back; "
+            "remedy: name groups of the folder in scenes.validation"
+        )
+    return Split(training=training, validation=held_back)
+
+
+def _group(path: Path, settings: SceneSettings) -> str:
+    found = [
+        name
+        for name, patterns in settings.groups.items()
+        if any(fnmatchcase(path.as_posix(), pattern) for pattern in patterns)
+    ]
+    if len(found) > 1:
+        raise ScenesError(f"{path} is in the groups {', '.join(found)}; remedy: keep one")
+    return found[0] if found else path.stem
+
+
+def condition(tile: Tile, bundle: Bundle, step: float) -> NDArray[np.float32]:
+    """Return what the network sees of a whole tile, the quantized side information included.
+
+    Args:
+        tile: The scene.
+        bundle: Says how tiles are conditioned.
+        step: Quantizer step [10⁻⁴ reflectance].
+
+    Returns:
+        Components in steps, shape (components, rows, cols); components as the tile has them.
+    """
+    conditioning = (
+        Encoder(bundle, step=step, backend="torch-cpu").open(tile).patches[0].conditioning
+    )
+    valid = tile.valid()[conditioning.bands]
+    return conditioning.condition(tile.samples, None if valid.all() else valid)
+
+
+class Crops(Dataset[tuple[Tensor, Tensor]]):
+    """Square crops of conditioned scenes: (components, present).
+
+    `components` has shape (k, crop, crop) with zeros for components the tile does not have;
+    `present` has shape (k,) and is 1 for those it has. Scenes smaller than a crop are reflected.
+
+    Args:
+        images: Conditioned scenes, shape (any, rows, cols) each.
+        components: The k of every crop.
+        crop_px: Edge of a crop [px].
+        count: Crops to draw at random, turned, mirrored and with components' signs flipped (an
+            eigenvector has no sign of its own). None: every crop of a fixed grid, as it is.
+        seed: Seed of the draws.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[NDArray[np.float32]],
+        *,
+        components: int,
+        crop_px: int,
+        count: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._images = [_reflected(image[:components], crop_px) for image in images if len(image)]
+        if not self._images:
+            raise ScenesError("no scene has a component above the step; remedy: a smaller step")
+        self._components, self._crop_px, self._count = components, crop_px, count
+        self._rng = np.random.default_rng(seed)
+        self._grid = [
+            (index, row, col)
+            for index, image in enumerate(self._images)
+            for row in range(0, image.shape[1] - crop_px + 1, crop_px)
+            for col in range(0, image.shape[2] - crop_px + 1, crop_px)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._grid) if self._count is None else self._count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if index >= len(self):
+            raise IndexError(index)
+        if self._count is None:
+            return self._crop(*self._grid[index])
+        rng = self._rng
+        image = int(rng.integers(len(self._images)))
+        room = np.array(self._images[image].shape[1:]) - self._crop_px + 1
+        crop, present = self._crop(image, int(rng.integers(room[0])), int(rng.integers(room[1])))
+        crop = torch.rot90(crop, int(rng.integers(4)), (1, 2))
+        if rng.integers(2):
+            crop = crop.flip(1)
+        signs = torch.from_numpy(rng.choice(_SIGNS, self._components))
+        return crop * signs[:, None, None], present
+
+    def _crop(self, image: int, row: int, col: int) -> tuple[Tensor, Tensor]:
+        size = self._crop_px
+        part = self._images[image][:, row : row + size, col : col + size]
+        crop = torch.zeros(self._components, size, size)
+        crop[: len(part)] = torch.from_numpy(part)
+        present = (torch.arange(self._components) < len(part)).float()
+        return crop, present
+
+
+def _reflected(image: NDArray[np.float32], least_px: int) -> NDArray[np.float32]:
+    below, right = (max(0, least_px - edge) for edge in image.shape[1:])
+    return np.pad(image, ((0, 0), (0, below), (0, right)), "symmetric")
