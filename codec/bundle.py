@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from codec.conditioning import ConditionerSpec
-from codec.contexts import ScaleModel, shortcut_groups
+from codec.contexts import DELTA_TABLE, LEVELS_PER_OCTAVE, ScaleModel, shortcut_groups
 from codec.errors import (
     BundleDigestError,
     BundleError,
@@ -30,14 +30,21 @@ from codec.errors import (
     BundleVersionError,
 )
 from codec.network import SHORTCUTS, Analysis, SscnetSpec, Synthesis
-from codec.tables import FrequencyTables, laplace_tables
+from codec.shortcut import CHANNELS
+from codec.tables import ENTRIES, TABLE_COUNT, TABLES_PER_OCTAVE, FrequencyTables, laplace_tables
 
 VERSION: Final = 1
 _KEY: Final = "prismlink"
 """The one metadata key of the file; its value is a JSON object."""
 
+CONVOLUTIONS: Final = 5
+"""Convolutions of the encoder's branch."""
+
 _LATENTS_PER_GROUP: Final = 16
 """Without a shortcut neighboring latent channels share a delta in groups of this many."""
+
+_RANGES: Final = "analysis_ranges"
+"""The one tensor a bundle may lack; without it the encoder runs in floating point."""
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -58,7 +65,8 @@ class Bundle:
         scores: What it reached where it was made.
 
     Raises:
-        BundleTensorError: If a tensor is missing, unknown or has another shape.
+        BundleTensorError: If a tensor is missing, unknown or has another type or shape.
+        BundleError: If the parts do not fit each other.
     """
 
     network: SscnetSpec
@@ -72,19 +80,33 @@ class Bundle:
     def __post_init__(self) -> None:
         if not 0 < self.default_step < 1e9:
             raise BundleError(f"default_step must be positive, got {self.default_step}")
-        expected = _expected_shapes(self.network)
-        for name, shape in expected.items():
-            if name not in self.tensors:
-                if name.startswith("synthesis.") and not self.has_synthesis:
-                    continue
-                raise BundleTensorError(f"tensor {name} is missing")
-            if self.tensors[name].shape != shape:
+        adapted = self.conditioner.kind == "klt"
+        if adapted == (self.network.shortcut == "none"):
+            raise BundleError("klt goes with a shortcut, minmax goes without one")
+        if not adapted and self.conditioner.components != self.network.components:
+            raise BundleError(
+                f"{self.conditioner.components} bands go into a network of "
+                f"{self.network.components}"
+            )
+        self._check_tensors()
+        # Made here once, so that a bundle that exists can be used.
+        _ = self.tables, self.scales
+
+    def _check_tensors(self) -> None:
+        expected = _expected_tensors(self.network)
+        absent = expected.keys() - self.tensors.keys() - {_RANGES}
+        if not self.has_synthesis:
+            absent = {name for name in absent if not name.startswith("synthesis.")}
+        if absent:
+            raise BundleTensorError(f"tensor {min(absent)} is missing")
+        if unknown := self.tensors.keys() - expected.keys():
+            raise BundleTensorError(f"tensor {min(unknown)} is unknown")
+        for name, array in self.tensors.items():
+            dtype, shape = expected[name]
+            if array.dtype.name != dtype or array.shape != (shape or array.shape):
                 raise BundleTensorError(
-                    f"tensor {name} is {self.tensors[name].shape}, the description says {shape}"
+                    f"tensor {name} is {array.dtype} {array.shape}, not {dtype} {shape}"
                 )
-        for name in ("tables.counts", "scales.offsets", "scales.groups"):
-            if name not in self.tensors:
-                raise BundleTensorError(f"tensor {name} is missing")
 
     @property
     def has_synthesis(self) -> bool:
@@ -245,12 +267,16 @@ def _from_parts(metadata: Mapping[str, str], tensors: Tensors) -> Bundle:
     if version != VERSION:
         raise BundleVersionError(f"bundle version {version}, this build reads {VERSION}")
     try:
+        digests = dict(head["tensors"])
+        for name, array in tensors.items():
+            if name in digests and _tensor_digest(array) != digests[name]:
+                raise BundleDigestError(f"tensor {name} does not match its digest")
         bundle = Bundle(
             network=SscnetSpec.from_dict(head["network"]),
             conditioner=ConditionerSpec(**head["conditioner"]),
             default_step=head["default_step"],
             tensors=tensors,
-            digests=head["tensors"],
+            digests=digests,
             provenance=head["provenance"],
             scores=head["scores"],
         )
@@ -259,9 +285,8 @@ def _from_parts(metadata: Mapping[str, str], tensors: Tensors) -> Bundle:
         raise BundleError(f"the description is damaged: {error!r}") from None
     if bundle.digest != promised:
         raise BundleDigestError("the description does not match the digest in the file")
-    for name, array in tensors.items():
-        if _tensor_digest(array) != bundle.digests.get(name):
-            raise BundleDigestError(f"tensor {name} does not match its digest")
+    if unnamed := tensors.keys() - digests.keys():
+        raise BundleDigestError(f"tensor {min(unnamed)} has no digest")
     return bundle
 
 
@@ -271,14 +296,21 @@ def _tensor_digest(array: NDArray[Any]) -> str:
     return sha256(f"{array.dtype.name}{array.shape}".encode() + little.tobytes()).hexdigest()
 
 
-def _expected_shapes(network: SscnetSpec) -> dict[str, tuple[int, ...]]:
+def _expected_tensors(network: SscnetSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of every tensor a bundle may hold; () is for any shape."""
     with torch.device("meta"):
         parts = {"analysis": Analysis(network), "synthesis": Synthesis(network)}
-    return {
-        f"{part}.{name}": tuple(tensor.shape)
-        for part, module in parts.items()
-        for name, tensor in module.state_dict().items()
+    per_group = network.latent_channels if network.shortcut == "none" else CHANNELS
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {
+        "tables.counts": ("uint32", (TABLE_COUNT, ENTRIES)),
+        "scales.offsets": ("int16", ()),  # as many components as were calibrated
+        "scales.groups": ("int16", (per_group,)),
+        _RANGES: ("float32", (CONVOLUTIONS,)),
     }
+    for part, module in parts.items():
+        for name, tensor in module.state_dict().items():
+            expected[f"{part}.{name}"] = ("float32", tuple(tensor.shape))
+    return expected
 
 
 def _uncalibrated(network: SscnetSpec) -> dict[str, NDArray[Any]]:
@@ -290,5 +322,10 @@ def _uncalibrated(network: SscnetSpec) -> dict[str, NDArray[Any]]:
     return {
         "tables.counts": laplace_tables().counts,
         "scales.groups": groups,
-        "scales.offsets": np.zeros(network.latent_channels, dtype=np.int16),
+        # Index 0 of the scales is not magnitude 1; table `DELTA_TABLE` is.
+        "scales.offsets": np.full(
+            network.latent_channels,
+            DELTA_TABLE * LEVELS_PER_OCTAVE // TABLES_PER_OCTAVE,
+            dtype=np.int16,
+        ),
     }

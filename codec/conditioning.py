@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from codec.contexts import LEVELS_PER_OCTAVE
+from codec.contexts import LEVELS_PER_OCTAVE, MAX_INDEX
 from codec.errors import BundleError, PayloadError, TileError
+from codec.quantize import SYMBOL_LIMIT
 from codec.range_coder import SymbolReader, SymbolWriter
 from codec.tables import FrequencyTables, index_of
 from codec.tile import Samples
@@ -30,6 +31,13 @@ UNITS_PER_REFLECTANCE: Final = 10_000.0
 
 MAX_LEVEL: Final = 24 * LEVELS_PER_OCTAVE
 """Largest level of a component [1/8 octave]: standard deviation 2²⁴ steps."""
+
+_MEAN_PIXELS: Final = 65_536
+"""The mean is no finer than for this many pixels (1/256 step): any band's mean of 16-bit samples
+then is a symbol in range, at any step from 1 up."""
+
+_FINEST_ENTRY: Final = 2.0**-22
+"""Smallest step of an eigenvector's entries: the basis is held in float32 anyway."""
 
 _BLOCK_PX: Final = 65_536
 """Pixels converted to float32 at a time: 59 MB at 224 bands."""
@@ -129,9 +137,10 @@ def _centered(
     """Coded samples minus the mean [10⁻⁴ reflectance], shape (coded, rows·cols); 0 if invalid."""
     chosen = samples if bands.size == samples.shape[0] else samples[bands]
     flat = chosen.reshape(bands.size, samples.shape[1] * samples.shape[2]).astype(np.float32)
-    if sample_unit != 1:
-        flat *= np.float32(sample_unit)
-    flat -= mean[:, None]
+    with np.errstate(over="ignore"):  # garbage in a float tile; `fit_klt` refuses it
+        if sample_unit != 1:
+            flat *= np.float32(sample_unit)
+        flat -= mean[:, None]
     if valid is not None:
         flat[~valid.reshape(flat.shape)] = 0
     return torch.from_numpy(flat)
@@ -210,7 +219,7 @@ class KltSide:
         """
         count = 1 + len(levels)
         head = np.frombuffer(raw[: 2 * count], dtype=np.uint8).astype(np.int32)
-        if head.size < 2 * count or (head[1::2] > 1).any():
+        if head.size < 2 * count or (head[1::2] > 1).any() or (head[0::2] > MAX_INDEX).any():
             raise PayloadError("the head of the KLT side information is damaged")
         reader = SymbolReader(raw[2 * count :], tables)
         rows = reader.read(head[0::2], coded)
@@ -231,11 +240,8 @@ class KltSide:
         """
         levels = np.array(self.levels, dtype=np.int32)
         steps = _entry_steps(levels, pixels)
-        mean = self.symbols[0].astype(np.float64) * (step / math.sqrt(pixels))
-        basis = (self.symbols[1:] * steps[:, None]).T
-        if basis.size:
-            basis, triangle = np.linalg.qr(basis)
-            basis = basis * np.where(np.diag(triangle) < 0, -1.0, 1.0)
+        mean = self.symbols[0].astype(np.float64) * _mean_step(step, pixels)
+        basis = _orthonormal((self.symbols[1:] * steps[:, None]).T)
         return Conditioning(
             bands=bands,
             basis=np.ascontiguousarray(basis, dtype=np.float32),
@@ -247,9 +253,32 @@ class KltSide:
         )
 
 
+def _orthonormal(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Make columns orthonormal in their order (Gram–Schmidt, twice against rounding).
+
+    Rounding can make a column of a tiny tile depend on those before it. What is left of it is
+    noise that no two machines share, so it becomes zero and carries nothing.
+    """
+    basis = np.zeros_like(columns)
+    for k, column in enumerate(columns.T):
+        rest, before = column, basis[:, :k]
+        for _ in range(2):
+            rest = rest - before @ (before.T @ rest)
+        length = np.linalg.norm(rest)
+        if length > 1e-9 * np.linalg.norm(column):
+            basis[:, k] = rest / length
+    return basis
+
+
 def _entry_steps(levels: NDArray[np.int32], pixels: int) -> NDArray[np.float64]:
     """Quantizer step of each eigenvector's entries [1]."""
-    return np.exp2(-levels / LEVELS_PER_OCTAVE) / math.sqrt(pixels)
+    steps = np.exp2(-levels / LEVELS_PER_OCTAVE) / math.sqrt(pixels)
+    return np.maximum(steps, _FINEST_ENTRY)
+
+
+def _mean_step(step: float, pixels: int) -> float:
+    """Quantizer step of the mean [10⁻⁴ reflectance]."""
+    return step / math.sqrt(min(pixels, _MEAN_PIXELS))
 
 
 def fit_klt(
@@ -270,20 +299,26 @@ def fit_klt(
         valid: Shape (coded, rows, cols), or None if all coded samples are valid.
         sample_unit: 10⁻⁴ reflectance per sample unit.
         step: Quantizer step [10⁻⁴ reflectance].
+
+    Raises:
+        TileError: If the samples are too large for the step.
     """
     pixels = samples.shape[1] * samples.shape[2]
     zero = np.zeros(bands.size, dtype=np.float32)
     sums = np.zeros(bands.size)
     for block, ok in _row_blocks(samples, valid):
         flat = _centered(block, bands, zero, ok, sample_unit)
-        sums += flat.sum(dim=1, dtype=torch.float64).numpy()
+        sums += flat.sum(dim=1).numpy()
     counts = pixels if valid is None else valid.sum(axis=(1, 2))
     mean = sums / np.maximum(counts, 1)
     covariance = np.zeros((bands.size, bands.size))
     for block, ok in _row_blocks(samples, valid):
         centered = _centered(block, bands, mean.astype(np.float32), ok, sample_unit)
         covariance += (centered @ centered.T).numpy()
-    mean_symbols = np.rint(mean / (step / math.sqrt(pixels)))
+    mean_symbols = np.rint(mean / _mean_step(step, pixels))
+    largest = np.abs(mean_symbols).max(initial=0)
+    if not (largest <= SYMBOL_LIMIT and np.isfinite(covariance).all()):
+        raise TileError(f"samples are too large for a step of {step:g}·10⁻⁴ reflectance")
     variances, vectors = np.linalg.eigh(covariance / pixels)
     leading = slice(None, -1 - min(spec.components, bands.size), -1)
     variances, vectors = np.maximum(variances[leading], 1e-12), vectors[:, leading]
@@ -293,6 +328,9 @@ def fit_klt(
     # Eigenvectors have no sign of their own; a fixed one makes equal tiles give equal bytes.
     vectors = vectors * np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)
     entries = np.rint(vectors.T / _entry_steps(levels, pixels)[:, None])
+    # In a tile of few pixels an eigenvector may round to nothing; then nothing is sent of it.
+    sent = entries.any(axis=1)
+    levels, entries = levels[sent], entries[sent]
     symbols = np.concatenate((mean_symbols[None], entries)).astype(np.int32)
     return KltSide(levels=tuple(levels.tolist()), symbols=symbols)
 

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from codec.errors import BundleError
 from codec.shortcut import CHANNELS
-from codec.tables import ALPHABET_LIMIT, TABLE_COUNT, TABLES_PER_OCTAVE, index_of
+from codec.tables import (
+    ALPHABET_LIMIT,
+    SMALLEST_OCTAVE,
+    TABLE_COUNT,
+    TABLES_PER_OCTAVE,
+    index_of,
+)
 
 LEVELS_PER_OCTAVE: Final = 8
 """Fixed-point unit of levels and offsets: an eighth of an octave."""
@@ -24,8 +30,11 @@ LEVELS_PER_OCTAVE: Final = 8
 MAX_INDEX: Final = TABLE_COUNT + 24 * TABLES_PER_OCTAVE
 """Largest scale index: symbols end at 2²⁴."""
 
-DELTA_TABLE: Final = 17
+DELTA_TABLE: Final = 1 - SMALLEST_OCTAVE * TABLES_PER_OCTAVE
 """The deltas themselves are coded by the table of mean magnitude 1."""
+
+MAX_OFFSET: Final = 64 * LEVELS_PER_OCTAVE
+"""Largest offset of a channel [1/8 octave]: a damaged one would overflow what follows from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,15 +54,22 @@ class ScaleModel:
     def __post_init__(self) -> None:
         if self.offsets.ndim != 1 or self.offsets.size == 0 or self.offsets.dtype != np.int16:
             raise BundleError(f"offsets are {self.offsets.dtype} {self.offsets.shape}")
+        if self.groups.ndim != 1 or self.groups.size == 0 or self.groups.dtype != np.int16:
+            raise BundleError(f"groups are {self.groups.dtype} {self.groups.shape}")
         if self.offsets.size % self.groups.size:
             raise BundleError(f"{self.offsets.size} offsets for {self.groups.size} groups")
+        if np.abs(self.offsets.astype(np.int32)).max() > MAX_OFFSET:
+            raise BundleError(f"offsets must be within {MAX_OFFSET} eighths of an octave")
         if not np.array_equal(np.unique(self.groups), np.arange(self.groups.max() + 1)):
             raise BundleError("groups must be numbered from 0 without a gap")
 
+    def group_count(self, levels: int) -> int:
+        """Groups, and so deltas, of a patch whose tile has `levels` levels."""
+        return levels * (int(self.groups.max()) + 1)
+
     def channel_groups(self, levels: int) -> NDArray[np.int64]:
         """Group of every channel of a patch whose tile has `levels` levels, numbered from 0."""
-        per_level = int(self.groups.max()) + 1
-        return (np.arange(levels)[:, None] * per_level + self.groups).ravel()
+        return (np.arange(levels)[:, None] * self.group_count(1) + self.groups).ravel()
 
     def predict(self, levels: NDArray[np.int32], step_offset: int) -> NDArray[np.int32]:
         """Predict the scale index of every channel.
@@ -78,8 +94,7 @@ class ScaleModel:
         Channels of a group differ by their offsets; the group's delta is the one that fits the
         mean of magnitudes, each brought to its group's common scale.
         """
-        groups = self.channel_groups(levels)
-        count = int(groups[-1]) + 1 if groups.size else 0
+        groups, count = self.channel_groups(levels), self.group_count(levels)
         magnitude = np.abs(symbols).reshape(groups.size, -1).mean(axis=1)
         base = self._base(predicted, groups, count)
         relative = 2.0 ** ((predicted - base[groups]) / TABLES_PER_OCTAVE)

@@ -5,6 +5,7 @@ bytes ─ decode ─► symbols ─ dequantize ─► latents ─ synthesize ─
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -71,9 +72,14 @@ class Decoder:
         patches = {}
         for frame in parsed:
             if isinstance(frame, PatchFrame):
-                patches[frame.patch_row, frame.patch_col] = self.decode_patch(side, frame)
-        if missing := set(side.grid) - patches.keys():
-            raise BitstreamError(f"{len(missing)} patches are missing, the first {min(missing)}")
+                position = frame.patch_row, frame.patch_col
+                if position in patches:
+                    raise BitstreamError(f"patch {position} came twice")
+                patches[position] = self.decode_patch(side, frame)
+        # Counted, not listed: the grid is as large as the frame says, and the frame may lie.
+        if missing := len(side.grid) - len(patches):
+            first = next(position for position in side.grid if position not in patches)
+            raise BitstreamError(f"{missing} patches are missing, the first {first}")
         return Tile(
             samples=join([patches[position].samples for position in side.grid], side.grid),
             info=side.info,
@@ -116,15 +122,21 @@ class Decoder:
                 return fit_minmax(self.bundle.conditioner, bands, unit, side.step)
             except TileError as error:
                 raise FrameFieldError(str(error)) from None
+        if len(side.levels) > self.bundle.conditioner.components:
+            raise FrameFieldError(f"{len(side.levels)} components are more than the model sends")
         coded = np.flatnonzero(side.valid_bands)
         klt = KltSide.unpack(side.levels, side.payload, coded.size, self._tables)
         return klt.conditioning(coded, rows * cols, side.step, unit)
 
     def _extent(self, side: SideFrame, patch: PatchFrame) -> PatchExtent:
-        if patch.model != side.model or patch.tile_id != side.tile_id:
+        if patch.model != side.model:
+            raise WrongModelError(
+                f"patch coded by model {patch.model.hex()}, its tile by {side.model.hex()}"
+            )
+        if patch.tile_id != side.tile_id:
             raise BitstreamError(
-                f"patch of tile {patch.tile_id.hex()}, model {patch.model.hex()} meets side "
-                f"information of tile {side.tile_id.hex()}, model {side.model.hex()}"
+                f"patch of tile {patch.tile_id.hex()} meets side information of tile "
+                f"{side.tile_id.hex()}"
             )
         try:
             return side.grid.extent(patch.patch_row, patch.patch_col)
@@ -138,11 +150,11 @@ class Decoder:
         predicted = self._scales.predict(levels, patch.step_offset)
         if not patch.payload:
             return np.zeros((predicted.size, rows, cols), dtype=np.int32)
-        groups = self._scales.channel_groups(levels.size)
-        if not groups.size:
+        if not levels.size:
             raise PayloadError("symbols of a tile without components")
         reader = SymbolReader(patch.payload, self._tables)
-        deltas = reader.read(np.array([DELTA_TABLE], dtype=np.int32), int(groups[-1]) + 1)[0]
+        groups = self._scales.group_count(levels.size)
+        deltas = reader.read(np.array([DELTA_TABLE], dtype=np.int32), groups)[0]
         index = self._scales.indices(deltas, predicted, levels.size)
         symbols = reader.read(index, rows * cols)
         reader.finish()
@@ -179,12 +191,18 @@ def _place(
 
 def _as_type(values: NDArray[np.float32], dtype: np.dtype[Any], nodata: float | None) -> Samples:
     """Round and limit to the sample type; a measured sample never becomes fill."""
+    values = np.nan_to_num(values)
     if dtype.kind == "f":
-        return values.astype(dtype)
+        if nodata is not None and math.isfinite(nodata):
+            away = -math.inf if nodata > 0 else math.inf
+            values[values == np.float32(nodata)] = np.nextafter(
+                np.float32(nodata), np.float32(away)
+            )
+        return values
     limits = np.iinfo(dtype)
     typed = np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
     if nodata is not None:
-        typed[typed == nodata] += 1 if nodata < limits.max else -1
+        typed[typed == nodata] = nodata + 1 if nodata < limits.max else nodata - 1
     return typed
 
 

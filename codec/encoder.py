@@ -148,17 +148,19 @@ class Encoder:
     def _open(self, tile: Tile) -> TileJob:
         spec, (band_count, rows, cols) = self.bundle.conditioner, tile.samples.shape
         unit = UNITS_PER_REFLECTANCE / tile.info.reflectance_scale
-        valid = tile.valid()
-        valid_bands: NDArray[np.bool_] = np.asarray(valid.any(axis=(1, 2)))
+        measured = tile.valid()
+        valid_bands: NDArray[np.bool_] = np.asarray(measured.any(axis=(1, 2)))
+        # Half as large as the tile: patches hold on to it only where it says something.
+        valid = None if measured.all() else measured
         payload, levels = b"", tuple[int, ...]()
         if spec.kind == "klt":
             bands = np.flatnonzero(valid_bands)
-            whole = valid[bands].all()
+            coded = valid if valid is None or valid_bands.all() else valid[bands]
             side = fit_klt(
                 spec,
                 tile.samples,
                 bands=bands,
-                valid=None if whole else valid[bands],
+                valid=None if coded is None or coded.all() else coded,
                 sample_unit=unit,
                 step=self.step,
             )
@@ -185,7 +187,7 @@ class Encoder:
                 patch_col=col,
                 extent=(extent := frame.grid.extent(row, col)),
                 conditioning=conditioning,
-                valid=None if valid.all() else valid[(slice(None), *extent.slices)],
+                valid=None if valid is None else valid[(slice(None), *extent.slices)],
                 valid_bands=valid_bands,
             )
             for row, col in frame.grid

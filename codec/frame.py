@@ -8,6 +8,7 @@ word of a header. `docs/wire-format.md` has the fields byte by byte.
 
 from __future__ import annotations
 
+import reprlib
 import struct
 import zlib
 from dataclasses import dataclass
@@ -27,7 +28,14 @@ from codec.errors import (
     TruncatedError,
 )
 from codec.patch_grid import PatchGrid
-from codec.tile import MAX_BANDS, MAX_EDGE_PX, SAMPLE_DTYPES, Georeference, TileInfo
+from codec.tile import (
+    MAX_BANDS,
+    MAX_EDGE_PX,
+    SAMPLE_DTYPES,
+    Georeference,
+    TileInfo,
+    check_nodata,
+)
 
 VERSION: Final = 1
 _LEAD: Final = struct.Struct(">BBH")
@@ -35,7 +43,8 @@ _CRC: Final = struct.Struct(">I")
 
 MODEL_NAME_BYTES: Final = 8
 TILE_ID_BYTES: Final = 8
-MAX_PATCH_PX: Final = 1024
+MAX_PATCH_PX: Final = 256
+"""Bounds what one patch may ask a decoder to hold: a gigabyte at `MAX_BANDS`."""
 
 _WAVELENGTH_UNIT_NM: Final = 0.01
 """Wavelengths travel as multiples of 0.01 nm, the precision EnMAP and AVIRIS state."""
@@ -78,6 +87,7 @@ class SideFrame:
         _require(self.patch_px in range(8, MAX_PATCH_PX + 1, 8), "patch_px", self.patch_px)
         _require(self.valid_bands.shape == (bands,), "valid bands", self.valid_bands.shape)
         _require(0 < self.step < 1e9, "step", self.step)
+        check_nodata(np.dtype(self.dtype), self.info.nodata)
         coded = int(self.valid_bands.sum())
         _require(len(self.levels) <= coded, "level count", len(self.levels))
         _require(all(-128 <= level <= 255 for level in self.levels), "levels", self.levels)
@@ -240,7 +250,10 @@ def parse(raw: bytes) -> Frame:
 
 
 def _pack(kind: int, header: list[Any], payload: bytes) -> bytes:
-    packed: bytes = msgpack.packb(header)
+    try:
+        packed: bytes = msgpack.packb(header)
+    except UnicodeEncodeError as error:  # a name from a file system need not be text
+        raise TileError(f"the tile's description is no text: {error}") from None
     if len(packed) > 0xFFFF:
         raise TileError(f"the tile's description takes {len(packed)} bytes, 65535 fit in a frame")
     body = _LEAD.pack(VERSION, kind, len(packed)) + packed + payload
@@ -264,7 +277,9 @@ def _typed(values: list[Any], types: tuple[Any, ...]) -> list[Any]:
         isinstance(v, t) and not isinstance(v, bool) for v, t in zip(values, types, strict=True)
     )
     if not fits:
-        raise FrameFieldError(f"{len(types)} fields of given types expected, got {values!r:.200}")
+        raise FrameFieldError(
+            f"{len(types)} fields of given types expected, got {reprlib.repr(values)}"
+        )
     return values
 
 
@@ -308,6 +323,6 @@ def inflate(packed: bytes, limit: int) -> bytes:
         raw: bytes = inflater.decompress(packed, limit + 1)
     except zlib.error as error:
         raise BitstreamError(f"deflated bytes are damaged: {error}") from None
-    if len(raw) > limit or not inflater.eof:
+    if len(raw) > limit or not inflater.eof or inflater.unused_data:
         raise BitstreamError(f"deflated bytes do not end within {limit} bytes")
     return raw

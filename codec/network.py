@@ -171,7 +171,10 @@ class Analysis(nn.Module):
         branch: Tensor = self.branch(seen)
         if spec.shortcut == "none":
             return branch
-        return add_channels(SHORTCUTS[spec.shortcut].forward(components), branch)
+        # The branch may run in bfloat16; eight bits of mantissa are too few for the shortcut.
+        with torch.autocast(components.device.type, enabled=False):
+            direct = SHORTCUTS[spec.shortcut].forward(components)
+        return add_channels(direct, branch)
 
 
 class Synthesis(nn.Module):
@@ -191,7 +194,9 @@ class Synthesis(nn.Module):
         branch: Tensor = self.branch(seen)
         if spec.shortcut == "none":
             return branch
-        return add_channels(SHORTCUTS[spec.shortcut].inverse(latents), branch)
+        with torch.autocast(latents.device.type, enabled=False):
+            direct = SHORTCUTS[spec.shortcut].inverse(latents)
+        return add_channels(direct, branch)
 
 
 def count_macs(spec: SscnetSpec, rows: int = 128, cols: int = 128) -> tuple[int, int]:
@@ -201,7 +206,7 @@ def count_macs(spec: SscnetSpec, rows: int = 128, cols: int = 128) -> tuple[int,
     """
     w, v, px = spec.encoder_widths, spec.decoder_widths, rows * cols
     encoder = 9 * px * (spec.components * w[0] + w[0] * w[1])
-    encoder += 9 * px * (w[1] * w[2] // 4 + w[2] * w[3] // 16)
+    encoder += 9 * px * w[1] * w[2] // 4 + 9 * px * w[2] * w[3] // 16
     encoder += 9 * px * w[3] * spec.latent_channels // 64
     decoder = 9 * px * spec.latent_channels * v[0] // 64 + px * v[0] * v[1] // 16
     decoder += px * v[1] * v[2] // 4 + px * v[2] * v[3] + 9 * px * v[3] * spec.components

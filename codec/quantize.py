@@ -21,9 +21,11 @@ SYMBOL_LIMIT: Final = 2**24
 def quantize(latents: NDArray[np.float32], step: float) -> NDArray[np.int32]:
     """Round latents to multiples of `step`; same shape, new."""
     magnitude = np.abs(latents)
-    magnitude *= np.float32(1 / step)
+    with np.errstate(over="ignore"):
+        magnitude *= np.float32(1 / step)
     magnitude += np.float32(ROUNDING)
-    np.minimum(magnitude, SYMBOL_LIMIT, out=magnitude)
+    # fmin, not minimum: garbage in (NaN, infinity) is a large symbol, never an undefined one.
+    np.fmin(magnitude, SYMBOL_LIMIT, out=magnitude)
     return np.copysign(np.floor(magnitude, out=magnitude), latents).astype(np.int32)
 
 

@@ -2,7 +2,7 @@
 
 Channels that share a scale index are coded together, in ascending order of the index, so a patch
 takes a few dozen calls into compiled code. After all symbols follow the escapes and the plain low
-bits. The coder is an queue: what was written first is read first.
+bits. The coder is a queue: what was written first is read first.
 
 Source: constriction (Bamler, arXiv 2201.01741), `stream.queue`; its words are little-endian here.
 """
@@ -22,6 +22,8 @@ from codec.quantize import SYMBOL_LIMIT
 from codec.tables import ALPHABET_LIMIT, TABLE_COUNT, TABLES_PER_OCTAVE, FrequencyTables
 
 _ESCAPE: Final = ALPHABET_LIMIT * 2 + 1
+_LARGEST: Final = 2 * SYMBOL_LIMIT
+"""Largest magnitude that is read: differences of two symbols are coded too."""
 _WORD: Final = np.dtype("<u4")
 _PLAIN_BITS: Final = 16
 """Plain bits go in pieces of at most 16, within the coder's precision of 24."""
@@ -136,8 +138,11 @@ class SymbolReader:
             self._fill_escapes(escapes, self._read_escapes(total))
         for symbols, rows, entries, shift in self._pending:
             if shift:
-                low = self._read_plain(entries.size, shift).reshape(symbols[rows].shape)
-                symbols[rows] = (symbols[rows] << shift) + low
+                high = symbols[rows].astype(np.int64) << shift
+                whole = high + self._read_plain(entries.size, shift).reshape(high.shape)
+                if np.abs(whole).max() > _LARGEST:
+                    raise PayloadError(f"a symbol of {np.abs(whole).max()} is out of range")
+                symbols[rows] = whole
         if not self._coder.maybe_exhausted():
             raise PayloadError("bytes are left over after the last symbol")
 
@@ -169,7 +174,10 @@ class SymbolReader:
         return values
 
     def _decode(self, model: Any, count: int) -> NDArray[np.int32]:
-        decoded: NDArray[np.int32] = self._coder.decode(model, count)
+        try:
+            decoded: NDArray[np.int32] = self._coder.decode(model, count)
+        except AssertionError:  # what constriction raises for bytes that no encoder wrote
+            raise PayloadError("the bytes are no range-coded symbols") from None
         return decoded
 
 

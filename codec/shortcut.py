@@ -100,9 +100,23 @@ def _shuffle(channels: Tensor, step: int) -> Tensor:
 
 
 class Wavelet:
-    """Three levels of CDF 9/7; channels LL3, (HL LH HH)3, (HL LH HH)2 × 4, (HL LH HH)1 × 16."""
+    """Three levels of CDF 9/7.
 
-    GROUPS: Final = (0, 1, 2, 3, *(4, 5, 6) * 4, *(7, 8, 9) * 16)
+    Channels: LL3, HL3, LH3, HH3, then 4 of HL2, 4 of LH2, 4 of HH2, then 16 of each of level 1.
+    """
+
+    GROUPS: Final = (
+        0,
+        1,
+        2,
+        3,
+        *(4,) * 4,
+        *(5,) * 4,
+        *(6,) * 4,
+        *(7,) * 16,
+        *(8,) * 16,
+        *(9,) * 16,
+    )
     """Subband of each of the 64 channels."""
 
     @staticmethod

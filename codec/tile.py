@@ -70,15 +70,18 @@ class TileInfo:
     georeference: Georeference | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.reflectance_scale) and self.reflectance_scale > 0):
-            raise TileError(f"reflectance_scale must be positive, got {self.reflectance_scale}")
+        if not 1e-6 <= self.reflectance_scale <= 1e12:
+            raise TileError(
+                f"reflectance_scale must be in [1e-6, 1e12], got {self.reflectance_scale}"
+            )
         if not math.isfinite(self.start_utc_s):
             raise TileError(f"start_utc_s must be finite, got {self.start_utc_s}")
         for name, limit in (("tile_row", 2**32), ("tile_col", 2**32), ("sequence", 2**64)):
             if not 0 <= (value := getattr(self, name)) < limit:
                 raise TileError(f"{name} must be in [0, {limit}), got {value}")
-        if not all(math.isfinite(w) and 0 < w < 1e6 for w in self.wavelengths_nm):
-            raise TileError("wavelengths_nm must be positive and below 1e6")
+        # Frames carry multiples of 0.01 nm; what rounds to zero would not come back.
+        if not all(0.01 <= w <= 999_999 for w in self.wavelengths_nm):
+            raise TileError("wavelengths_nm must be in [0.01, 999999]")
 
     @property
     def tile_id(self) -> bytes:
@@ -112,10 +115,7 @@ class Tile:
             raise TileError(f"{samples.shape} is above {MAX_BANDS} bands or {MAX_EDGE_PX} px")
         if info.wavelengths_nm and len(info.wavelengths_nm) != samples.shape[0]:
             raise TileError(f"{len(info.wavelengths_nm)} wavelengths, {samples.shape[0]} bands")
-        if info.nodata is not None and samples.dtype.kind in "iu":
-            limits = np.iinfo(samples.dtype)
-            if not (limits.min <= info.nodata <= limits.max and info.nodata == int(info.nodata)):
-                raise TileError(f"nodata {info.nodata} is not a value of {samples.dtype}")
+        check_nodata(samples.dtype, info.nodata)
 
     def valid(self) -> NDArray[np.bool_]:
         """Mark the samples that were measured.
@@ -133,6 +133,23 @@ class Tile:
             return np.ones(self.samples.shape, dtype=np.bool_)
         valid = self.samples != self.samples.dtype.type(self.info.nodata)
         return valid
+
+
+def check_nodata(dtype: np.dtype[Any], nodata: float | None) -> None:
+    """Check that samples of a type can hold the fill value.
+
+    Raises:
+        TileError: If they cannot.
+    """
+    if nodata is None:
+        return
+    if dtype.kind == "f":
+        fits = not math.isfinite(nodata) or abs(nodata) <= float(np.finfo(dtype).max)
+    else:
+        limits = np.iinfo(dtype)
+        fits = limits.min <= nodata <= limits.max and nodata == int(nodata)
+    if not fits:
+        raise TileError(f"nodata {nodata} is not a value of {dtype}")
 
 
 def fill_value(dtype: np.dtype[Any], nodata: float | None) -> float:

@@ -10,17 +10,23 @@ Source: OpenVINO, low-precision transformations (FakeQuantize as the carrier of 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import openvino as ov
-import openvino.opset13 as ops
 import torch
 from numpy.typing import NDArray
 
 from codec.bundle import Bundle
 from codec.network import SHORTCUTS, add_channels, branch_input
+
+# Importing OpenVINO reports to its makers over the network, from a thread of its own. Without its
+# telemetry package it takes a stub, as its `tools.ovc.telemetry_utils` provides for.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: not there
+
+import openvino as ov  # noqa: E402  # after the line above
+import openvino.opset13 as ops  # noqa: E402
 
 _POOL_AFTER: Final = (1, 2, 3)
 """Encoder layers followed by pooling, from 0."""

@@ -1,0 +1,58 @@
+"""Rules of `codec.quantize`: the one place that says how a latent becomes an integer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from codec.quantize import ROUNDING, SYMBOL_LIMIT, dequantize, quantize
+
+
+def test_rounding_leans_towards_zero() -> None:
+    """A magnitude m·step becomes the whole part of m + 0.42, whatever its sign."""
+    latents = np.array([0, 0.57, 0.59, -0.57, -0.59, 1.57, 1.59, -1.59], dtype=np.float32)
+    assert quantize(latents * 4, 4.0).tolist() == [0, 0, 1, 0, -1, 1, 2, -2]
+
+
+@given(
+    arrays(np.float32, 20, elements=st.floats(-1000, 1000, width=32)),
+    st.sampled_from([0.25, 1.0, 37.5]),
+)
+def test_the_error_is_bounded(latents: NDArray[Any], step: float) -> None:
+    """No latent is restored further away than 0.58 steps."""
+    restored = dequantize(quantize(latents, step), step)
+    assert np.abs(restored - latents).max() <= (1 - ROUNDING) * step * 1.001
+
+
+@given(arrays(np.int32, 20, elements=st.integers(-SYMBOL_LIMIT, SYMBOL_LIMIT)))
+def test_symbols_are_fixed_points(symbols: NDArray[Any]) -> None:
+    """A restored latent quantizes to the symbol it came from, up to the limit."""
+    assert np.array_equal(quantize(dequantize(symbols, 0.5), 0.5), symbols)
+
+
+@pytest.mark.parametrize(
+    ("latent", "symbol"),
+    [(1e30, SYMBOL_LIMIT), (-1e30, -SYMBOL_LIMIT), (3e38, SYMBOL_LIMIT), (np.inf, SYMBOL_LIMIT)],
+)
+def test_symbols_end_at_the_limit(latent: float, symbol: int) -> None:
+    """What is too large stays at the limit; no integer overflows and nothing warns."""
+    assert quantize(np.array([latent], dtype=np.float32), 0.5).tolist() == [symbol]
+
+
+def test_nan_is_a_symbol_in_range() -> None:
+    """Garbage from the network is garbage in the bytes, never an undefined cast."""
+    symbols = quantize(np.array([np.nan, 1.0], dtype=np.float32), 1.0)
+    assert np.abs(symbols).tolist() == [SYMBOL_LIMIT, 1]
+
+
+def test_the_latents_are_left_alone() -> None:
+    """Quantizing makes a new array."""
+    latents = np.array([1.5, -2.5], dtype=np.float32)
+    quantize(latents, 1.0)
+    assert latents.tolist() == [1.5, -2.5]
