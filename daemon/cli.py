@@ -266,7 +266,10 @@ def encode(
     output: Annotated[Path, typer.Option("--output", "-o", help="Frame file to write (.prism).")],
     bundle: BundleFile = DEFAULT_BUNDLE,
     step: Annotated[
-        float | None, typer.Option(help="Quantizer step in 10⁻⁴ reflectance; the bundle's if none.")
+        float | None,
+        typer.Option(
+            help="Quantizer step in 10⁻⁴ reflectance; the bundle's if none.", min=1e-6, max=1e8
+        ),
     ] = None,
     backend: Annotated[Backend, typer.Option(help="What runs the network.")] = "auto",
     json_file: JsonFile = None,

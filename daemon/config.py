@@ -87,7 +87,7 @@ class FlightModelSettings(Section):
     bundle: File
     backend: Literal["auto", "torch", "openvino"] = "auto"
     threads: PositiveInt | None = None
-    step: PositiveFloat | None = None
+    step: Annotated[float, Field(ge=1e-6, le=1e8)] | None = None
 
 
 class BatchSettings(Section):

@@ -1,0 +1,311 @@
+"""The flight process as a whole, between an instrument and a link that the test holds."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codec.encoder import Encoder, PatchJob, TileJob
+from codec.errors import PayloadError, TileError
+from codec.frame import SideFrame, parse
+from codec.tile import Tile
+from daemon.clock import SystemClock
+from daemon.config import FlightSettings, load_flight
+from daemon.errors import AddressError, ConfigError
+from daemon.lifecycle import StopSignal
+from daemon.link.packet import Channel, Packet
+from daemon.link.reassembly import Reassembler
+from daemon.onboard import service
+from daemon.tile_message import Part, TileMessage
+from fakes import cubes
+from fakes.bundles import klt_bundle
+
+
+class FakeListener:
+    """Hands out messages; then says so."""
+
+    def __init__(self, messages: Sequence[Sequence[Part]], exhausted: threading.Event) -> None:
+        self._messages, self._exhausted = list(messages), exhausted
+
+    def recv(self, timeout_s: float) -> Sequence[Part] | None:
+        """Return the next one."""
+        assert timeout_s > 0
+        if self._messages:
+            return self._messages.pop(0)
+        self._exhausted.set()
+        return None
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class FakeSender:
+    """A link, up or down; notes whether it was closed in the middle of something."""
+
+    def __init__(self, *, up: bool) -> None:
+        self._up, self._lock = up, threading.Lock()
+        self.took: list[bytes] = []
+        self.closed = self.closed_in_use = self.used_closed = False
+
+    def send(self, raw: bytes, timeout_s: float) -> bool:
+        """Take it, or wait in vain for a moment."""
+        assert timeout_s > 0
+        with self._lock:
+            self.used_closed |= self.closed
+            if self._up:
+                self.took.append(raw)
+            else:
+                threading.Event().wait(0.02)
+        return self._up
+
+    def close(self) -> None:
+        """Note whether somebody was in `send`."""
+        self.closed_in_use |= self._lock.locked()
+        self.closed = True
+
+
+@dataclass
+class Moody:
+    """An encoder that refuses what the test says, one call after another."""
+
+    open_errors: list[Exception | None] = field(default_factory=list)
+    batch_errors: list[Exception | None] = field(default_factory=list)
+    encoder: Encoder = field(default_factory=lambda: Encoder(klt_bundle(), backend="torch-cpu"))
+
+    def __post_init__(self) -> None:
+        self.bundle, self.backend = self.encoder.bundle, self.encoder.backend
+
+    def open(self, tile: Tile) -> TileJob:
+        """Open, or refuse."""
+        if self.open_errors and (error := self.open_errors.pop(0)):
+            raise error
+        return self.encoder.open(tile)
+
+    def encode_batch(self, patches: Sequence[PatchJob]) -> list[bytes]:
+        """Encode, or refuse."""
+        if self.batch_errors and (error := self.batch_errors.pop(0)):
+            raise error
+        return self.encoder.encode_batch(patches)
+
+
+class Closable:
+    """The metrics endpoint, without a server."""
+
+    port = 1
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class StopAt(StopSignal):
+    """Asks to stop once the instrument has nothing more."""
+
+    def __init__(self, exhausted: threading.Event) -> None:
+        super().__init__()
+        self._exhausted = exhausted
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the instrument."""
+        assert timeout_s is None
+        return self._exhausted.wait(30.0)
+
+
+@contextmanager
+def around(
+    messages: Sequence[Sequence[Part]], sender: FakeSender, encoder: Moody
+) -> Iterator[StopSignal]:
+    """Put fakes where the process would open sockets and load a model."""
+    exhausted = threading.Event()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(service, "TileListener", lambda *_, **__: FakeListener(messages, exhausted))
+        patch.setattr(service, "PacketSender", lambda *_, **__: sender)
+        patch.setattr(service, "load_encoder", lambda *_: encoder)
+        patch.setattr(service, "serve", lambda *_: Closable())
+        yield StopAt(exhausted)
+
+
+def load(bundle: Path, folder: Path, *overrides: str) -> FlightSettings:
+    """Settings of the process, the defaults but for the bundle and what is given."""
+    path = folder / "flight.yaml"
+    path.write_text(f"model: {{bundle: {bundle}}}\n")
+    return load_flight(path, overrides)
+
+
+def fly(
+    messages: Sequence[Sequence[Part]],
+    options: FlightSettings,
+    *,
+    sender: FakeSender | None = None,
+    encoder: Moody | None = None,
+) -> dict[str, float]:
+    """Run the process over messages; return its metrics."""
+    sender = sender or FakeSender(up=True)
+    with around(messages, sender, encoder or Moody()) as stop:
+        return service.run(options, stop=stop, clock=SystemClock())
+
+
+def message(sequence: int, rows: int = 8) -> Sequence[Part]:
+    """A tile of one patch for each 128 rows begun."""
+    return TileMessage.pack(cubes.tile(bands=3, rows=rows, cols=8, sequence=sequence))
+
+
+def total(totals: dict[str, float], name: str) -> float:
+    """Sum over all series of a metric."""
+    return sum(v for k, v in totals.items() if k.partition("{")[0] == f"prismlink_{name}_total")
+
+
+def test_what_goes_in_comes_out_whole(bundle_file: Path, tmp_path: Path) -> None:
+    """Every tile's frames leave in packets, its side frame before any of its patches."""
+    sender = FakeSender(up=True)
+    totals = fly(
+        [message(i, rows=130) for i in range(4)], load(bundle_file, tmp_path), sender=sender
+    )
+
+    target = Reassembler(max_frames=64, max_bytes=1 << 20, max_age_s=1.0)
+    packets = [Packet.unpack(raw) for raw in sender.took]
+    frames = [raw for packet in packets if (raw := target.feed(packet, 0.0)) is not None]
+    seen: set[bytes] = set()
+    for frame in map(parse, frames):
+        assert isinstance(frame, SideFrame) or frame.tile_id in seen
+        seen.add(frame.tile_id)
+    assert (len(seen), len(frames)) == (4, 12)
+    assert len({packet.boot_id for packet in packets}) == 1
+    assert sorted(packet.counter for packet in packets) == list(range(len(packets)))
+    assert total(totals, "packets") == len(packets)
+    assert total(totals, "bytes_out") == sum(map(len, sender.took))
+    assert totals["prismlink_patches_encoded_total"] == 8
+
+
+POLICIES = st.sampled_from(["block", "drop_newest", "drop_oldest"])
+ERRORS = st.sampled_from([None, None, TileError("no"), PayloadError("no"), RuntimeError("a bug")])
+
+
+@given(
+    rows=st.lists(st.sampled_from([None, 1, 8, 129, 260]), max_size=6),
+    open_errors=st.lists(ERRORS, max_size=4),
+    batch_errors=st.lists(ERRORS, max_size=4),
+    overrides=st.tuples(
+        POLICIES.map("mailboxes.tiles.policy={}".format),
+        st.sampled_from([1, 32]).map("mailboxes.tiles.max_items={}".format),
+        POLICIES.map("mailboxes.patches.policy={}".format),
+        st.sampled_from([1, 64]).map("mailboxes.patches.max_items={}".format),
+        st.sampled_from(["null", "1.0e-4"]).map("mailboxes.frames.max_age_s={}".format),
+        st.sampled_from([1, 3]).map("batch.max_patches={}".format),
+    ),
+)  # fmt: skip
+@settings(max_examples=25)
+def test_received_is_sent_on_plus_dropped_exactly(
+    *,
+    rows: list[int | None],
+    open_errors: list[Exception | None],
+    batch_errors: list[Exception | None],
+    overrides: tuple[str, ...],
+    bundle_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Whatever is refused, fails, is too old or does not fit: no patch, no tile goes uncounted."""
+    options = load(bundle_file, tmp_path_factory.mktemp("settings"), *overrides)
+    messages = [[b"rubbish"] if n is None else message(i, n) for i, n in enumerate(rows)]
+    encoder = Moody(open_errors=list(open_errors), batch_errors=list(batch_errors))
+    totals = fly(messages, options, encoder=encoder)
+
+    tiles = [n for n in rows if n is not None]
+    received = totals["prismlink_patches_received_total"]
+    assert received == sum(-(-n // 128) for n in tiles)
+    assert total(totals, "tile_messages_refused") == len(rows) - len(tiles)
+    assert received == totals['prismlink_frames_total{channel="patch"}'] + total(
+        totals, "dropped_patches"
+    )
+    assert len(tiles) == totals['prismlink_frames_total{channel="side"}'] + total(
+        totals, "dropped_tiles"
+    )
+
+
+def test_drops_are_counted_under_the_stage_they_were_meant_for(
+    bundle_file: Path, tmp_path: Path
+) -> None:
+    """A mailbox's drops are its stage's, beside those of the stage itself, each by its reason."""
+    encoder = Moody(open_errors=[TileError("no")], batch_errors=[RuntimeError("a bug")])
+    options = load(
+        bundle_file, tmp_path, "mailboxes.frames.max_age_s=1.0e-9", "batch.max_patches=1"
+    )
+    totals = fly([message(i) for i in range(3)], options, encoder=encoder)
+
+    dropped = {k: v for k, v in totals.items() if "dropped_patches" in k and v}
+    assert dropped == {
+        'prismlink_dropped_patches_total{stage="patches",reason="tile"}': 1,
+        'prismlink_dropped_patches_total{stage="encode",reason="internal_error"}': 1,
+        'prismlink_dropped_patches_total{stage="packets",reason="age"}': 1,
+    }
+
+
+def test_what_the_spool_has_no_room_for_is_counted(bundle_file: Path, tmp_path: Path) -> None:
+    """With the link down the spool keeps within its limit; every packet is sent, told or left."""
+    sender = FakeSender(up=False)
+    options = load(
+        bundle_file, tmp_path, "spool.max_mib=1", "link.repair.min_patch=64",
+        "link.mtu_bytes=4096", "shutdown_deadline_s=0.01",
+    )  # fmt: skip
+    noisy = [
+        TileMessage.pack(
+            cubes.tile(bands=12, rows=128, cols=128, noise_dn=900.0, seed=i, sequence=i)
+        )
+        for i in range(4)
+    ]
+    totals = fly(noisy, options, sender=sender)
+
+    assert totals['prismlink_frames_total{channel="patch"}'] == 4
+    assert totals['prismlink_spool_dropped_packets_total{reason="evicted"}'] > 0
+    assert totals['prismlink_spool_dropped_packets_total{reason="shutdown"}'] > 0
+    assert totals["prismlink_spool_packets"] == 0
+
+
+def test_a_stop_with_the_link_down_does_not_pull_the_socket_away(
+    bundle_file: Path, tmp_path: Path
+) -> None:
+    """The downlink is late, what waits is counted, and its socket is closed once it has left it."""
+    sender = FakeSender(up=False)
+    options = load(bundle_file, tmp_path, "shutdown_deadline_s=0.01")
+    totals = fly([message(0)], options, sender=sender)
+
+    assert totals['prismlink_spool_dropped_packets_total{reason="shutdown"}'] > 0
+    assert total(totals, "packets") == 0
+    assert (sender.closed, sender.closed_in_use, sender.used_closed) == (True, False, False)
+
+
+def test_an_address_that_cannot_be_had_leaves_nothing_open(
+    bundle_file: Path, tmp_path: Path
+) -> None:
+    """The error comes out, and the metrics endpoint that was open already is closed again."""
+    options = load(
+        bundle_file, tmp_path, "metrics.port=0", f"instrument.address=ipc://{tmp_path}/no/such",
+        "model.backend=torch",
+    )  # fmt: skip
+    with pytest.raises(AddressError, match="no/such"):
+        service.run(options, stop=StopSignal(), clock=SystemClock())
+
+
+def test_a_bundle_that_cannot_be_used_ends_the_process(tmp_path: Path) -> None:
+    """It is an error of the settings, before any socket is opened."""
+    bundle = tmp_path / "broken.safetensors"
+    bundle.write_bytes(b"")
+    with pytest.raises(ConfigError, match="broken"):
+        service.run(load(bundle, tmp_path), stop=StopSignal(), clock=SystemClock())
+
+
+def test_channels_are_the_labels_of_metrics(bundle_file: Path, tmp_path: Path) -> None:
+    """Side information and patches are told apart in every count of packets."""
+    sender = FakeSender(up=True)
+    totals = fly([message(0)], load(bundle_file, tmp_path), sender=sender)
+    channels = Counter(Packet.unpack(raw).channel for raw in sender.took)
+
+    assert totals['prismlink_packets_total{channel="side"}'] == channels[Channel.SIDE] > 0
+    assert totals['prismlink_packets_total{channel="patch"}'] == channels[Channel.PATCH] > 0
