@@ -1,0 +1,97 @@
+"""Nothing is lost unseen: what was fed is decoded, or counted where it was dropped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fakes.processes import Desk, Numbers, Process
+
+AFTER_ENCODING = ("packets", "spool")
+"""Stages behind the encoder; a patch dropped there was counted as encoded."""
+
+PATIENT = ("mailboxes.tiles.max_items=1000", "shutdown_deadline_s=60")
+"""A long queue, and time to empty it on a machine that is busy with other things."""
+
+
+def check_flight(numbers: Numbers) -> None:
+    """Received = encoded + dropped, and encoded = spooled + dropped later; both exactly."""
+    late = sum(numbers.total("dropped_patches_total", stage=stage) for stage in AFTER_ENCODING)
+    early = numbers.total("dropped_patches_total") - late
+    encoded = numbers.total("patches_encoded_total")
+    assert numbers.total("patches_received_total") == encoded + early
+    assert encoded == numbers.total("frames_total", channel="patch") + late
+
+
+def check_ground(ground: Numbers, flight: Numbers) -> None:
+    """All that the board sent has arrived, and every patch of it is decoded and written."""
+    patches = flight.total("frames_total", channel="patch")
+    assert ground.total("packets_received_total") == flight.total("packets_total")
+    assert ground.total("patches_decoded_total") == patches
+    assert ground.total("packets_missing") == ground.total("patches_missing_total") == 0
+    assert ground.total("tiles_written_total", state="complete") == flight.total(
+        "frames_total", channel="side"
+    )
+
+
+def land(flight: Numbers, ground: Process) -> Numbers:
+    """End the ground's process once it has all that was sent."""
+    sent = flight.total("packets_total")
+    ground.until_metrics(lambda n: n.total("packets_received_total") == sent, "all packets")
+    return ground.stop()
+
+
+def test_two_hundred_tiles_at_twice_the_rate(desk: Desk, small_bundle: Path, enmap: Path) -> None:
+    """At twice EnMAP's rate, fed = received + refused and received = encoded + dropped."""
+    ground = desk.ground(small_bundle, "output.format=npy").until_ready()
+    flight = desk.flight(small_bundle).until_ready()
+
+    fed = desk.feed(enmap, "--rate", 2, "--repeat", 200).report()
+    flight.until_metrics(lambda n: n.total("tiles_received_total") == fed["tiles"], "all tiles")
+    flown = flight.stop()
+    landed = land(flown, ground)
+
+    assert fed["tiles"] + fed["refused"] == 200
+    assert flown.total("tile_sequence_gaps_total") <= fed["refused"]
+    assert flown.total("patches_received_total") == fed["patches"]
+    check_flight(flown)
+    check_ground(landed, flown)
+
+
+def test_what_does_not_fit_is_dropped_and_counted(
+    desk: Desk, small_bundle: Path, aviris: Path
+) -> None:
+    """A full mailbox drops tiles with a reason, and the sums still hold."""
+    ground = desk.ground(small_bundle, "output.format=npy").until_ready()
+    flight = desk.flight(small_bundle, "mailboxes.tiles.max_items=1").until_ready()
+
+    fed = desk.feed(aviris, "--rate", 0, "--repeat", 100).report()
+    flight.until_metrics(lambda n: n.total("tiles_received_total") == fed["tiles"], "all tiles")
+    flown = flight.stop()
+    landed = land(flown, ground)
+
+    dropped = flown.total("dropped_patches_total", stage="patches", reason="full_items")
+    assert dropped > 0
+    assert dropped == flown.total("dropped_patches_total") == flown.total("dropped_tiles_total")
+    check_flight(flown)
+    check_ground(landed, flown)
+
+
+def test_sigterm_loses_nothing_that_was_accepted(
+    desk: Desk, small_bundle: Path, aviris: Path
+) -> None:
+    """SIGTERM in the middle of a stream: what was accepted goes down before the process ends."""
+    ground = desk.ground(small_bundle, "output.format=npy").until_ready()
+    flight = desk.flight(small_bundle, *PATIENT).until_ready()
+    feed = desk.feed(aviris, "--rate", 0, "--repeat", 100_000)
+    flight.until_metrics(lambda n: n.total("tiles_received_total") >= 50, "a stream")
+
+    flown = flight.stop(timeout_s=65)
+    feed.kill()
+    landed = land(flown, ground)
+
+    assert flown.total("dropped_patches_total") == 0
+    assert flown.total("spool_packets") == flown.total("spool_dropped_packets_total") == 0
+    check_flight(flown)
+    check_ground(landed, flown)
+    (stopped,) = flight.events("stopped")
+    assert stopped["late"] == "none"

@@ -1,0 +1,157 @@
+"""Ten thousand bad messages at either door: counted, and the work goes on."""
+
+from __future__ import annotations
+
+import random
+import socket
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from codec.bundle import load_bundle
+from codec.encoder import Encoder
+from codec.tile import Tile
+from daemon.link.packet import Channel
+from daemon.link.segment import Segmenter
+from daemon.link.sockets import Endpoint, PacketSender, TileSender
+from daemon.tile_message import TileMessage
+from fakes import hostile
+from fakes.cubes import tile as fake_tile
+from fakes.processes import PATIENCE_S, Desk, Process, until
+
+MESSAGES: Final = 10_000
+CONNECTIONS: Final = 100
+ZMTP_GREETING: Final = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0")
+MOST_LOG_LINES: Final = 1_000
+"""A tenth of what would be written without a limit; the limit is per kind and ten seconds."""
+
+
+def tile(scene: str) -> Tile:
+    """A tile of one small patch."""
+    return fake_tile(bands=6, rows=8, cols=8, sensor="fake", scene=scene)
+
+
+@pytest.fixture
+def port() -> int:
+    """A TCP port that is free; libzmq would not tell the one it chose."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        number: int = server.getsockname()[1]
+        return number
+
+
+def pour_garbage(ports: list[int]) -> None:
+    """Connect and send what speaks no protocol, or stops in the middle of its greeting.
+
+    Not to be counted: libzmq takes what does not greet for ZMTP 1.0, and finds messages in it.
+    """
+    rng = random.Random(3)
+    for _ in range(CONNECTIONS):
+        for number in ports:
+            with socket.create_connection(("127.0.0.1", number), PATIENCE_S) as connection:
+                head = rng.choice((b"", ZMTP_GREETING[: rng.randrange(33)], ZMTP_GREETING, b"GET "))
+                with suppress(ConnectionError, TimeoutError):  # hanging up is a fair answer
+                    connection.sendall(head + rng.randbytes(rng.randrange(4096)))
+
+
+def metrics_port(process: Process) -> int:
+    """Where it answers Prometheus."""
+    return int(process.events("ready")[0]["metrics"].rpartition(":")[2])
+
+
+def check_calm(process: Process) -> None:
+    """It runs, nothing took it by surprise, and its log can be read."""
+    assert process.runs
+    assert process.metrics().total("stage_errors_total", reason="internal_error") == 0
+    assert "Traceback" not in process.log
+    assert len(process.log.splitlines()) < MOST_LOG_LINES
+
+
+def until_written(desk: Desk, scene: str) -> None:
+    """Wait for a tile on the ground, whole."""
+
+    def whole() -> bool:
+        return any(m["scene"] == scene and not m["patches_missing"] for m in desk.manifests())
+
+    until(whole, f"{scene} on the ground")
+
+
+def test_the_instruments_door(desk: Desk, small_bundle: Path, port: int) -> None:
+    """Each message that is no tile is counted once, and a tile that follows goes down."""
+    address = f"tcp://127.0.0.1:{port}"
+    ground = desk.ground(small_bundle).until_ready()
+    flight = desk.flight(small_bundle, f"instrument.address={address}").until_ready()
+    bad = hostile.messages([bytes(p) for p in TileMessage.pack(tile("mutant"))], random.Random(1))
+
+    with TileSender(Endpoint(address=address, bind=False, linger_s=10)) as sender:
+        for parts in islice(bad, MESSAGES):
+            assert sender.send(parts, PATIENCE_S)
+        numbers = flight.until_metrics(
+            lambda n: (
+                n.total("tiles_received_total") + n.total("tile_messages_refused_total") == MESSAGES
+            ),
+            "every message counted once",
+        )
+        assert numbers.total("tile_messages_refused_total") > 0.8 * MESSAGES
+        for reason in ("message_truncated", "message_field", "message_size", "message_version"):
+            assert numbers.total("tile_messages_refused_total", reason=reason) > 0
+        flight.until_metrics(
+            lambda n: (
+                n.total("patches_received_total")
+                == n.total("frames_total", channel="patch") + n.total("dropped_patches_total")
+            ),
+            "an empty line",
+        )
+        pour_garbage([port, metrics_port(flight)])
+        assert sender.send(TileMessage.pack(tile("good")), PATIENCE_S)
+        until_written(desk, "good")
+
+    check_calm(flight)
+    check_calm(ground)
+    flight.stop()
+
+
+def test_the_links_door(desk: Desk, small_bundle: Path, port: int) -> None:
+    """Each message that is no packet is counted once; a tile among them is restored."""
+    address = f"tcp://127.0.0.1:{port}"
+    # Small: a mutant's side information may ask for any size, and gets as much as this.
+    small = ("mailboxes.tiles.max_mib=16", "output.format=npy")
+    ground = desk.ground(small_bundle, f"link.address={address}", *small).until_ready()
+    encoder = Encoder(load_bundle(small_bundle))
+    mutant, good = (
+        (frames, [Channel.SIDE, *[Channel.PATCH] * (len(frames) - 1)])
+        for frames in (encoder.encode(tile(scene)) for scene in ("mutant", "good"))
+    )
+    bad = hostile.packets(sound(*mutant, boot_id=1), mutant[0], random.Random(2))
+
+    with PacketSender(Endpoint(address=address, bind=False, linger_s=10)) as sender:
+        for raw in islice(bad, MESSAGES):
+            assert sender.send(raw, PATIENCE_S)
+        numbers = ground.until_metrics(
+            lambda n: (
+                n.total("packets_received_total") + n.total("packets_refused_total") == MESSAGES
+            ),
+            "every message counted once",
+        )
+        assert numbers.total("packets_refused_total") > 0.4 * MESSAGES
+        for reason in ("packet_truncated", "packet_checksum", "packet_field", "packet_version"):
+            assert numbers.total("packets_refused_total", reason=reason) > 0
+        pour_garbage([port, metrics_port(ground)])
+        for raw in sound(*good, boot_id=2):
+            assert sender.send(raw, PATIENCE_S)
+        until_written(desk, "good")
+
+    check_calm(ground)
+    ground.stop()
+
+
+def sound(frames: list[bytes], channels: list[Channel], *, boot_id: int) -> list[bytes]:
+    """The packets of frames, as a board sends them."""
+    segmenter = Segmenter(boot_id=boot_id, apid=1, mtu_bytes=256, repair={})
+    return [
+        packet
+        for frame, channel in zip(frames, channels, strict=True)
+        for packet in segmenter.packets(frame, channel, 0.0)
+    ]

@@ -1,0 +1,256 @@
+"""Real `prismlink` processes for end-to-end tests: started as an operator would, watched, ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.request import urlopen
+
+from daemon.metrics import FlightMetrics, GroundMetrics, new_registry
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+DEPLOY: Final = ROOT / "deploy"
+
+PATIENCE_S: Final = 120.0
+"""Longest wait for anything: the machine may be busy with other things."""
+_ASK_EVERY_S: Final = 0.03
+_ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Several processes share two cores; their math libraries would fight over them."""
+_LOG_TAIL_CHARS: Final = 6_000
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T | None], what: str, *, timeout_s: float = PATIENCE_S) -> T:
+    """Ask until the answer is true; return it.
+
+    Raises:
+        TimeoutError: If it never is; names `what`.
+    """
+    give_up_s = time.monotonic() + timeout_s
+    while not (answer := condition()):
+        if time.monotonic() > give_up_s:
+            raise TimeoutError(f"waited {timeout_s:.0f} s for {what}")
+        time.sleep(_ASK_EVERY_S)
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Metrics, from the endpoint or from a report: sample as Prometheus writes it, to value."""
+
+    samples: Mapping[str, float]
+
+    def total(self, name: str, **labels: str) -> float:
+        """Sum of `prismlink_{name}` over all series that have these labels; 0 if there is none.
+
+        Raises:
+            KeyError: If no process has a metric of that name.
+        """
+        if not name.startswith(_metric_names()):
+            raise KeyError(name)
+        return sum(
+            value
+            for key, value in self.samples.items()
+            if key.partition("{")[0] == f"prismlink_{name}"
+            and labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', key)).items()
+        )
+
+
+@cache
+def _metric_names() -> tuple[str, ...]:
+    """Names without prefix and suffix: a series is only there once there was something to count."""
+    found = {
+        family.name.removeprefix("prismlink_")
+        for kind in (FlightMetrics, GroundMetrics)
+        for family in kind(new_registry()).registry.collect()
+    }
+    return tuple(found)
+
+
+class Process:
+    """One process with its log and, once it has ended by itself, its report.
+
+    Args:
+        name: How messages call it.
+        words: What follows `prismlink`.
+        directory: Where log and report go.
+        cwd: Working directory.
+        env: Environment.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        words: tuple[object, ...],
+        *,
+        directory: Path,
+        cwd: Path = ROOT,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self._log_path = directory / f"{name}.log"
+        self._report_path = directory / f"{name}.json"
+        command = [sys.executable, "-m", "daemon.cli", *map(str, words)]
+        if words[0] != "decode":  # it writes cubes, no numbers
+            command += ["--json", str(self._report_path)]
+        with self._log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                cwd=cwd,
+                env={**_ONE_THREAD, **(os.environ if env is None else env)},
+            )
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """All it wrote so far."""
+        return self._log_path.read_text(encoding="utf-8", errors="replace")
+
+    def events(self, event: str = "") -> list[dict[str, Any]]:
+        """Log lines so far, of one event or all."""
+        lines = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+        return [line for line in lines if not event or line["event"] == event]
+
+    def until_ready(self) -> Process:
+        """Wait until it takes work."""
+        self._until(lambda: self.events("ready"), "being ready")
+        return self
+
+    def metrics(self) -> Numbers:
+        """What its endpoint tells now."""
+        address = self.events("ready")[0]["metrics"]
+        with urlopen(f"http://{address}/metrics", timeout=PATIENCE_S) as answer:
+            lines = answer.read().decode().splitlines()
+        pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return Numbers({key: float(value) for key, _, value in pairs})
+
+    def until_metrics(self, condition: Callable[[Numbers], object], what: str) -> Numbers:
+        """Wait until its metrics are so; return them."""
+
+        def seen() -> Numbers | None:
+            numbers = self.metrics()
+            return numbers if condition(numbers) else None
+
+        return self._until(seen, what)
+
+    def end_well(self, *, timeout_s: float = PATIENCE_S) -> None:
+        """Wait for its end.
+
+        Raises:
+            RuntimeError: If it does not come in time, or not with status 0.
+        """
+        try:
+            status = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"{self.name} did not end within {timeout_s:.0f} s") from None
+        if status:
+            raise RuntimeError(f"{self.name} ended with status {status}")
+
+    def report(self, *, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
+        """Wait for its end; return what it reported."""
+        self.end_well(timeout_s=timeout_s)
+        report: dict[str, Any] = json.loads(self._report_path.read_text(encoding="utf-8"))
+        return report
+
+    def terminate(self) -> None:
+        """Ask it to end, as systemd does."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def stop(self, *, timeout_s: float = PATIENCE_S) -> Numbers:
+        """Ask it to end and wait; return its last numbers."""
+        self.terminate()
+        return Numbers(self.report(timeout_s=timeout_s))
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        self._process.kill()
+        self._process.wait()
+
+    def end(self) -> None:
+        """Leave nothing running, and show the log: pytest prints it if the test failed."""
+        if self.runs:
+            self.kill()
+        status, log = self._process.returncode, self.log
+        print(f"── {self.name} ended with status {status}\n{log[-_LOG_TAIL_CHARS:]}")
+
+    def _until(self, condition: Callable[[], T | None], what: str) -> T:
+        def alive() -> T | None:
+            if not (answer := condition()) and not self.runs:
+                raise RuntimeError(f"{self.name} ended while a test waited for {what}")
+            return answer
+
+        return until(alive, f"{self.name}: {what}")
+
+
+class Desk:
+    """Starts processes that find each other.
+
+    Args:
+        sockets: Folder for sockets, short: a path of more than 107 bytes is no ipc address.
+        directory: Folder for logs, reports and cubes.
+
+    Attributes:
+        tiles: Address of the instrument's stream; the board binds.
+        link: Address of the link; the ground binds.
+        cubes: Where the ground writes.
+    """
+
+    def __init__(self, sockets: Path, directory: Path) -> None:
+        self.tiles, self.link = (f"ipc://{sockets / name}" for name in ("tiles", "link"))
+        self.cubes = directory / "cubes"
+        self._directory = directory
+        self._processes: list[Process] = []
+
+    def flight(self, bundle: Path, *settings: str) -> Process:
+        """Start the board's process with deploy/flight.yaml and these on top."""
+        here = (f"instrument.address={self.tiles}", f"link.address={self.link}")
+        return self._service("flight", (f"model.bundle={bundle}", *here, *settings))
+
+    def ground(self, bundle: Path, *settings: str) -> Process:
+        """Start the ground's process with deploy/ground.yaml and these on top."""
+        here = (f"output.directory={self.cubes}", f"link.address={self.link}")
+        return self._service("ground", (f"model.bundles=[{bundle}]", *here, *settings))
+
+    def feed(self, *words: object) -> Process:
+        """Start the instrument."""
+        return self.start("feed", "feed", *words, "--address", self.tiles)
+
+    def start(self, name: str, *words: object, **given: Any) -> Process:
+        """Start any command."""
+        unique = f"{len(self._processes)}-{name}"
+        process = Process(unique, words, directory=self._directory, **given)
+        self._processes.append(process)
+        return process
+
+    def manifests(self) -> list[dict[str, Any]]:
+        """What the ground wrote, in the instrument's order."""
+        found = [json.loads(path.read_text()) for path in self.cubes.glob("*.manifest.json")]
+        return sorted(found, key=lambda manifest: manifest["sequence"])
+
+    def close(self) -> None:
+        """End every process."""
+        for process in self._processes:
+            process.end()
+
+    def _service(self, name: str, settings: tuple[str, ...]) -> Process:
+        common = ("metrics.port=0", "log.json=true")
+        words = [word for setting in (*settings, *common) for word in ("--set", setting)]
+        return self.start(name, name, "run", DEPLOY / f"{name}.yaml", *words)
