@@ -110,13 +110,17 @@ class Conditioning:
         centered = _centered(samples, self.bands, self.mean, valid, self.sample_unit)
         scale = np.float32(1 / self.component_unit)
         if self.basis is None:
-            scaled = centered.numpy() * scale
-            return (np.clip(scaled, 0, 1) if self.clip else scaled).reshape(self.bands.size, *shape)
+            components = np.zeros((samples.shape[0], *shape), dtype=np.float32)
+            scaled = centered.numpy().reshape(self.bands.size, *shape) * scale
+            components[self.bands] = np.clip(scaled, 0, 1) if self.clip else scaled
+            return components
         projected = torch.from_numpy(self.basis.T * scale) @ centered
         return projected.numpy().reshape(self.levels.size, *shape)
 
     def restore(self, components: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return samples of the coded bands in the tile's units, shape (coded, rows, cols)."""
+        if self.basis is None:
+            components = components[self.bands]
         count, rows, cols = components.shape
         flat = torch.from_numpy(components.reshape(count, rows * cols))
         if self.basis is not None:
@@ -150,26 +154,27 @@ def _centered(
 
 
 def fit_minmax(
-    spec: ConditionerSpec, band_count: int, sample_unit: float, step: float
+    spec: ConditionerSpec, valid_bands: NDArray[np.bool_], sample_unit: float, step: float
 ) -> Conditioning:
     """Condition as the paper does; there is no side information.
 
     Args:
         spec: The bundle's constants.
-        band_count: Bands of the tile; all are coded, fill included, because the network's input
-            has one channel per band.
+        valid_bands: Bands with any valid sample, shape (bands,); the network has a channel for
+            every band and sees 0 in the others.
         sample_unit: 10⁻⁴ reflectance per sample unit.
         step: Quantizer step of the latents [1].
 
     Raises:
         TileError: If the network takes another number of bands.
     """
-    if band_count != spec.components:
-        raise TileError(f"the model takes {spec.components} bands, the tile has {band_count}")
+    if valid_bands.size != spec.components:
+        raise TileError(f"the model takes {spec.components} bands, the tile has {valid_bands.size}")
+    bands = np.flatnonzero(valid_bands)
     return Conditioning(
-        bands=np.arange(band_count),
+        bands=bands,
         basis=None,
-        mean=np.full(band_count, spec.low * UNITS_PER_REFLECTANCE, dtype=np.float32),
+        mean=np.full(bands.size, spec.low * UNITS_PER_REFLECTANCE, dtype=np.float32),
         levels=np.zeros(1, dtype=np.int32),
         sample_unit=sample_unit,
         component_unit=(spec.high - spec.low) * UNITS_PER_REFLECTANCE,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,8 @@ class Decoder:
         self.bundle = bundle
         self._network = bundle.synthesis()
         self._tables, self._scales = bundle.tables, bundle.scales
+        # The patches of a tile come one after another and share what its side frame says.
+        self.conditioning = lru_cache(maxsize=4)(self._conditioning)
 
     def decode(self, frames: Iterable[bytes]) -> Tile:
         """Restore a tile from its side frame and all of its patch frames, in any order.
@@ -103,10 +106,10 @@ class Decoder:
         return DecodedPatch(
             patch_row=patch.patch_row,
             patch_col=patch.patch_col,
-            samples=_place(side, patch, conditioning, restored),
+            samples=_place(side, patch, restored),
         )
 
-    def conditioning(self, side: SideFrame) -> Conditioning:
+    def _conditioning(self, side: SideFrame) -> Conditioning:
         """Rebuild a tile's conditioning from its side frame.
 
         Raises:
@@ -115,11 +118,11 @@ class Decoder:
         """
         if side.model != self.bundle.model:
             raise WrongModelError(f"coded by model {side.model.hex()}, this is {self.bundle.name}")
-        bands, rows, cols = side.shape
+        _, rows, cols = side.shape
         unit = UNITS_PER_REFLECTANCE / side.info.reflectance_scale
         if self.bundle.conditioner.kind == "minmax":
             try:
-                return fit_minmax(self.bundle.conditioner, bands, unit, side.step)
+                return fit_minmax(self.bundle.conditioner, side.valid_bands, unit, side.step)
             except TileError as error:
                 raise FrameFieldError(str(error)) from None
         if len(side.levels) > self.bundle.conditioner.components:
@@ -168,24 +171,17 @@ def _only_side(frames: list[Frame]) -> SideFrame:
     return sides[0]
 
 
-def _place(
-    side: SideFrame,
-    patch: PatchFrame,
-    conditioning: Conditioning,
-    restored: NDArray[np.float32],
-) -> Samples:
+def _place(side: SideFrame, patch: PatchFrame, restored: NDArray[np.float32]) -> Samples:
     """Put restored bands among filled ones, in the tile's own type."""
     dtype = np.dtype(side.dtype)
     fill = fill_value(dtype, side.info.nodata)
     rows, cols = restored.shape[1:]
-    valid_bands = np.flatnonzero(side.valid_bands)
-    chosen = restored[np.isin(conditioning.bands, valid_bands)]
-    values = _as_type(chosen, dtype, side.info.nodata)
-    valid = masks.unpack(patch.mask, (valid_bands.size, rows, cols))
+    values = _as_type(restored, dtype, side.info.nodata)
+    valid = masks.unpack(patch.mask, restored.shape)
     if valid is not None:
         values = np.where(valid, values, dtype.type(fill))
     samples = np.full((side.shape[0], rows, cols), fill, dtype=dtype)
-    samples[valid_bands] = values
+    samples[side.valid_bands] = values
     return samples
 
 

@@ -60,8 +60,7 @@ class PatchJob:
     extent: PatchExtent
     conditioning: Conditioning
     valid: NDArray[np.bool_] | None
-    """Shape (bands, rows, cols) of the patch; None if the whole tile is valid."""
-    valid_bands: NDArray[np.bool_]
+    """Shape (coded bands, rows, cols); None if all of them are valid."""
     step_offset: int = 0
 
     @property
@@ -150,24 +149,24 @@ class Encoder:
         unit = UNITS_PER_REFLECTANCE / tile.info.reflectance_scale
         measured = tile.valid()
         valid_bands: NDArray[np.bool_] = np.asarray(measured.any(axis=(1, 2)))
+        coded = measured if valid_bands.all() else measured[valid_bands]
         # Half as large as the tile: patches hold on to it only where it says something.
-        valid = None if measured.all() else measured
+        valid = None if coded.all() else coded
         payload, levels = b"", tuple[int, ...]()
         if spec.kind == "klt":
             bands = np.flatnonzero(valid_bands)
-            coded = valid if valid is None or valid_bands.all() else valid[bands]
             side = fit_klt(
                 spec,
                 tile.samples,
                 bands=bands,
-                valid=None if coded is None or coded.all() else coded,
+                valid=valid,
                 sample_unit=unit,
                 step=self.step,
             )
             payload, levels = side.pack(self._tables), side.levels
             conditioning = side.conditioning(bands, rows * cols, self.step, unit)
         else:
-            conditioning = fit_minmax(spec, band_count, unit, self.step)
+            conditioning = fit_minmax(spec, valid_bands, unit, self.step)
         frame = SideFrame(
             model=self.bundle.model,
             info=tile.info,
@@ -188,14 +187,13 @@ class Encoder:
                 extent=(extent := frame.grid.extent(row, col)),
                 conditioning=conditioning,
                 valid=None if valid is None else valid[(slice(None), *extent.slices)],
-                valid_bands=valid_bands,
             )
             for row, col in frame.grid
         )
         return TileJob(side_frame=frame.pack(), patches=patches)
 
     def _frame(self, patch: PatchJob, symbols: NDArray[np.int32]) -> bytes:
-        mask = b"" if patch.valid is None else masks.pack(patch.valid[patch.valid_bands])
+        mask = b"" if patch.valid is None else masks.pack(patch.valid)
         return PatchFrame(
             model=self.bundle.model,
             tile_id=patch.tile_id,
@@ -222,10 +220,8 @@ class Encoder:
 
 def _condition(patch: PatchJob) -> NDArray[np.float32]:
     """Project a patch and extend it to whole latent positions."""
-    bands = patch.conditioning.bands
-    valid = None if patch.valid is None else patch.valid[bands]
     samples = patch.tile.samples[(slice(None), *patch.extent.slices)]
-    return pad(patch.conditioning.condition(samples, valid))
+    return pad(patch.conditioning.condition(samples, patch.valid))
 
 
 def _octaves(step_offset: int) -> float:

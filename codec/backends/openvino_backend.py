@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -46,7 +47,8 @@ class OpenvinoBackend:
         self._bundle = bundle
         self._core = ov.Core()
         self._options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-        self._compiled: dict[tuple[int, int], ov.CompiledModel] = {}
+        # One graph per patch shape: a tile has at most four, an instrument's tiles the same ones.
+        self._model = lru_cache(maxsize=8)(self._compile)
 
     def analyze(self, patches: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Run the network on patches of shape (components, rows, cols) each, any mix of shapes.
@@ -68,12 +70,9 @@ class OpenvinoBackend:
             latents: NDArray[np.float32] = branch[0].numpy()
         return latents
 
-    def _model(self, rows: int, cols: int) -> ov.CompiledModel:
-        """Compile for one patch shape, once; a tile has at most four."""
-        if (rows, cols) not in self._compiled:
-            graph = _branch_graph(self._bundle, rows, cols)
-            self._compiled[rows, cols] = self._core.compile_model(graph, "CPU", self._options)
-        return self._compiled[rows, cols]
+    def _compile(self, rows: int, cols: int) -> ov.CompiledModel:
+        graph = _branch_graph(self._bundle, rows, cols)
+        return self._core.compile_model(graph, "CPU", self._options)
 
 
 def _branch_graph(bundle: Bundle, rows: int, cols: int) -> ov.Model:

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 import numpy as np
+import torch
 
 from codec.bundle import load_bundle
 from codec.encoder import Encoder, Timer
@@ -25,6 +26,8 @@ def load_encoder(settings: FlightModelSettings, timer: Timer) -> Encoder:
     Raises:
         ConfigError: If bundle or step cannot be used: a restart would not help.
     """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     warm = False
 
     def time_when_warm(stage: str) -> AbstractContextManager[None]:

@@ -57,7 +57,7 @@ def test_minmax_is_the_papers() -> None:
     """[low, high] becomes [0, 1], in reflectance, whatever the sample unit."""
     spec = ConditionerSpec(kind="minmax", components=2, low=0.0, high=0.5)
     samples = np.array([[[0, 50]], [[100, -50]]], dtype=np.int16)
-    way = fit_minmax(spec, 2, sample_unit=100.0, step=0.1)
+    way = fit_minmax(spec, np.ones(2, bool), sample_unit=100.0, step=0.1)
     conditioned = way.condition(samples, None)
     assert conditioned.ravel().tolist() == pytest.approx([0, 1, 2, -1])
     assert way.restore(conditioned).ravel().tolist() == pytest.approx([0, 50, 100, -50])
@@ -67,14 +67,14 @@ def test_minmax_clips_only_if_it_says_so() -> None:
     """Clipping is a choice of the bundle, not a habit of the code."""
     spec = ConditionerSpec(kind="minmax", components=1, clip=True)
     samples = np.array([[[-100, 5000, 20_000]]], dtype=np.int16)
-    way = fit_minmax(spec, 1, sample_unit=1.0, step=0.1)
+    way = fit_minmax(spec, np.ones(1, bool), sample_unit=1.0, step=0.1)
     assert way.condition(samples, None).ravel().tolist() == pytest.approx([0, 0.5, 1])
 
 
 def test_minmax_takes_its_bands() -> None:
     """A network with one input per band refuses another number of bands."""
     with pytest.raises(TileError, match="takes 2 bands, the tile has 3"):
-        fit_minmax(ConditionerSpec(kind="minmax", components=2), 3, 1.0, 0.1)
+        fit_minmax(ConditionerSpec(kind="minmax", components=2), np.ones(3, bool), 1.0, 0.1)
 
 
 @pytest.mark.parametrize(
