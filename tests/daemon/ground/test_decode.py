@@ -1,0 +1,197 @@
+"""Frames become parts of tiles, whichever comes first; what cannot be decoded is counted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from codec.errors import BitstreamError, ChecksumError, CodecError, WrongModelError
+from codec.frame import PatchFrame, SideFrame, parse
+from codec.tile import Tile
+from daemon.ground.decode import DecodeWorker
+from daemon.ground.items import CollectedFrame, TilePart
+from daemon.metrics import GroundMetrics, new_registry
+from fakes import cubes
+from fakes.bundles import klt_bundle
+from fakes.clock import FakeClock
+from fakes.ground import collected, decoder, frames
+
+MAX_AGE_S = 30.0
+TILE = cubes.tile(bands=3, rows=130, cols=8)
+FAILED = "prismlink_patches_failed_total"
+
+
+class Rig:
+    """A worker with its surroundings."""
+
+    def __init__(self, max_parked_bytes: int = 1 << 20) -> None:
+        self.clock, self.metrics = FakeClock(), GroundMetrics(new_registry())
+        self.worker = DecodeWorker(
+            {klt_bundle().model: decoder()},
+            max_parked_bytes=max_parked_bytes,
+            max_age_s=MAX_AGE_S,
+            clock=self.clock,
+            metrics=self.metrics,
+        )
+
+    def feed(self, *items: CollectedFrame) -> list[TilePart]:
+        """Feed all; return what came out."""
+        return [part for item in items for part in self.worker.accept(item)]
+
+    def failed(self) -> dict[str, float]:
+        """Patches that failed, by reason."""
+        return {
+            key.split('"')[1]: value
+            for key, value in self.metrics.totals().items()
+            if key.startswith(FAILED)
+        }
+
+
+def of_other_model(tile: Tile) -> list[CollectedFrame]:
+    """Frames that no bundle at hand decodes."""
+    return frames(tile, klt_bundle(step=31.0))
+
+
+def test_side_information_first_then_patches() -> None:
+    """The tile is announced, then every patch comes decoded, with the frame it came in."""
+    rig, items = Rig(), frames(TILE)
+    announced, *parts = rig.feed(*items)
+
+    assert announced.patch is None
+    assert [(p.patch.patch_row, p.patch.patch_col) for p in parts if p.patch] == [(0, 0), (1, 0)]
+    assert [part.frame for part in (announced, *parts)] == items
+    assert {id(part.side) for part in parts} == {id(announced.side)}
+    assert rig.metrics.totals()["prismlink_patches_decoded_total"] == 2
+
+
+def test_patches_wait_for_their_side_information() -> None:
+    """Nothing comes out before; then the tile first, and what waited in the order it came."""
+    rig, (side, first, second) = Rig(), frames(TILE)
+    assert rig.feed(second, first) == []
+    announced, *parts = rig.feed(side)
+
+    assert announced.patch is None
+    assert [part.frame for part in parts] == [second, first]
+    rig.worker.finish()
+    assert rig.failed() == {}
+
+
+def test_side_information_of_another_tile_frees_nobody() -> None:
+    """Patches wait for their own."""
+    rig, (_, patch, _) = Rig(), frames(TILE)
+    (other, *_) = frames(cubes.tile(bands=3, rows=8, cols=8, sequence=1))
+
+    assert len(rig.feed(patch, other)) == 1
+
+
+def test_patches_whose_side_information_is_lost_are_counted() -> None:
+    """After the deadline, each under no_side, and not before."""
+    rig, (_, first, second) = Rig(), frames(TILE)
+    rig.feed(first)
+    rig.clock.advance(MAX_AGE_S - 1)
+    rig.feed(second)
+    rig.worker.tick()
+    assert rig.failed() == {}
+    rig.clock.advance(1)
+    rig.worker.tick()
+    assert rig.failed() == {"no_side": 1}
+    rig.worker.finish()
+    assert rig.failed() == {"no_side": 2}
+
+
+def test_waiting_patches_take_bounded_memory() -> None:
+    """Beyond the bound the oldest is given up, counted."""
+    _, first, second = frames(TILE)
+    rig = Rig(max_parked_bytes=first.size_bytes + second.size_bytes - 1)
+    rig.feed(first, second)
+
+    assert rig.failed() == {"no_side": 1}
+    assert rig.feed(frames(TILE)[0])[1].frame == second
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_frames_of_an_unknown_model_are_refused_at_once(kind: int) -> None:
+    """Side information and patches alike; the error names the model, patches are counted."""
+    rig, frame = Rig(), of_other_model(TILE)[kind]
+    with pytest.raises(WrongModelError, match=klt_bundle(step=31.0).name):
+        rig.feed(frame)
+
+    assert rig.failed() == ({"wrong_model": 1} if kind else {})
+    rig.worker.finish()
+    assert rig.failed() == ({"wrong_model": 1} if kind else {})
+
+
+def broken(frame: CollectedFrame) -> CollectedFrame:
+    """A patch frame that parses, and whose payload does not decode."""
+    patch = parse(frame.raw)
+    assert isinstance(patch, PatchFrame)
+    return collected(replace(patch, payload=b"\xff" * 3).pack())
+
+
+def test_a_patch_that_does_not_decode_is_counted() -> None:
+    """Its neighbors decode; the error is the stage's to log."""
+    rig, (side, first, second) = Rig(), frames(TILE)
+    rig.feed(side)
+    with pytest.raises(CodecError):
+        rig.feed(broken(first))
+
+    assert rig.failed() == {"payload": 1}
+    assert len(rig.feed(second)) == 1
+
+
+def test_a_waiting_patch_that_does_not_decode_costs_no_other() -> None:
+    """The tile is announced and the sound patches come out; the broken one is counted."""
+    rig, (side, first, second) = Rig(), frames(TILE)
+    rig.feed(broken(first), second)
+    parts = rig.feed(side)
+
+    assert [part.frame for part in parts] == [side, second]
+    assert rig.failed() == {"payload": 1}
+
+
+def test_bytes_that_are_no_frame_are_an_error() -> None:
+    """A frame that repair put together wrongly is told by its own checksum."""
+    rig, (side, *_) = Rig(), frames(TILE)
+    with pytest.raises(ChecksumError):
+        rig.feed(collected(side.raw[:-1] + bytes([side.raw[-1] ^ 1])))
+    with pytest.raises(BitstreamError):
+        rig.feed(collected(b"?"))
+
+
+def test_side_information_that_does_not_decode_is_refused_at_once() -> None:
+    """Not patch by patch: nothing is kept of it, and its tile is not announced."""
+    rig, (side, *_) = Rig(), frames(TILE)
+    frame = parse(side.raw)
+    assert isinstance(frame, SideFrame)
+    with pytest.raises(CodecError):
+        rig.feed(collected(replace(frame, payload=b"\xff\xff").pack()))
+
+    assert rig.feed(*frames(TILE)[1:]) == []
+
+
+def test_side_information_that_comes_again_changes_nothing() -> None:
+    """Under the id it came with before, it is the same: the tile goes on."""
+    rig, (side, first, second) = Rig(), frames(TILE)
+    parts = rig.feed(side, first, side, second)
+
+    assert len({id(part.side) for part in parts}) == 1
+
+
+def test_a_tile_sent_anew_has_side_information_of_its_own() -> None:
+    """Under another id the same tile is sent anew, perhaps with another step."""
+    rig = Rig()
+    once, again = rig.feed(*frames(TILE)), rig.feed(*frames(TILE))
+
+    assert once[0].side is not again[0].side
+    assert {id(part.side) for part in again} == {id(again[0].side)}
+
+
+def test_side_information_is_remembered_in_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the tile not heard of for longest it is forgotten: its patches then wait in vain."""
+    monkeypatch.setattr("daemon.ground.decode._SIDES_KEPT", 2)
+    rig = Rig()
+    tiles = [frames(cubes.tile(bands=3, rows=8, cols=8, sequence=i)) for i in range(3)]
+    rig.feed(*(items[0] for items in tiles))
+
+    assert [len(rig.feed(items[1])) for items in tiles] == [0, 1, 1]

@@ -1,0 +1,233 @@
+"""The ground process as a whole, behind a link that the test holds."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codec.frame import SideFrame, parse
+from codec.tile import Tile
+from codec.tile_files import read_tile
+from daemon.clock import SystemClock
+from daemon.config import GroundSettings, load_ground
+from daemon.errors import AddressError, ConfigError, OutputError
+from daemon.ground import service
+from daemon.ground.write import MANIFEST
+from daemon.lifecycle import StopSignal
+from daemon.link.fec import RepairPolicy
+from daemon.link.packet import Channel, Packet
+from daemon.link.segment import Segmenter
+from daemon.radio import LossyLink
+from fakes import cubes
+from fakes.bundles import klt_bundle
+from fakes.ground import decoder, frames
+
+
+class FakeListener:
+    """Hands out packets; then says so."""
+
+    def __init__(self, packets: Sequence[bytes], exhausted: threading.Event) -> None:
+        self._packets, self._exhausted = list(packets), exhausted
+
+    def recv_many(self, max_items: int, timeout_s: float) -> list[bytes]:
+        """Return the next ones."""
+        assert timeout_s > 0
+        taken, self._packets = self._packets[:max_items], self._packets[max_items:]
+        if not taken:
+            self._exhausted.set()
+        return taken
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Closable:
+    """The metrics endpoint, without a server."""
+
+    port = 1
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class StopAt(StopSignal):
+    """Asks to stop once the board has nothing more."""
+
+    def __init__(self, exhausted: threading.Event) -> None:
+        super().__init__()
+        self._exhausted = exhausted
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the board."""
+        assert timeout_s is None
+        return self._exhausted.wait(30.0)
+
+
+def load(bundle: Path, folder: Path, *overrides: str) -> GroundSettings:
+    """Settings of the process, the defaults but for paths, format and what is given."""
+    path = folder / "ground.yaml"
+    path.write_text(f"model: {{bundles: [{bundle}]}}\noutput: {{directory: out, format: npy}}\n")
+    return load_ground(path, overrides)
+
+
+def listen(packets: Sequence[bytes], options: GroundSettings) -> dict[str, float]:
+    """Run the process over packets; return its metrics."""
+    exhausted = threading.Event()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(service, "PacketListener", lambda *_: FakeListener(packets, exhausted))
+        patch.setattr(service, "serve", lambda *_: Closable())
+        return service.run(options, stop=StopAt(exhausted), clock=SystemClock())
+
+
+TILES = [cubes.tile(bands=3, rows=rows, cols=8, sequence=i) for i, rows in enumerate((8, 130, 260))]
+PATCHES = 1 + 2 + 3
+
+
+def packets(*tiles: Tile, repairs: int = 0) -> list[bytes]:
+    """All packets of tiles, as the board sends them."""
+    policy = RepairPolicy(minimum=repairs)
+    segmenter = Segmenter(
+        boot_id=3, apid=1, mtu_bytes=256, repair={Channel.SIDE: policy, Channel.PATCH: policy}
+    )
+    return [
+        packet
+        for tile in tiles
+        for frame in frames(tile)
+        for packet in segmenter.packets(
+            frame.raw,
+            Channel.SIDE if isinstance(parse(frame.raw), SideFrame) else Channel.PATCH,
+            0.0,
+        )
+    ]
+
+
+PACKETS = packets(*TILES, repairs=2)
+
+
+def manifests(directory: Path) -> dict[int, dict[str, object]]:
+    """What was written, by sequence."""
+    found = [json.loads(path.read_text()) for path in directory.glob(f"*{MANIFEST}")]
+    return {said["sequence"]: said for said in found}
+
+
+def test_what_arrives_is_what_the_decoder_makes_of_it(bundle_file: Path, tmp_path: Path) -> None:
+    """Every tile is written, sample for sample the offline decoder's, and nothing is missing."""
+    totals = listen(PACKETS, load(bundle_file, tmp_path))
+
+    written = manifests(tmp_path / "out")
+    for tile in TILES:
+        expected = decoder().decode(frame.raw for frame in frames(tile))
+        back = read_tile(tmp_path / "out" / str(written[tile.info.sequence]["file"]))
+        np.testing.assert_array_equal(back.samples, expected.samples)
+    assert totals['prismlink_tiles_written_total{state="complete"}'] == 3
+    assert totals["prismlink_patches_decoded_total"] == PATCHES
+    assert totals["prismlink_patches_missing_total"] == 0
+
+
+@given(seed=st.integers(0, 2**32), loss=st.floats(0.0, 0.6))
+@settings(max_examples=10)
+def test_every_patch_is_there_or_marked_missing(
+    seed: int, loss: float, bundle_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever the link does: of a tile that was heard of each patch is decoded or listed."""
+    folder = tmp_path_factory.mktemp("lossy")
+    link = LossyLink(seed=seed, loss=loss, repeat=0.2, reorder=0.3)
+    arrived = [got for packet in PACKETS for got in link.carry(packet)] + link.flush()
+    totals = listen(arrived, load(bundle_file, folder))
+
+    patches = missing = 0
+    for said in manifests(folder / "out").values():
+        holes, count = said["patches_missing"], said["patches"]
+        assert isinstance(holes, list)
+        assert isinstance(count, int)
+        patches, missing = patches + count, missing + len(holes)
+    assert totals["prismlink_patches_missing_total"] == missing
+    assert totals["prismlink_patches_decoded_total"] == patches - missing
+    no_side = totals.get('prismlink_patches_failed_total{reason="no_side"}', 0)
+    complete = totals['prismlink_frames_complete_total{channel="patch"}']
+    assert complete == totals["prismlink_patches_decoded_total"] + no_side
+
+
+def test_side_information_that_is_lost_is_counted(bundle_file: Path, tmp_path: Path) -> None:
+    """Its tile's patches are counted, no file is made of them, and other tiles are whole."""
+    sent = packets(*TILES[1:])
+    heard = [packet for packet in sent if Packet.unpack(packet).frame_id != 0]
+    totals = listen(heard, load(bundle_file, tmp_path))
+
+    assert totals['prismlink_patches_failed_total{reason="no_side"}'] == 2
+    assert list(manifests(tmp_path / "out")) == [2]
+
+
+def test_rubbish_is_counted_and_passed_over(bundle_file: Path, tmp_path: Path) -> None:
+    """Bytes that are no packet cost nothing but their count."""
+    mixed = [raw for packet in PACKETS for raw in (packet, b"rubbish")]
+    totals = listen(mixed, load(bundle_file, tmp_path))
+
+    assert totals['prismlink_packets_refused_total{reason="packet_truncated"}'] == len(PACKETS)
+    assert totals['prismlink_tiles_written_total{state="complete"}'] == 3
+
+
+def test_drops_are_counted_under_the_stage_they_were_meant_for(
+    bundle_file: Path, tmp_path: Path
+) -> None:
+    """What waits too long for a stage is lost by that stage, in the unit it is lost in."""
+    packets_old = load(bundle_file, tmp_path, "mailboxes.packets.max_age_s=1.0e-9")
+    tiles_old = load(bundle_file, tmp_path, "mailboxes.tiles.max_age_s=1.0e-9")
+
+    lost = listen(PACKETS, packets_old)
+    assert lost['prismlink_dropped_packets_total{stage="collect",reason="age"}'] > 0
+    lost = listen(PACKETS, tiles_old)
+    assert lost['prismlink_dropped_tiles_total{stage="write",reason="age"}'] == 3
+
+
+def test_an_unknown_model_is_counted(tmp_path: Path) -> None:
+    """Frames of a model that is not at hand are refused by name, and nothing is written."""
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(klt_bundle(step=31.0).to_bytes())
+    totals = listen(PACKETS, load(other, tmp_path))
+
+    assert (
+        totals['prismlink_dropped_frames_total{stage="decode",reason="wrong_model"}'] == 3 + PATCHES
+    )
+    assert totals['prismlink_patches_failed_total{reason="wrong_model"}'] == PATCHES
+    assert manifests(tmp_path / "out") == {}
+
+
+def test_a_flight_bundle_is_an_error_of_the_settings(tmp_path: Path) -> None:
+    """It cannot decode: named once, on one line, with what to change."""
+    path = tmp_path / "flight.safetensors"
+    path.write_bytes(klt_bundle().for_flight().to_bytes())
+    with pytest.raises(ConfigError) as caught:
+        listen([], load(path, tmp_path))
+
+    text = str(caught.value)
+    assert "flight bundle" in text
+    assert "change model.bundles" in text
+    assert (text.count(str(path)), text.count("\n")) == (1, 0)
+
+
+def test_an_address_that_cannot_be_had_leaves_nothing_open(
+    bundle_file: Path, tmp_path: Path
+) -> None:
+    """The error comes out, and the metrics endpoint that was open already is closed again."""
+    options = load(
+        bundle_file, tmp_path, "metrics.port=0", f"link.address=ipc://{tmp_path}/no/such"
+    )
+    with pytest.raises(AddressError, match="no/such"):
+        service.run(options, stop=StopSignal(), clock=SystemClock())
+
+
+def test_a_directory_that_cannot_be_made_ends_the_process(
+    bundle_file: Path, tmp_path: Path
+) -> None:
+    """Before it takes any packet."""
+    (tmp_path / "out").write_bytes(b"")
+    with pytest.raises(OutputError):
+        listen(PACKETS, load(bundle_file, tmp_path))

@@ -1,0 +1,181 @@
+"""Tiles become files, each with its manifest, and never outside the output directory."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codec.frame import SideFrame, parse
+from codec.tile import Tile, TileInfo
+from codec.tile_files import read_tile
+from daemon.errors import OutputError
+from daemon.ground.items import RestoredTile
+from daemon.ground.write import MANIFEST, WriteWorker, file_stem, manifest
+from daemon.metrics import GroundMetrics, new_registry
+from fakes import cubes
+from fakes.ground import frames
+
+FORMATS = ("geotiff", "envi", "zarr", "npy")
+TILE = cubes.tile(
+    bands=2, rows=130, cols=9, nodata=-1.0, scene="scene one", tile_row=3, tile_col=1, sequence=42
+)
+
+
+def restored(tile: Tile = TILE, missing: tuple[tuple[int, int], ...] = ()) -> RestoredTile:
+    """A tile as the mosaic hands it on."""
+    side = parse(frames(tile)[0].raw)
+    assert isinstance(side, SideFrame)
+    return RestoredTile(
+        tile=tile, side=side, missing=missing, frames=((7, 0), (7, 1)), frame_bytes=99
+    )
+
+
+def worker(directory: Path, file_format: str = "npy") -> tuple[WriteWorker, GroundMetrics]:
+    """A writer into a directory."""
+    metrics = GroundMetrics(new_registry())
+    return WriteWorker(directory, file_format, metrics), metrics
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_tile_and_its_manifest_lie_side_by_side(tmp_path: Path, file_format: str) -> None:
+    """In every format both are there, under names that do not collide; the tile reads back."""
+    target, metrics = worker(tmp_path / "made" / "by it", file_format)
+    (path,) = target.accept(restored())
+
+    back = read_tile(path)
+    np.testing.assert_array_equal(back.samples, TILE.samples)
+    assert back.info == TILE.info
+    (beside,) = path.parent.glob(f"*{MANIFEST}")
+    assert json.loads(beside.read_text())["file"] == path.name
+    assert not [name for name in path.parent.iterdir() if name.name.startswith(".")]
+    assert metrics.totals()['prismlink_tiles_written_total{state="complete"}'] == 1
+    assert (target.tick(), target.finish()) == ((), ())
+
+
+def test_the_manifest_says_what_arrived() -> None:
+    """What the tile is, what it was made of, and what is missing; all of it is JSON."""
+    item = restored(missing=((1, 0),))
+    said = json.loads(json.dumps(manifest(item, "x.tif")))
+
+    assert said == {
+        "file": "x.tif",
+        "tile_id": TILE.info.tile_id.hex(),
+        "sensor": "",
+        "scene": "scene one",
+        "tile_row": 3,
+        "tile_col": 1,
+        "sequence": 42,
+        "start_utc_s": 0.0,
+        "shape": [2, 130, 9],
+        "model": item.side.model.hex(),
+        "step": 32.0,
+        "patches": 2,
+        "patches_missing": [[1, 0]],
+        "frames": [[7, 0], [7, 1]],
+        "frame_bytes": 99,
+    }
+
+
+def test_a_tile_with_holes_counts_as_partial(tmp_path: Path) -> None:
+    """Complete and partial are told apart."""
+    target, metrics = worker(tmp_path)
+    list(target.accept(restored(missing=((0, 0),))))
+
+    totals = metrics.totals()
+    assert totals['prismlink_tiles_written_total{state="partial"}'] == 1
+    assert totals['prismlink_tiles_written_total{state="complete"}'] == 0
+
+
+def test_a_tile_that_comes_again_replaces_its_file(tmp_path: Path) -> None:
+    """The same tile, the same name."""
+    target, _ = worker(tmp_path)
+    (first,) = target.accept(restored())
+    again = Tile(samples=TILE.samples + np.int16(1), info=TILE.info)
+    (second,) = target.accept(restored(again))
+
+    assert first == second
+    np.testing.assert_array_equal(read_tile(second).samples, again.samples)
+    assert len(list(tmp_path.glob(f"*{MANIFEST}"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("scene", "begins"),
+    [
+        ("../../etc/passwd", "_.._etc_passwd_r"),
+        ("/etc/passwd", "_etc_passwd_r"),
+        ("..", "scene_r"),
+        ("", "scene_r"),
+        (".hidden", "hidden_r"),
+        ("a\0b\nc", "a_b_c_r"),
+        ("Grüße", "Gr_e_r"),
+        ("x" * 300, "x" * 120 + "_r"),
+    ],
+)
+def test_a_scenes_name_cannot_lead_outside(tmp_path: Path, scene: str, begins: str) -> None:
+    """What comes over the link names a file in the output directory, and nothing else."""
+    inside = tmp_path / "a" / "b" / "c"
+    target, _ = worker(inside)
+    (path,) = target.accept(restored(cubes.tile(bands=2, rows=8, cols=8, scene=scene)))
+
+    assert path.parent == inside
+    assert path.name.startswith(begins)
+    assert {p.parent for p in tmp_path.rglob("*") if p.is_file()} == {inside}
+    (beside,) = inside.glob(f"*{MANIFEST}")
+    assert json.loads(beside.read_text())["scene"] == scene
+
+
+@given(st.text(max_size=200), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1))
+def test_every_name_is_a_plain_file_name(scene: str, row: int, sequence: int) -> None:
+    """Letters, digits and `._-`, not hidden, short enough for a file system with any suffix."""
+    stem = file_stem(TileInfo(scene=scene, tile_row=row, tile_col=row, sequence=sequence))
+
+    assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", stem)
+    assert len(f".{stem}{MANIFEST}.part") <= 255
+
+
+def test_names_that_would_be_equal_are_kept_apart() -> None:
+    """Two scenes whose names differ only in what no file name may have are two files."""
+    info = TILE.info
+    assert file_stem(replace(info, scene="a/b")) != file_stem(replace(info, scene="a:b"))
+
+
+def test_a_directory_that_cannot_be_made_is_an_error_at_the_start(tmp_path: Path) -> None:
+    """Not with the first tile."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="file"):
+        worker(tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_tile_that_cannot_be_written_is_counted(tmp_path: Path, file_format: str) -> None:
+    """It is an error for the stage, and counted as such; the next tile is tried as ever."""
+    directory = tmp_path / "out"
+    target, metrics = worker(directory, file_format)
+    directory.rmdir()
+    directory.write_bytes(b"a file in its place")
+    with pytest.raises(OutputError):
+        list(target.accept(restored()))
+    assert metrics.totals()["prismlink_tile_write_errors_total"] == 1
+
+    directory.unlink()
+    list(target.accept(restored()))
+    assert metrics.totals()['prismlink_tiles_written_total{state="complete"}'] == 1
+
+
+def test_a_manifest_that_cannot_be_written_is_counted(tmp_path: Path) -> None:
+    """Without its manifest a tile does not count as written."""
+    target, metrics = worker(tmp_path)
+    (tmp_path / f"{file_stem(TILE.info)}{MANIFEST}").mkdir()
+    with pytest.raises(OutputError):
+        list(target.accept(restored()))
+
+    totals = metrics.totals()
+    assert totals["prismlink_tile_write_errors_total"] == 1
+    assert totals['prismlink_tiles_written_total{state="complete"}'] == 0
