@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,9 +13,8 @@ from torch import Tensor, nn
 
 from codec.bundle import Bundle
 from codec.contexts import LEVELS_PER_OCTAVE, ScaleModel
-from codec.encoder import Encoder
+from codec.encoder import AnalysisBackend, Encoder
 from codec.network import branch_input
-from codec.patching import pad
 from codec.quantize import quantize
 from codec.tables import (
     ALPHABET_LIMIT,
@@ -59,26 +57,40 @@ class CodedPatch:
     symbols: NDArray[np.int32]
 
 
+class _Recorder:
+    """Runs a backend and keeps what went in and what came out."""
+
+    def __init__(self, backend: AnalysisBackend) -> None:
+        self.name, self.precision, self._backend = backend.name, backend.precision, backend
+        self.seen: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+
+    def analyze(self, patches: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Run the network, see `AnalysisBackend`."""
+        latents = self._backend.analyze(patches)
+        self.seen += zip(patches, latents, strict=True)
+        return latents
+
+
 def coded_patches(
     bundle: Bundle, scenes: Iterable[Scene], octaves: Sequence[float]
 ) -> Iterator[CodedPatch]:
-    """Encode scenes at some steps, up to the symbols."""
-    network = bundle.analysis()
-    for scene, octave in itertools.product(scenes, octaves):
+    """Encode scenes at some steps with the real encoder; patches without a component are none."""
+    for octave in octaves:
         encoder = Encoder(bundle, step=bundle.default_step * 2.0**octave, backend="torch-cpu")
-        for job in encoder.open(scene.tile).patches:
-            valid = None if job.valid is None else job.valid[job.conditioning.bands]
-            samples = scene.tile.samples[(slice(None), *job.extent.slices)]
-            components = pad(job.conditioning.condition(samples, valid))
-            if not len(components):
-                continue
-            with torch.inference_mode():
-                latents = network(torch.from_numpy(components)[None])[0].numpy()
-            yield CodedPatch(
-                components=components,
-                levels=job.conditioning.levels,
-                symbols=quantize(latents, job.conditioning.latent_step).reshape(len(latents), -1),
-            )
+        plain = encoder.backend
+        for scene in scenes:
+            encoder.backend = recorder = _Recorder(plain)
+            jobs = encoder.open(scene.tile).patches
+            encoder.encode_batch(jobs)
+            for job, (components, latents) in zip(jobs, recorder.seen, strict=True):
+                if not len(latents):
+                    continue
+                symbols = quantize(latents, job.conditioning.latent_step)
+                yield CodedPatch(
+                    components=components,
+                    levels=job.conditioning.levels,
+                    symbols=symbols.reshape(len(latents), -1),
+                )
 
 
 def calibrate(bundle: Bundle, scenes: Sequence[Scene], settings: CalibrateSettings) -> Bundle:
