@@ -1,0 +1,133 @@
+"""Which packets are missing: the board's counters, boot by boot."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+WINDOW: Final = 1 << 14
+"""Counters back from the highest in which a repeat is told from a late packet: half a minute at
+500 packets/s, 2 KiB of memory for each boot."""
+
+MAX_BOOTS: Final = 16
+"""Boots followed at a time; beyond it the one not heard for longest becomes a total."""
+
+
+class Arrival(Enum):
+    """What a counter was when it came."""
+
+    NEW = "new"
+    """Above all others of its boot."""
+    LATE = "late"
+    """Below the highest; it was missing until now."""
+    DUPLICATE = "duplicate"
+    """It has come before."""
+    STALE = "stale"
+    """Too far below the highest to tell late from duplicate; what is missing stays missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceCounts:
+    """Packets so far, over all boots.
+
+    Attributes:
+        received: Different packets that came in time to be told apart.
+        duplicate: Repeats of them.
+        late: Those of `received` that came after a higher counter.
+        stale: Packets too old to tell whether they are repeats.
+        missing: Counters skipped between packets that came; falls when a late one comes.
+        missing_before_start: Counters below the first packet heard of a boot; falls likewise.
+    """
+
+    received: int = 0
+    duplicate: int = 0
+    late: int = 0
+    stale: int = 0
+    missing: int = 0
+    missing_before_start: int = 0
+
+    def __add__(self, other: SequenceCounts) -> SequenceCounts:
+        return SequenceCounts(
+            received=self.received + other.received,
+            duplicate=self.duplicate + other.duplicate,
+            late=self.late + other.late,
+            stale=self.stale + other.stale,
+            missing=self.missing + other.missing,
+            missing_before_start=self.missing_before_start + other.missing_before_start,
+        )
+
+
+class _Boot:
+    """The counters of one boot; bit i of `_seen` is counter `_highest` − i."""
+
+    def __init__(self, first: int, window: int) -> None:
+        self._first = self._highest = first
+        self._mask = (1 << window) - 1
+        self._seen = 1
+        self._before_start = 0  # received below the first
+        self._arrivals = dict.fromkeys(Arrival, 0) | {Arrival.NEW: 1}
+
+    def note(self, counter: int) -> Arrival:
+        arrival = self._place(counter)
+        self._arrivals[arrival] += 1
+        return arrival
+
+    def _place(self, counter: int) -> Arrival:
+        ahead = counter - self._highest
+        if ahead > 0:
+            # Not shifted by a jump of any size: a hostile counter would ask for that much memory.
+            far = ahead >= self._mask.bit_length()
+            self._seen = 1 if far else (self._seen << ahead & self._mask) | 1
+            self._highest = counter
+            return Arrival.NEW
+        bit = 1 << -ahead if -ahead < self._mask.bit_length() else 0
+        if not bit:
+            return Arrival.STALE
+        if self._seen & bit:
+            return Arrival.DUPLICATE
+        self._seen |= bit
+        self._before_start += counter < self._first
+        return Arrival.LATE
+
+    @property
+    def counts(self) -> SequenceCounts:
+        received = self._arrivals[Arrival.NEW] + self._arrivals[Arrival.LATE]
+        return SequenceCounts(
+            received=received,
+            duplicate=self._arrivals[Arrival.DUPLICATE],
+            late=self._arrivals[Arrival.LATE],
+            stale=self._arrivals[Arrival.STALE],
+            missing=self._highest - self._first + 1 - (received - self._before_start),
+            missing_before_start=self._first - self._before_start,
+        )
+
+
+class SequenceTracker:
+    """Tells new packets from late and repeated ones, and counts those that are missing.
+
+    Packets after the last one that came cannot be known to be missing; neither can a boot of
+    which nothing came.
+    """
+
+    def __init__(self, *, window: int = WINDOW, max_boots: int = MAX_BOOTS) -> None:
+        self._window, self._max_boots = window, max_boots
+        self._boots: OrderedDict[int, _Boot] = OrderedDict()
+        self._closed = SequenceCounts()
+
+    def note(self, boot_id: int, counter: int) -> Arrival:
+        """Take the counter of a packet that came."""
+        boot = self._boots.get(boot_id)
+        if boot is None:
+            if len(self._boots) == self._max_boots:
+                self._closed += self._boots.popitem(last=False)[1].counts
+            self._boots[boot_id] = _Boot(counter, self._window)
+            return Arrival.NEW
+        self._boots.move_to_end(boot_id)
+        return boot.note(counter)
+
+    @property
+    def counts(self) -> SequenceCounts:
+        """Totals over all boots."""
+        return sum((boot.counts for boot in self._boots.values()), self._closed)

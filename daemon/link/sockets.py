@@ -1,0 +1,278 @@
+"""The only door to ZeroMQ.
+
+Each socket has a context of its own, so that `close` returns when what was queued is sent or given
+up, after `Endpoint.linger_s` at the latest, whatever became of the peer. A socket belongs to one
+thread: the one that makes it uses and closes it, or hands it over whole.
+
+Why XPUB and not PUB: at its high-water mark PUB drops in silence. With XPUB_NODROP the sender
+waits, and it sees who subscribes, so nothing is sent before anybody listens. A subscriber that
+stands still thus holds up all others.
+
+MAXMSGSIZE bounds one part, not all parts of a message together; libzmq closes the connection to a
+peer that exceeds it, which reconnects, and tells the receiver nothing that could be counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Literal, Self, TypeAlias
+
+import zmq
+
+from daemon.errors import AddressError
+from daemon.link.packet import MAX_PACKET_BYTES
+
+Pattern: TypeAlias = Literal["sub", "pull"]
+"""What the daemon's end of the instrument's stream is; the instrument's is its counterpart.
+"sub": any number of listeners. "pull": one takes each tile, and the instrument feels it waiting."""
+
+MAX_PARTS: Final = 8
+"""Parts of a message that are kept; the rest of a longer one is thrown away unseen."""
+
+_TRANSPORTS: Final = ("ipc://", "tcp://")
+
+_COMMON: Final[Mapping[zmq.SocketOption, int]] = {
+    zmq.SocketOption.TCP_KEEPALIVE: 1,
+    zmq.SocketOption.TCP_KEEPALIVE_IDLE: 30,
+    zmq.SocketOption.TCP_KEEPALIVE_INTVL: 10,
+    zmq.SocketOption.TCP_KEEPALIVE_CNT: 3,
+    # A peer whose machine is gone says no goodbye. The thread of libzmq answers these, so a
+    # peer that is only busy is not taken for dead.
+    zmq.SocketOption.HEARTBEAT_IVL: 2_000,
+    zmq.SocketOption.HEARTBEAT_TIMEOUT: 6_000,
+    zmq.SocketOption.HEARTBEAT_TTL: 6_000,
+    zmq.SocketOption.RECONNECT_IVL: 100,
+    zmq.SocketOption.RECONNECT_IVL_MAX: 1_000,
+}
+"""For every socket; times in ms, keepalive in s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a socket is, and which side waits there.
+
+    Attributes:
+        address: `tcp://host:port` or `ipc://path`.
+        bind: Whether this side binds; the other connects.
+        linger_s: Longest that closing waits for queued messages to leave [s].
+
+    Raises:
+        AddressError: If the address is of another kind, or linger is not finite.
+    """
+
+    address: str
+    bind: bool
+    linger_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.address.startswith(_TRANSPORTS):
+            raise AddressError(self.address, f"must begin with {' or '.join(_TRANSPORTS)}")
+        port = self.address.rpartition(":")[2]
+        # Libzmq takes the lowest 16 bits of any number: port 70000 would be port 4464.
+        if (
+            self.address.startswith("tcp://")
+            and port != "*"
+            and not (port.isdecimal() and 0 < int(port) < 65_536)
+        ):
+            raise AddressError(self.address, f"port must be 1 to 65535, or * to bind, got {port}")
+        if not (math.isfinite(self.linger_s) and self.linger_s >= 0):
+            raise AddressError(self.address, f"linger_s must be finite, got {self.linger_s}")
+
+
+class _Socket:
+    """One socket with its context; every option is set before it binds or connects.
+
+    Raises:
+        AddressError: If it cannot bind or connect.
+    """
+
+    def __init__(
+        self, kind: zmq.SocketType, endpoint: Endpoint, options: Mapping[zmq.SocketOption, int]
+    ) -> None:
+        self._context = zmq.Context(io_threads=1)
+        self._zmq: zmq.Socket[bytes] = self._context.socket(kind)
+        # Linger as well: set only on closing, it does not reach connections that exist, and if a
+        # peer dies at that moment closing hangs for ever (libzmq #3252; 1 of about 20 runs here).
+        linger = {zmq.SocketOption.LINGER: _milliseconds(endpoint.linger_s)}
+        try:
+            for option, value in {**_COMMON, **linger, **options}.items():
+                self._zmq.set(option, value)
+            if endpoint.bind:
+                self._zmq.bind(endpoint.address)
+            else:
+                self._zmq.connect(endpoint.address)
+        except zmq.ZMQError as error:
+            self._context.destroy(linger=0)
+            raise AddressError(endpoint.address, str(error)) from None
+        self.address: Final = self._zmq.get_string(zmq.SocketOption.LAST_ENDPOINT).rstrip("\0")
+
+    def close(self) -> None:
+        """Close, after what was queued has left or `linger_s` is over. Again is harmless."""
+        self._context.destroy()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _readable(self, timeout_s: float) -> bool:
+        return bool(self._zmq.poll(_milliseconds(timeout_s), zmq.POLLIN))
+
+    def _send(self, parts: Sequence[bytes | memoryview], timeout_s: float) -> bool:
+        # Polling for POLLOUT would not do: XPUB always reports it.
+        self._zmq.set(zmq.SocketOption.SNDTIMEO, _milliseconds(timeout_s))
+        try:
+            self._zmq.send_multipart(parts, copy=True)
+        except zmq.Again:
+            return False
+        return True
+
+
+class TileListener(_Socket):
+    """The daemon's end of the instrument's stream.
+
+    Args:
+        endpoint: Where.
+        pattern: "sub" or "pull".
+        topic: Beginning of the topics wanted; "sub" only.
+        max_part_bytes: Longest part of a message.
+        queued: Messages libzmq may hold for us: memory is this times a tile.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        pattern: Pattern = "sub",
+        topic: bytes = b"",
+        max_part_bytes: int = 64 << 20,
+        queued: int = 4,
+    ) -> None:
+        kind = zmq.SocketType.SUB if pattern == "sub" else zmq.SocketType.PULL
+        options = {
+            zmq.SocketOption.RCVHWM: queued,
+            zmq.SocketOption.MAXMSGSIZE: max_part_bytes,
+        }
+        super().__init__(kind, endpoint, options)
+        if pattern == "sub":
+            self._zmq.subscribe(topic)
+
+    def recv(self, timeout_s: float) -> list[memoryview] | None:
+        """Return the parts of one message, or None if none came in time.
+
+        Returns:
+            Views of libzmq's own memory, which lives as long as they do; at most `MAX_PARTS`.
+        """
+        if not self._readable(timeout_s):
+            return None
+        parts: list[memoryview] = []
+        more = True
+        while more:
+            frame = self._zmq.recv(zmq.NOBLOCK, copy=False)
+            more = frame.more
+            if len(parts) < MAX_PARTS:
+                parts.append(frame.buffer)
+        return parts
+
+
+class TileSender(_Socket):
+    """The instrument's end of its stream.
+
+    Args:
+        endpoint: Where.
+        pattern: What the listener is: "sub" or "pull".
+        queued: Messages libzmq may hold for each listener.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, pattern: Pattern = "sub", queued: int = 4) -> None:
+        self._topics: set[bytes] | None = set() if pattern == "sub" else None
+        if pattern == "sub":
+            kind, options = zmq.SocketType.XPUB, {zmq.SocketOption.XPUB_NODROP: 1}
+        else:
+            kind, options = zmq.SocketType.PUSH, {zmq.SocketOption.IMMEDIATE: 1}
+        super().__init__(kind, endpoint, {zmq.SocketOption.SNDHWM: queued, **options})
+
+    def wait_for_listener(self, timeout_s: float) -> bool:
+        """Wait for a subscriber; True if there is one. With "pull", sending itself waits."""
+        if self._topics is None:
+            return True
+        self._hear_subscriptions()
+        if not self._topics and self._readable(timeout_s):
+            self._hear_subscriptions()
+        return bool(self._topics)
+
+    def send(self, parts: Sequence[bytes | memoryview], timeout_s: float) -> bool:
+        """Hand one message over; False if nobody listened or took it in time.
+
+        The parts are copied, so the caller may change them at once.
+        """
+        return self.wait_for_listener(timeout_s) and self._send(parts, timeout_s)
+
+    def _hear_subscriptions(self) -> None:
+        while self._topics is not None and self._readable(0):
+            event = self._zmq.recv(zmq.NOBLOCK)
+            if event[:1] == b"\1":
+                self._topics.add(event[1:])
+            elif event[:1] == b"\0":
+                self._topics.discard(event[1:])
+
+
+class PacketSender(_Socket):
+    """The board's end of the link; packets queue only while somebody is connected.
+
+    Args:
+        endpoint: Where.
+        queued: Packets libzmq may hold. They are lost if the peer dies, so not many.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, queued: int = 64) -> None:
+        options = {zmq.SocketOption.SNDHWM: queued, zmq.SocketOption.IMMEDIATE: 1}
+        super().__init__(zmq.SocketType.PUSH, endpoint, options)
+
+    def send(self, raw: bytes, timeout_s: float) -> bool:
+        """Hand one packet over; False if the link did not take it in time."""
+        return self._send([raw], timeout_s)
+
+
+class PacketListener(_Socket):
+    """The ground's end of the link; what is longer than a packet is refused by libzmq.
+
+    Args:
+        endpoint: Where.
+        queued: Packets libzmq may hold for us.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, queued: int = 1000) -> None:
+        options = {
+            zmq.SocketOption.RCVHWM: queued,
+            zmq.SocketOption.MAXMSGSIZE: MAX_PACKET_BYTES,
+        }
+        super().__init__(zmq.SocketType.PULL, endpoint, options)
+
+    def recv_many(self, max_items: int, timeout_s: float) -> list[bytes]:
+        """Return what has come, at most `max_items`; empty if nothing did in time.
+
+        A message of several parts counts as so many items: no packet has parts.
+        """
+        items: list[bytes] = []
+        if self._readable(timeout_s):
+            try:
+                while len(items) < max_items:
+                    items.append(self._zmq.recv(zmq.NOBLOCK))
+            except zmq.Again:
+                pass
+        return items
+
+
+def _milliseconds(seconds: float) -> int:
+    """A timeout for libzmq, rounded up; not infinite, which would be −1 there."""
+    return math.ceil(min(max(seconds, 0.0), 86_400.0) * 1000)

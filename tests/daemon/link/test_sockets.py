@@ -1,0 +1,395 @@
+"""Rules of `daemon.link.sockets`, over the real libzmq."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from daemon.errors import AddressError
+from daemon.link.packet import MAX_PACKET_BYTES
+from daemon.link.sockets import (
+    MAX_PARTS,
+    Endpoint,
+    PacketListener,
+    PacketSender,
+    Pattern,
+    TileListener,
+    TileSender,
+)
+
+SOON_S = 5.0  # longest a thing that does happen may take
+NEVER_S = 0.05  # how long is waited for a thing that must not happen
+PATTERNS: list[Pattern] = ["sub", "pull"]
+
+
+@pytest.fixture
+def keep() -> Iterator[Callable[[Any], Any]]:
+    """Close every socket given to it when the test is over."""
+    with ExitStack() as stack:
+        yield stack.enter_context
+
+
+@pytest.fixture(params=["ipc", "tcp"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An address to bind, over each transport."""
+    return f"ipc://{tmp_path}/s" if request.param == "ipc" else "tcp://127.0.0.1:*"
+
+
+def ipc(tmp_path: Path, *, bind: bool) -> Endpoint:
+    """One end of an address in the test's own folder."""
+    return Endpoint(address=f"ipc://{tmp_path}/s", bind=bind)
+
+
+def meet(listener: TileListener, sender: TileSender) -> None:
+    """Return once the sender knows of its listener.
+
+    A bound SUB tells a new peer what it wants when its own thread next calls it, so a single
+    thread must call both in turn.
+    """
+    while not sender.wait_for_listener(0.01):
+        assert listener.recv(0.0) is None
+
+
+def whole(parts: list[memoryview] | None) -> list[bytes] | None:
+    """The bytes of a received message."""
+    return None if parts is None else [bytes(part) for part in parts]
+
+
+def drain(listener: PacketListener, count: int) -> list[bytes]:
+    """Packets, until there are so many or none comes any more."""
+    got: list[bytes] = []
+    while len(got) < count and (more := listener.recv_many(100, SOON_S)):
+        got += more
+    return got
+
+
+# ---------------------------------------------------------------- the endpoint
+
+
+@pytest.mark.parametrize("address", ["", "localhost:5555", "udp://127.0.0.1:1", "inproc://x"])
+def test_an_address_of_another_kind_is_refused(address: str) -> None:
+    """Only what works between processes is an address."""
+    with pytest.raises(AddressError, match="must begin with ipc:// or tcp://"):
+        Endpoint(address=address, bind=True)
+
+
+@pytest.mark.parametrize("port", ["70000", "0", "-1", "x", "", "//localhost"])
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    """Libzmq would quietly take another port."""
+    with pytest.raises(AddressError, match="port must be 1 to 65535"):
+        Endpoint(address=f"tcp://localhost:{port}", bind=False)
+
+
+@pytest.mark.parametrize("linger_s", [float("inf"), float("nan"), -1.0])
+def test_linger_is_finite(linger_s: float) -> None:
+    """No setting lets closing wait for ever."""
+    with pytest.raises(AddressError, match="linger_s must be finite"):
+        Endpoint(address="tcp://127.0.0.1:1", bind=True, linger_s=linger_s)
+
+
+@pytest.mark.parametrize(
+    ("address", "bind"),
+    [("tcp://192.0.2.1:9", True),
+     ("ipc:///no/such/folder/s", True), ("ipc://" + "x" * 200, False)],
+)  # fmt: skip
+def test_what_cannot_be_bound_or_connected_is_named(address: str, bind: bool) -> None:
+    """The error carries the address and what the system said."""
+    with pytest.raises(AddressError) as caught:
+        PacketSender(Endpoint(address=address, bind=bind))
+    assert caught.value.address == address
+
+
+def test_an_address_in_use_is_named(keep: Callable[[Any], Any]) -> None:
+    """A second daemon on the same port says so."""
+    first = keep(PacketListener(Endpoint(address="tcp://127.0.0.1:*", bind=True)))
+    with pytest.raises(AddressError, match="in use"):
+        PacketListener(Endpoint(address=first.address, bind=True))
+
+
+# ---------------------------------------------------------------- packets
+
+
+@pytest.mark.parametrize("listener_binds", [True, False])
+def test_packets_cross_in_order(
+    address: str, listener_binds: bool, keep: Callable[[Any], Any]
+) -> None:
+    """Either side may bind, over either transport; nothing is lost or reordered."""
+    kinds = [PacketListener, PacketSender]
+    first, second = kinds if listener_binds else kinds[::-1]
+    bound = keep(first(Endpoint(address=address, bind=True)))
+    connected = keep(second(Endpoint(address=bound.address, bind=False)))
+    listener, sender = (bound, connected) if listener_binds else (connected, bound)
+    sent = [b"%d" % i for i in range(500)]
+
+    assert all(sender.send(raw, SOON_S) for raw in sent)
+    assert drain(listener, 500) == sent
+    assert listener.recv_many(10, 0.0) == []
+
+
+def test_a_sender_without_a_peer_does_not_queue(tmp_path: Path, keep: Callable[[Any], Any]) -> None:
+    """What nobody takes stays with the caller."""
+    sender = keep(PacketSender(ipc(tmp_path, bind=False)))
+
+    assert not sender.send(b"x", NEVER_S)
+
+
+def test_a_listener_that_stands_still_is_felt(tmp_path: Path, keep: Callable[[Any], Any]) -> None:
+    """A full queue refuses; every packet that was taken arrives."""
+    listener = keep(PacketListener(ipc(tmp_path, bind=True), queued=2))
+    sender = keep(PacketSender(ipc(tmp_path, bind=False), queued=2))
+    sent = 0
+    while sender.send(sent.to_bytes(60_000, "big"), SOON_S if sent == 0 else NEVER_S):
+        sent += 1
+        assert sent < 1000
+
+    assert [int.from_bytes(raw, "big") for raw in drain(listener, sent)] == list(range(sent))
+
+
+def test_no_more_packets_than_asked_for(tmp_path: Path, keep: Callable[[Any], Any]) -> None:
+    """A stage takes what it can hold."""
+    listener = keep(PacketListener(ipc(tmp_path, bind=True)))
+    sender = keep(PacketSender(ipc(tmp_path, bind=False)))
+    for _ in range(5):
+        assert sender.send(b"x", SOON_S)
+    sizes: list[int] = []
+    while sum(sizes) < 5:
+        sizes.append(len(listener.recv_many(2, SOON_S)))
+        assert sizes[-1] in (1, 2)
+
+
+def test_an_oversized_packet_is_refused_and_the_link_goes_on(
+    tmp_path: Path, keep: Callable[[Any], Any]
+) -> None:
+    """Libzmq drops what no packet can be, before memory is taken; the sender connects again."""
+    listener = keep(PacketListener(ipc(tmp_path, bind=True)))
+    sender = keep(PacketSender(ipc(tmp_path, bind=False)))
+    assert sender.send(bytes(MAX_PACKET_BYTES), SOON_S)
+    assert [len(raw) for raw in listener.recv_many(10, SOON_S)] == [MAX_PACKET_BYTES]
+
+    assert sender.send(bytes(MAX_PACKET_BYTES + 1), SOON_S)
+    got: list[bytes] = []
+    for _ in range(100):  # sent until the connection is there again
+        sender.send(b"sound", NEVER_S)
+        got += listener.recv_many(10, NEVER_S)
+        if got:
+            break
+
+    assert set(got) == {b"sound"}
+
+
+def test_parts_count_as_packets(tmp_path: Path, keep: Callable[[Any], Any]) -> None:
+    """A message of several parts is no packet of ours, and does not stop the listener."""
+    listener = keep(PacketListener(ipc(tmp_path, bind=True)))
+    sender = keep(PacketSender(ipc(tmp_path, bind=False)))
+    sender._send([b"a", b"", b"c"], SOON_S)
+
+    assert drain(listener, 3) == [b"a", b"", b"c"]
+
+
+# ---------------------------------------------------------------- tiles
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_tile_crosses_whole(address: str, pattern: Pattern, keep: Callable[[Any], Any]) -> None:
+    """Parts keep their bounds and bytes, over either transport and pattern."""
+    listener = keep(TileListener(Endpoint(address=address, bind=True), pattern=pattern))
+    sender = keep(TileSender(Endpoint(address=listener.address, bind=False), pattern=pattern))
+    samples = bytes(range(256)) * 4096
+    meet(listener, sender)
+
+    assert sender.send([b"tile", b"\x80", memoryview(samples)], SOON_S)
+    assert whole(listener.recv(SOON_S)) == [b"tile", b"\x80", samples]
+    assert listener.recv(0.0) is None
+
+
+def test_received_samples_outlive_the_socket(tmp_path: Path, keep: Callable[[Any], Any]) -> None:
+    """A tile in the pipeline is not touched by the listener's closing."""
+    with TileListener(ipc(tmp_path, bind=True)) as listener:
+        sender = keep(TileSender(ipc(tmp_path, bind=False)))
+        meet(listener, sender)
+        sender.send([b"t", b"h", b"samples" * 100_000], SOON_S)
+        parts = listener.recv(SOON_S)
+
+    assert parts is not None
+    assert parts[2] == b"samples" * 100_000
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_slow_listener_loses_nothing(
+    tmp_path: Path, pattern: Pattern, keep: Callable[[Any], Any]
+) -> None:
+    """The sender is told to wait, at once and by either pattern; what it could send arrives."""
+    listener = keep(TileListener(ipc(tmp_path, bind=True), pattern=pattern, queued=2))
+    sender = keep(TileSender(ipc(tmp_path, bind=False), pattern=pattern, queued=2))
+    meet(listener, sender)
+    refused, received = 0, []
+    for number in range(60):
+        message = [b"t", b"h", number.to_bytes(500_000, "big")]
+        while not sender.send(message, SOON_S if number == 0 else 0.01):
+            refused += 1
+            parts = listener.recv(SOON_S)
+            assert parts is not None
+            received.append(int.from_bytes(parts[2], "big"))
+    while (parts := listener.recv(0.2)) is not None:
+        received.append(int.from_bytes(parts[2], "big"))
+
+    assert refused > 0
+    assert received == list(range(60))
+
+
+def test_nothing_is_sent_to_nobody(tmp_path: Path, keep: Callable[[Any], Any]) -> None:
+    """Before a subscriber is there, and after it has gone, the sender keeps its tile."""
+    sender = keep(TileSender(ipc(tmp_path, bind=True)))
+    assert not sender.wait_for_listener(0.0)
+    assert not sender.send([b"t"], NEVER_S)
+
+    with TileListener(ipc(tmp_path, bind=False)) as listener:
+        assert sender.wait_for_listener(SOON_S)
+        assert sender.send([b"t"], SOON_S)
+        assert whole(listener.recv(SOON_S)) == [b"t"]
+
+    for _ in range(100):  # until the goodbye has come
+        if not sender.send([b"t"], NEVER_S):
+            break
+    assert not sender.wait_for_listener(0.0)
+
+
+def test_a_topic_filters(tmp_path: Path, keep: Callable[[Any], Any]) -> None:
+    """Only messages whose topic begins as asked come in."""
+    listener = keep(TileListener(ipc(tmp_path, bind=True), topic=b"tile"))
+    sender = keep(TileSender(ipc(tmp_path, bind=False)))
+    meet(listener, sender)
+    for topic in (b"housekeeping", b"tile.7"):
+        assert sender.send([topic], SOON_S)
+
+    assert whole(listener.recv(SOON_S)) == [b"tile.7"]
+    assert listener.recv(NEVER_S) is None
+
+
+def test_an_oversized_part_is_refused(tmp_path: Path, keep: Callable[[Any], Any]) -> None:
+    """A tile above the limit never takes our memory, and the next one comes through."""
+    listener = keep(TileListener(ipc(tmp_path, bind=True), pattern="pull", max_part_bytes=1000))
+    sender = keep(TileSender(ipc(tmp_path, bind=False), pattern="pull"))
+    assert sender.send([b"t", bytes(1001)], SOON_S)
+    parts: list[memoryview] | None = None
+    for _ in range(100):
+        sender.send([b"t", bytes(1000)], NEVER_S)
+        if (parts := listener.recv(NEVER_S)) is not None:
+            break
+
+    assert whole(parts) == [b"t", bytes(1000)]
+
+
+def test_many_parts_are_cut_short(tmp_path: Path, keep: Callable[[Any], Any]) -> None:
+    """A message of a thousand parts is taken off the socket, but not kept."""
+    listener = keep(TileListener(ipc(tmp_path, bind=True), pattern="pull"))
+    sender = keep(TileSender(ipc(tmp_path, bind=False), pattern="pull"))
+    sender.send([b"x"] * 1000, SOON_S)
+    sender.send([b"next"], SOON_S)
+
+    assert whole(listener.recv(SOON_S)) == [b"x"] * MAX_PARTS
+    assert whole(listener.recv(SOON_S)) == [b"next"]
+
+
+def test_received_memory_is_given_back(tmp_path: Path, keep: Callable[[Any], Any]) -> None:
+    """A thousand tiles take no more than the few in flight (pyzmq #1582 leaked every one)."""
+    listener = keep(TileListener(ipc(tmp_path, bind=True), pattern="pull", queued=2))
+    sender = keep(TileSender(ipc(tmp_path, bind=False), pattern="pull", queued=2))
+    message = [b"t", b"h", bytes(500_000)]
+
+    def cross(count: int) -> None:
+        for _ in range(count):
+            assert sender.send(message, SOON_S)
+            assert listener.recv(SOON_S) is not None
+
+    cross(100)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cross(1000)
+
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown_kib < 100_000  # of 490,000 that crossed
+
+
+# ---------------------------------------------------------------- peers that die
+
+PEER = """
+import sys, zmq
+socket = zmq.Context().socket(int(sys.argv[1]))
+if int(sys.argv[1]) == zmq.SUB:
+    socket.subscribe(b"")
+socket.setsockopt(zmq.RCVHWM, 1)
+socket.connect(sys.argv[2])
+print("up", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("kind", [zmq.PULL, zmq.SUB], ids=["pull", "sub"])
+def test_a_killed_peer_does_not_hold_up_closing(
+    address: str, kind: int, keep: Callable[[Any], Any]
+) -> None:
+    """With its queue full and its peer killed, a sender closes within its linger."""
+    pattern: Pattern = "sub" if kind == zmq.SUB else "pull"
+    sender = TileSender(Endpoint(address=address, bind=True, linger_s=0.3), pattern=pattern)
+    run = [sys.executable, "-c", PEER, str(int(kind)), sender.address]
+    peer = keep(subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+    try:
+        sent = 0
+        while sender.send([b"t", bytes(1_000_000)], SOON_S if sent == 0 else NEVER_S):
+            sent += 1
+            assert sent < 1000
+        assert sent > 0
+    finally:
+        peer.kill()
+        start_s = time.monotonic()
+        sender.close()
+
+    assert time.monotonic() - start_s < 0.3 + 1.0
+
+
+def test_a_queue_for_a_silent_peer_does_not_hold_up_closing(
+    tmp_path: Path, keep: Callable[[Any], Any]
+) -> None:
+    """A peer that lives but reads nothing costs the linger, no more; closing again is harmless."""
+    keep(TileListener(ipc(tmp_path, bind=True), pattern="pull", queued=1))
+    sender = TileSender(Endpoint(address=f"ipc://{tmp_path}/s", bind=False, linger_s=0.2),
+                        pattern="pull")  # fmt: skip
+    while sender.send([bytes(1_000_000)], 0.2):
+        pass
+    start_s = time.monotonic()
+    sender.close()
+    sender.close()
+
+    assert 0.1 < time.monotonic() - start_s < 1.2
+
+
+def test_closing_lets_the_queue_leave(tmp_path: Path, keep: Callable[[Any], Any]) -> None:
+    """What was accepted arrives, though the sender closes at once."""
+    listener = keep(PacketListener(ipc(tmp_path, bind=True)))
+    with PacketSender(ipc(tmp_path, bind=False)) as sender:
+        assert all(sender.send(b"%d" % i, SOON_S) for i in range(50))
+
+    assert drain(listener, 50) == [b"%d" % i for i in range(50)]
+
+
+def test_a_restarted_listener_is_found_again(tmp_path: Path, keep: Callable[[Any], Any]) -> None:
+    """The sender reconnects by itself, and the left-over socket file is no hindrance."""
+    sender = keep(PacketSender(ipc(tmp_path, bind=False)))
+    for word in (b"first", b"second"):
+        with PacketListener(ipc(tmp_path, bind=True)) as listener:
+            got: list[bytes] = []
+            for _ in range(100):
+                sender.send(word, NEVER_S)
+                got += listener.recv_many(10, NEVER_S)
+                if word in got:
+                    break
+            assert word in got
