@@ -25,7 +25,7 @@ from codec.patching import split
 from codec.quality import psnr_db, spectral_angle_deg
 from codec.tile import Tile
 from codec.tile_files import find_scenes, read_tile
-from daemon.errors import DaemonError
+from daemon.errors import DaemonError, OutputError
 from daemon.feed import ENMAP_PATCHES_PER_S, FeedSettings, tiles_of
 from daemon.ground.write import MANIFEST
 from daemon.quicklook import write_quicklook
@@ -84,7 +84,8 @@ class TileResult:
         bytes_raw: Bytes of samples.
         bytes_down: Bytes of packets that carried its frames.
         bpppc: Bits per valid sample.
-        psnr_db: Mean over patches that arrived, MAX = reflectance 1.0; None if none did.
+        psnr_db: Mean over patches that arrived, MAX = reflectance 1.0; None if none did with a
+            valid sample.
         spectral_angle_deg: The same.
     """
 
@@ -107,10 +108,14 @@ def run(settings: DemoSettings) -> dict[str, Any]:
     Raises:
         DemoError: If a process fails, or a patch is neither decoded nor marked missing.
         CodecError: If a scene cannot be read.
+        OutputError: If the output directory cannot be made.
     """
-    settings.out.mkdir(parents=True, exist_ok=True)
-    for stale in settings.out.glob(f"*{MANIFEST}"):
-        stale.unlink()
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+        for stale in settings.out.glob(f"*{MANIFEST}"):
+            stale.unlink()
+    except OSError as error:
+        raise OutputError(settings.out, str(error)) from None
     tiles = _expected(settings)
     with tempfile.TemporaryDirectory(prefix="prismlink-demo-") as scratch:
         stream = _stream(settings, Path(scratch))
@@ -130,6 +135,7 @@ class _Stream:
     """What the processes reported, and what the radio saw."""
 
     flight: Mapping[str, float]
+    ground: Mapping[str, float]
     feed: Mapping[str, Any]
     radio: Radio
     manifests: Mapping[int, Mapping[str, Any]]
@@ -173,8 +179,10 @@ def _stream(settings: DemoSettings, scratch: Path) -> _Stream:
         fed = feed.report()
         flown = flight.stop()
         radio.stop()
-        ground.stop()
-    return _Stream(flight=flown, feed=fed, radio=radio, manifests=_manifests(settings.out))
+        landed = ground.stop()
+    return _Stream(
+        flight=flown, ground=landed, feed=fed, radio=radio, manifests=_manifests(settings.out)
+    )
 
 
 def _set(*overrides: str) -> list[str]:
@@ -265,11 +273,11 @@ def _judge(tile: Tile, out: Path, stream: _Stream) -> TileResult:
         strict=True,
     )
     peak = tile.info.reflectance_scale
-    pairs = [triple for triple, here in zip(triples, arrived, strict=True) if here]
+    pairs = [t for t, here in zip(triples, arrived, strict=True) if here and t[2].any()]
     psnr = [psnr_db(before, after, valid, peak) for before, after, valid in pairs]
     angle = [spectral_angle_deg(before, after, valid) for before, after, valid in pairs]
     bytes_down = sum(stream.radio.frame_bytes[boot, frame] for boot, frame in manifest["frames"])
-    bpppc = 8 * bytes_down / int(tile.valid().sum())
+    bpppc = 8 * bytes_down / max(1, int(tile.valid().sum()))
     picture = out / manifest["file"]
     picture = picture.with_name(picture.name.removesuffix(picture.suffix) + ".png")
     write_quicklook(tile, restored, picture, note=f"{bpppc:.3f} bits per sample")
@@ -291,29 +299,41 @@ def _judge(tile: Tile, out: Path, stream: _Stream) -> TileResult:
 def _check_accounts(tiles: Sequence[Tile], results: Sequence[TileResult], stream: _Stream) -> None:
     """Every patch sent has arrived, or is marked missing, or was counted when it was dropped.
 
+    What the files say is held against what the processes counted.
+
     Raises:
         DemoError: If one is unaccounted for.
     """
-    sent = sum(result.patches for result in results)
     received = stream.flight["prismlink_patches_received_total"]
     spooled = stream.flight['prismlink_frames_total{channel="patch"}']
-    dropped = sum(v for k, v in stream.flight.items() if k.startswith("prismlink_dropped_patches"))
+    dropped = _dropped_patches(stream.flight)
     if received != spooled + dropped:
         raise DemoError(
             f"{received:.0f} patches received, {spooled:.0f} sent, {dropped:.0f} dropped"
         )
     if stream.feed["tiles"] + stream.feed["refused"] != len(tiles):
         raise DemoError(f"the instrument sent {stream.feed['tiles']} of {len(tiles)} tiles")
-    unheard = sum(r.patches for r in results if r.file is None)
+    decoded = stream.ground["prismlink_patches_decoded_total"] - _dropped_patches(stream.ground)
+    missing = stream.ground["prismlink_patches_missing_total"]
+    written = sum(r.patches_decoded for r in results)
     marked = sum(r.patches - r.patches_decoded for r in results if r.file is not None)
-    if sent != unheard + marked + sum(r.patches_decoded for r in results):
-        raise DemoError("a patch is neither decoded nor marked missing")
+    if (written, marked) != (decoded, missing):
+        raise DemoError(
+            f"{decoded:.0f} patches decoded and {missing:.0f} missing on the ground, "
+            f"{written} and {marked} in its files"
+        )
+
+
+def _dropped_patches(totals: Mapping[str, float]) -> float:
+    return sum(v for k, v in totals.items() if k.startswith("prismlink_dropped_patches_total"))
 
 
 def _summary(
     results: Sequence[TileResult], stream: _Stream, tiles: Sequence[Tile]
 ) -> dict[str, Any]:
     psnr = [r.psnr_db for r in results if r.psnr_db is not None]
+    if not psnr:
+        raise DemoError(f"nothing arrived: {stream.radio.link.lost} packets were lost")
     angle = [r.spectral_angle_deg for r in results if r.spectral_angle_deg is not None]
     valid = sum(int(tile.valid().sum()) for tile in tiles)
     seconds = {stage: _stage_seconds(stream.flight, stage) for stage in STAGES}
