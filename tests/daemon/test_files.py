@@ -1,0 +1,59 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from daemon.errors import OutputError
+from daemon.files import write_whole
+
+
+def names(folder: Path) -> list[str]:
+    """What lies in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_content_appears_under_its_name(tmp_path: Path) -> None:
+    """Missing folders are made, what was there is replaced, and nothing else is left."""
+    path = tmp_path / "a" / "b" / "file"
+    write_whole(path, b"one")
+    write_whole(path, b"two")
+
+    assert path.read_bytes() == b"two"
+    assert names(path.parent) == ["file"]
+
+
+def test_a_write_that_fails_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full at the flush costs the new content, not the old, and leaves no part."""
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left") as caught:
+        write_whole(path, b"new")
+
+    assert caught.value.path == path
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("where", ["file/out", "file/a/out", "folder"])
+def test_a_place_that_cannot_be_written_is_an_error_that_names_it(
+    tmp_path: Path, where: str
+) -> None:
+    """A file where a folder should be, or a folder where the file should: one kind of error."""
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError) as caught:
+        write_whole(tmp_path / where, b"x")
+
+    assert caught.value.path == tmp_path / where
+    assert names(tmp_path) == ["file", "folder"]
