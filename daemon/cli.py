@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -353,14 +353,15 @@ def _write_json(path: Path | None, numbers: dict[str, Any]) -> None:
 
 @contextmanager
 def _busy(text: str) -> Iterator[None]:
-    with err.status(text):
+    with err.status(text) if err.is_terminal else nullcontext():
         yield
 
 
 @contextmanager
 def _progress(unit: str, total: int | None) -> Iterator[Callable[[], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    # Where nobody watches, rich would still print empty lines.
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(unit, total=total)
         yield lambda: bar.advance(task)
 

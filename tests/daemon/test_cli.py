@@ -1,0 +1,299 @@
+"""The commands: what they print, what they write, and the exit status of every kind of error."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codec.bundle import load_bundle
+from codec.decoder import Decoder
+from codec.encoder import Encoder
+from codec.tile_files import read_tile, write_tile
+from daemon import cli
+from fakes import cubes
+from fakes.bundles import klt_bundle
+
+USAGE, DATA, UNAVAILABLE, OUTPUT, CONFIG = 2, 65, 69, 73, 78
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+Prismlink = Callable[..., Ended]
+
+
+@pytest.fixture
+def prismlink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Prismlink:
+    """Run a command as the console script does."""
+
+    def run(*words: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["prismlink", *map(str, words)])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        said = capsys.readouterr()
+        return Ended(status, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    """A small scene in a file."""
+    return write_tile(cubes.tile(bands=4, rows=20, cols=9, scene="here"), tmp_path / "here", "npy")
+
+
+def settings(folder: Path, side: str, bundle: Path, more: str = "") -> Path:
+    """A settings file."""
+    path = folder / f"{side}.yaml"
+    model = f"bundle: {bundle}" if side == "flight" else f"bundles: [{bundle}]"
+    output = "" if side == "flight" else "output: {directory: out}\n"
+    path.write_text(f"model: {{{model}}}\n{output}{more}")
+    return path
+
+
+# ---------------------------------------------------------------- encode, decode, inspect
+
+
+@pytest.mark.parametrize("file_format", ["geotiff", "envi", "zarr", "npy"])
+def test_encode_and_decode_are_a_round_trip(
+    prismlink: Prismlink, scene: Path, bundle_file: Path, tmp_path: Path, file_format: str
+) -> None:
+    """In every format the cube is the codec's; decode prints where it is."""
+    coded, cubes_dir = tmp_path / "here.prism", tmp_path / "cubes"
+    made = prismlink("encode", scene, "-o", coded, "--bundle", bundle_file, "--backend", "torch")
+    assert made.status == 0
+    restored = prismlink(
+        *("decode", coded, "-o", cubes_dir, "--format", file_format, "--bundle", bundle_file)
+    )
+    assert restored.status == 0
+
+    bundle = load_bundle(bundle_file)
+    wanted = Decoder(bundle).decode(Encoder(bundle, backend="torch").encode(read_tile(scene)))
+    got = read_tile(Path(restored.out.strip()))
+    np.testing.assert_array_equal(got.samples, wanted.samples)
+    assert got.info == wanted.info
+
+
+def test_encode_writes_its_numbers(
+    prismlink: Prismlink, scene: Path, bundle_file: Path, tmp_path: Path
+) -> None:
+    """To the screen for people, with `--json` for programs."""
+    coded, numbers = tmp_path / "here.prism", tmp_path / "made" / "numbers.json"
+    ended = prismlink(
+        *("encode", scene, "-o", coded, "--bundle", bundle_file, "--backend", "torch"),
+        *("--json", numbers),
+    )
+
+    assert "1 tiles, 1 patches" in ended.out
+    assert json.loads(numbers.read_text()).keys() == {
+        "tiles", "patches", "bytes_raw", "bytes_coded", "valid_samples", "bpppc",
+    }  # fmt: skip
+
+
+def test_inspect_prints_what_it_found(
+    prismlink: Prismlink, bundle_file: Path, tmp_path: Path
+) -> None:
+    """As JSON, on the screen and in the file alike."""
+    ended = prismlink("inspect", bundle_file, "--json", tmp_path / "found.json")
+
+    assert ended.status == 0
+    assert json.loads(ended.out) == json.loads((tmp_path / "found.json").read_text())
+    assert json.loads(ended.out)["model"] == klt_bundle().name
+
+
+# ---------------------------------------------------------------- errors
+
+
+def test_wrong_usage_ends_with_2(prismlink: Prismlink, scene: Path, tmp_path: Path) -> None:
+    """An unknown command or option, a missing argument, a value out of range."""
+    for words in (
+        ["fly"],
+        ["encode", scene],
+        ["encode", scene, "-o", tmp_path / "x", "--step", "0"],
+        ["decode", scene, "-o", tmp_path, "--format", "jpeg"],
+        ["feed", scene, "--rate", "-1"],
+    ):
+        ended = prismlink(*words)
+        assert ended.status == USAGE, words
+        assert "Traceback" not in ended.err
+
+
+def errors_in_one_line(ended: Ended, status: int, *words: object) -> None:
+    """Check an error: the status, one line, no traceback, and what it must name."""
+    assert ended.status == status, ended.err
+    assert ended.err.count("\n") == 1, ended.err
+    assert ended.err.startswith("prismlink: ")
+    for word in words:
+        assert str(word) in ended.err
+
+
+def test_bad_input_ends_with_65(
+    prismlink: Prismlink, scene: Path, bundle_file: Path, tmp_path: Path
+) -> None:
+    """Whatever it is that cannot be read: the file, and a remedy or what is wrong with it."""
+    absent, broken = tmp_path / "absent.tif", tmp_path / "broken.prism"
+    broken.write_bytes(b"PRISM\x01\0\0\0\x01")
+    out = ("-o", tmp_path / "x.prism", "--bundle", bundle_file, "--backend", "torch")
+
+    errors_in_one_line(prismlink("encode", absent, *out), DATA, absent, "remedy")
+    errors_in_one_line(prismlink("encode", scene, scene, *out), DATA, scene, "remedy")
+    decode = ("-o", tmp_path / "cubes", "--bundle", bundle_file)
+    errors_in_one_line(prismlink("decode", broken, *decode), DATA, broken, "needed 14 bytes")
+    errors_in_one_line(prismlink("decode", tmp_path / "no.prism", *decode), DATA, "remedy")
+    errors_in_one_line(prismlink("inspect", broken), DATA, broken)
+    errors_in_one_line(prismlink("inspect", scene), DATA, scene, "neither a bundle")
+    errors_in_one_line(prismlink("feed", absent), DATA, absent, "remedy")
+    errors_in_one_line(prismlink("demo", absent, "--out", tmp_path / "d"), DATA, absent, "remedy")
+
+
+def test_an_unwritable_output_ends_with_73(
+    prismlink: Prismlink, scene: Path, bundle_file: Path, tmp_path: Path
+) -> None:
+    """Frame file, cube, numbers or folder: the path that could not be made."""
+    taken, coded = tmp_path / "file", tmp_path / "here.prism"
+    taken.write_bytes(b"")
+    encode = ("encode", scene, "--bundle", bundle_file, "--backend", "torch", "-o")
+    assert prismlink(*encode, coded).status == 0
+
+    errors_in_one_line(prismlink(*encode, taken / "x.prism"), OUTPUT, taken)
+    errors_in_one_line(prismlink(*encode, coded, "--json", taken / "x.json"), OUTPUT, taken)
+    errors_in_one_line(
+        prismlink("decode", coded, "-o", taken, "--bundle", bundle_file), OUTPUT, taken
+    )
+    errors_in_one_line(prismlink("demo", scene, "--out", taken), OUTPUT, taken)
+
+
+def test_a_bundle_that_cannot_be_used_ends_with_78(
+    prismlink: Prismlink, scene: Path, tmp_path: Path
+) -> None:
+    """A restart would not help: absent, broken, or without the decoder that is asked for."""
+    broken, flight = tmp_path / "broken.safetensors", tmp_path / "flight.safetensors"
+    broken.write_bytes(b"?")
+    flight.write_bytes(klt_bundle().for_flight().to_bytes())
+    out = ("-o", tmp_path / "x")
+
+    errors_in_one_line(prismlink("encode", scene, *out, "--bundle", broken), CONFIG, broken)
+    errors_in_one_line(prismlink("decode", scene, *out, "--bundle", flight), CONFIG, "flight")
+    errors_in_one_line(prismlink("inspect", broken), CONFIG, broken)
+
+
+def test_an_address_that_cannot_be_had_ends_with_69(
+    prismlink: Prismlink, scene: Path, tmp_path: Path
+) -> None:
+    """A restart may help: the address, and what the system said."""
+    address = f"ipc://{tmp_path}/no/such"
+    errors_in_one_line(
+        prismlink("feed", scene, "--address", address, "--bind"), UNAVAILABLE, address
+    )
+    errors_in_one_line(
+        prismlink("feed", scene, "--address", f"ipc://{tmp_path}/a", "--bind", "--wait-s", "0"),
+        *(UNAVAILABLE, "nobody subscribed"),
+    )
+
+
+@pytest.mark.parametrize("side", ["flight", "ground"])
+def test_a_wrong_setting_ends_with_78(
+    prismlink: Prismlink, bundle_file: Path, tmp_path: Path, side: str
+) -> None:
+    """`run` and `check-config` say the same: file, key, value and remedy, a line for each."""
+    path = settings(tmp_path, side, bundle_file, "link: {adress: tcp://a:1}\n")
+    for command in ("run", "check-config"):
+        ended = prismlink(side, command, path)
+        errors_in_one_line(ended, CONFIG, path, "link.adress", "did you mean address?")
+        assert prismlink(side, command, tmp_path / "absent.yaml").status == CONFIG
+
+
+@pytest.mark.parametrize("side", ["flight", "ground"])
+def test_check_config_checks_what_run_would(
+    prismlink: Prismlink, bundle_file: Path, tmp_path: Path, side: str
+) -> None:
+    """The bundle too; what is well is said in one line."""
+    path = settings(tmp_path, side, bundle_file)
+    ended = prismlink(side, "check-config", path)
+    assert (ended.status, ended.out.replace("\n", "")) == (0, f"{path}: ok")
+
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"?")
+    path = settings(tmp_path, side, broken)
+    errors_in_one_line(prismlink(side, "check-config", path), CONFIG, broken, "change model.bundle")
+
+
+def test_check_config_refuses_a_flight_bundle_on_the_ground(
+    prismlink: Prismlink, tmp_path: Path
+) -> None:
+    """It cannot decode; the board may well use it."""
+    flight = tmp_path / "flight.safetensors"
+    flight.write_bytes(klt_bundle().for_flight().to_bytes())
+
+    assert prismlink("flight", "check-config", settings(tmp_path, "flight", flight)).status == 0
+    errors_in_one_line(
+        prismlink("ground", "check-config", settings(tmp_path, "ground", flight)),
+        *(CONFIG, flight, "change model.bundles"),
+    )
+
+
+def test_overrides_win_over_the_file(
+    prismlink: Prismlink, bundle_file: Path, tmp_path: Path
+) -> None:
+    """And are checked like it."""
+    path = settings(tmp_path, "flight", bundle_file)
+    ended = prismlink("flight", "check-config", path, "--set", "link.apid=9999")
+
+    errors_in_one_line(ended, CONFIG, path, "link.apid: 9999")
+
+
+# ---------------------------------------------------------------- first impressions
+
+
+def test_every_command_shows_an_example(prismlink: Prismlink) -> None:
+    """`--help` says what a command does and shows it done."""
+    for words in (
+        ["demo"], ["feed"], ["encode"], ["decode"], ["inspect"],
+        *([side, command] for side in ("flight", "ground") for command in ("run", "check-config")),
+    ):  # fmt: skip
+        ended = prismlink(*words, "--help")
+        assert ended.status == 0
+        assert f"Example: prismlink {' '.join(words)}" in re.sub(r"[\s│]+", " ", ended.out)
+
+
+def test_the_version_is_quick() -> None:
+    """Nothing heavy is loaded to say it, nor to show what commands there are."""
+    code = (
+        "import sys; from daemon.cli import app; app(['--version'], standalone_mode=False); "
+        "sys.exit(bool({'torch', 'zmq', 'openvino', 'prometheus_client'} & sys.modules.keys()))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert ended.stdout == f"prismlink {version('prismlink')}\n"
+
+
+def test_an_error_is_one_line_from_the_shell_too(tmp_path: Path) -> None:
+    """The installed program ends as `main` says, with nothing on standard output."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "daemon.cli", "flight", "check-config", str(tmp_path / "no.yaml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (CONFIG, "")
+    assert ended.stderr == (
+        f"prismlink: {tmp_path}/no.yaml: cannot be read: No such file or directory\n"
+    )
