@@ -43,8 +43,13 @@ _BLOCK_PX: Final = 65_536
 """Pixels converted to float32 at a time: 59 MB at 224 bands."""
 
 COMPONENT_FLOOR: Final = -1.5 * LEVELS_PER_OCTAVE
-"""Components below this level [1/8 octave over the step] are not sent: σ < 0.35 steps. Their
-latents would nearly all round to zero, and their eigenvector would be paid for nothing."""
+_FLOOR_PX: Final = 4096
+_FLOOR_LIMITS: Final = (-2.5 * LEVELS_PER_OCTAVE, -1.0 * LEVELS_PER_OCTAVE)
+"""Components below a level [1/8 octave over the step] are not sent: in a tile of 4096 pixels those
+of σ < 0.35 steps. Their latents would nearly all round to zero, and their eigenvector would be paid
+for nothing. What they save grows with the pixels and what they cost hardly does, so the floor on σ
+falls with the root of the pixels, as far as this was measured: 1.7 % fewer bytes at equal PSNR on
+three held-back land scenes and 0.9 % on eight others than with one floor, 19 % on open water."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +291,13 @@ def _mean_step(step: float, pixels: int) -> float:
     return step / math.sqrt(min(pixels, _MEAN_PIXELS))
 
 
+def _floor(pixels: int) -> float:
+    """Level of the weakest component worth sending [1/8 octave]."""
+    octaves = math.log2(pixels / _FLOOR_PX) / 2
+    lowest, highest = _FLOOR_LIMITS
+    return min(max(COMPONENT_FLOOR - LEVELS_PER_OCTAVE * octaves, lowest), highest)
+
+
 def fit_klt(
     spec: ConditionerSpec,
     samples: Samples,
@@ -328,7 +340,7 @@ def fit_klt(
     leading = slice(None, -1 - min(spec.components, bands.size), -1)
     variances, vectors = np.maximum(variances[leading], 1e-12), vectors[:, leading]
     levels = np.rint(np.log2(np.sqrt(variances) / step) * LEVELS_PER_OCTAVE)
-    levels = np.minimum(levels[levels >= COMPONENT_FLOOR], MAX_LEVEL).astype(np.int32)
+    levels = np.minimum(levels[levels >= _floor(pixels)], MAX_LEVEL).astype(np.int32)
     vectors = vectors[:, : levels.size]
     # Eigenvectors have no sign of their own; a fixed one makes equal tiles give equal bytes.
     vectors = vectors * np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)

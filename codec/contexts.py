@@ -86,6 +86,14 @@ class ScaleModel:
         eighths = described[rows] + levels[:, None] - np.int32(step_offset)
         return (eighths.ravel() * TABLES_PER_OCTAVE) // LEVELS_PER_OCTAVE
 
+    def group_means(self, symbols: NDArray[np.int32], levels: int) -> NDArray[np.float64]:
+        """Mean magnitude of every channel's group, shape (channels,)."""
+        groups, count = self.channel_groups(levels), self.group_count(levels)
+        magnitude = np.abs(symbols).reshape(groups.size, -1).mean(axis=1)
+        sizes = np.maximum(np.bincount(groups, minlength=count), 1)
+        means = np.bincount(groups, magnitude, minlength=count) / sizes
+        return np.asarray(means[groups], dtype=np.float64)
+
     def deltas(
         self, symbols: NDArray[np.int32], predicted: NDArray[np.int32], levels: int
     ) -> NDArray[np.int32]:

@@ -27,7 +27,7 @@ from codec.errors import TileError
 from codec.frame import PatchFrame, SideFrame
 from codec.patch_grid import PatchExtent, PatchGrid
 from codec.patching import pad
-from codec.quantize import quantize
+from codec.quantize import best_rounding, quantize
 from codec.range_coder import SymbolWriter
 from codec.tile import Tile
 
@@ -137,10 +137,7 @@ class Encoder:
         with self._timer("analyze"):
             latents = self.backend.analyze(components)
         with self._timer("quantize"):
-            symbols = [
-                quantize(latent, patch.conditioning.latent_step * _octaves(patch.step_offset))
-                for latent, patch in zip(latents, patches, strict=True)
-            ]
+            symbols = [self._quantize(p, x) for p, x in zip(patches, latents, strict=True)]
         with self._timer("entropy_code"):
             return [self._frame(p, s) for p, s in zip(patches, symbols, strict=True)]
 
@@ -191,6 +188,15 @@ class Encoder:
             for row, col in frame.grid
         )
         return TileJob(side_frame=frame.pack(), patches=patches)
+
+    def _quantize(self, patch: PatchJob, latents: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Round once to see how large each group is, then again as is best for that."""
+        step = patch.conditioning.latent_step * _octaves(patch.step_offset)
+        symbols = quantize(latents, step)
+        if patch.conditioning.basis is None or not symbols.any():
+            return symbols  # latents of a network alone: what an error in them costs is unknown
+        means = self._scales.group_means(symbols, patch.conditioning.levels.size)
+        return quantize(latents, step, best_rounding(means)[:, None, None])
 
     def _frame(self, patch: PatchJob, symbols: NDArray[np.int32]) -> bytes:
         mask = b"" if patch.valid is None else masks.pack(patch.valid)

@@ -253,3 +253,14 @@ def test_a_scale_beyond_the_tables_is_refused() -> None:
     raw[0] = 200
     with pytest.raises(PayloadError, match="head"):
         KltSide.unpack(SIDE.levels, bytes(raw), 4, TABLES)
+
+
+def test_large_tiles_send_weaker_components() -> None:
+    """What a component saves grows with the pixels, what its eigenvector costs does not."""
+    small, large = (
+        fit(cubes.tile(bands=12, rows=edge, cols=edge, noise_dn=5.0, materials=2), step=20.0)
+        for edge in (24, 128)
+    )
+    assert len(large.levels) > len(small.levels)
+    assert min(small.levels) >= -8
+    assert min(large.levels) >= -20

@@ -131,3 +131,12 @@ def test_shortcut_groups_are_64() -> None:
     assert shortcut_groups(Wavelet.GROUPS).dtype == np.int16
     with pytest.raises(BundleError, match="3 groups for 64 channels"):
         shortcut_groups((0, 1, 2))
+
+
+def test_group_means_are_over_all_channels_of_a_group() -> None:
+    """Each channel is told how large its group is, not how large it is itself."""
+    model = ScaleModel(
+        offsets=np.zeros(3, dtype=np.int16), groups=np.array([0, 1, 1], dtype=np.int16)
+    )
+    symbols = np.array([[4, -4], [1, -1], [0, 3], [0, 0], [2, 2], [0, 0]], dtype=np.int32)
+    assert model.group_means(symbols, 2).tolist() == [4, 1.25, 1.25, 0, 1, 1]

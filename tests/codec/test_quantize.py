@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from codec.quantize import ROUNDING, SYMBOL_LIMIT, dequantize, quantize
+from codec.quantize import ROUNDING, SYMBOL_LIMIT, best_rounding, dequantize, quantize
 
 
 def test_rounding_leans_towards_zero() -> None:
@@ -56,3 +56,26 @@ def test_the_latents_are_left_alone() -> None:
     latents = np.array([1.5, -2.5], dtype=np.float32)
     quantize(latents, 1.0)
     assert latents.tolist() == [1.5, -2.5]
+
+
+def test_sparse_groups_round_later() -> None:
+    """The rarer a symbol, the more it costs, and the more it has to save."""
+    offsets = best_rounding(np.array([100.0, 1.0, 0.1, 0.01, 0.0]))
+    assert (np.diff(offsets[:4]) < 0).all()
+    assert offsets == pytest.approx([0.499, 0.427, 0.250, 0.096, 0.096], abs=0.001)
+
+
+@pytest.mark.parametrize("mean", [0.1, 1.0, 5.0])
+def test_the_best_rounding_is_where_both_symbols_cost_the_same(mean: float) -> None:
+    """At the threshold the distortion saved is worth the bits paid, under the codec's tables."""
+    threshold = 1 - float(best_rounding(np.array(mean)))
+    ratio = np.exp(-np.arcsinh(1 / mean))
+    paid = np.log(2) / 6 * -np.log2(ratio)
+    assert threshold**2 == pytest.approx((1 - threshold) ** 2 + paid)
+
+
+def test_every_channel_has_its_own_rounding() -> None:
+    """Offsets broadcast over the positions of a channel."""
+    latents = np.full((2, 1, 3), 0.7, dtype=np.float32)
+    offsets = np.array([0.42, 0.2], dtype=np.float32)[:, None, None]
+    assert quantize(latents, 1.0, offsets).tolist() == [[[1, 1, 1]], [[0, 0, 0]]]
