@@ -34,6 +34,9 @@ from daemon.radio import LossyLink, Radio
 STAGES: Final = ("condition", "analyze", "quantize", "entropy_code", "packets", "spool")
 """Stages of the flight side whose latency the table shows."""
 
+_LOOK_S: Final = 0.2
+"""How often the demo looks whether all processes still run [s]."""
+
 
 class DemoError(DaemonError):
     """A process of the demo did not do its part."""
@@ -176,7 +179,7 @@ def _stream(settings: DemoSettings, scratch: Path) -> _Stream:
         )
         radio.start()
         stack.callback(radio.stop)
-        fed = feed.report()
+        fed = feed.report(while_run=(ground, flight))
         flown = flight.stop()
         radio.stop()
         landed = ground.stop()
@@ -225,22 +228,37 @@ class _Child:
         self.process.send_signal(signal.SIGTERM)
         return self.report()
 
-    def report(self) -> dict[str, Any]:
+    def report(self, *, while_run: Sequence[_Child] = ()) -> dict[str, Any]:
         """Wait for the process; return its report.
 
+        Args:
+            while_run: Processes that must not end before; without one of them it may wait in vain.
+
         Raises:
-            DemoError: If it fails or does not end in time.
+            DemoError: If it fails or does not end in time, or another one ends.
         """
-        try:
-            status = self.process.wait(self.timeout_s)
-        except subprocess.TimeoutExpired:
-            raise DemoError(f"{self.name} did not end within {self.timeout_s:.0f} s") from None
-        if status:
-            self.log.seek(0)
-            said = self.log.read().decode(errors="replace").strip().splitlines()[-5:]
-            raise DemoError(f"{self.name} ended with status {status}: {' / '.join(said)}")
+        for _ in range(round(self.timeout_s / _LOOK_S)):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_LOOK_S)
+            for child in while_run:
+                if child.process.poll() is not None:
+                    raise child.failure()
+            if self.process.returncode is not None:
+                break
+        if self.process.returncode != 0:
+            raise self.failure()
         report: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
         return report
+
+    def failure(self) -> DemoError:
+        """Say how it ended, with the last it said."""
+        if self.process.returncode is None:
+            return DemoError(f"{self.name} did not end within {self.timeout_s:.0f} s")
+        self.log.seek(0)
+        said = self.log.read().decode(errors="replace").strip().splitlines()[-5:]
+        return DemoError(
+            f"{self.name} ended with status {self.process.returncode}: {' / '.join(said)}"
+        )
 
     def end(self) -> None:
         """Leave nothing running."""

@@ -21,6 +21,10 @@ _LAST_MESSAGES: Final = 16
 """Most messages taken once intake has stopped: what libzmq took off the instrument's hands before.
 More than it queues, and few enough that an instrument which goes on does not keep us."""
 
+_MAX_GAP: Final = 1 << 20
+"""Most tiles that can be missing between two: at EnMAP's rate, with one patch each, 20 hours. The
+message has no checksum, and one flipped bit would spoil the count for good."""
+
 
 class Listener(Protocol):
     """The door to the instrument."""
@@ -81,6 +85,7 @@ class Ingest:
 
     def _note(self, sequence: int) -> None:
         """Count what is missing between this tile and the one before; a restart is no gap."""
-        if self._next_sequence is not None and sequence > self._next_sequence:
-            self._metrics.tile_sequence_gaps.inc(sequence - self._next_sequence)
+        gap = 0 if self._next_sequence is None else sequence - self._next_sequence
+        if 0 < gap <= _MAX_GAP:
+            self._metrics.tile_sequence_gaps.inc(gap)
         self._next_sequence = sequence + 1

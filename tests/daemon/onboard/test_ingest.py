@@ -113,10 +113,17 @@ def test_no_bytes_stop_it(message: list[bytes]) -> None:
 
 @pytest.mark.parametrize(
     ("sequences", "missing"),
-    [([0, 1, 2], 0), ([5, 6], 0), ([0, 1, 5, 6], 3), ([7, 8, 0, 1, 3], 1), ([3, 3], 0)],
+    [
+        ([0, 1, 2], 0),
+        ([5, 6], 0),
+        ([0, 1, 5, 6], 3),
+        ([7, 8, 0, 1, 3], 1),
+        ([3, 3], 0),
+        ([0, 2**63, 1, 3], 1),
+    ],
 )
 def test_gaps_in_the_instruments_count_are_counted(sequences: list[int], missing: int) -> None:
-    """Tiles before the first are not missing; a count that falls is a restart."""
+    """Tiles before the first are not missing; a count that falls or leaps is another one."""
     totals = Rig().take(*(TileMessage.pack(tile(sequence)) for sequence in sequences))
 
     assert totals["prismlink_tile_sequence_gaps_total"] == missing
