@@ -9,8 +9,8 @@ from fakes.processes import Desk, Numbers, Process
 AFTER_ENCODING = ("packets", "spool")
 """Stages behind the encoder; a patch dropped there was counted as encoded."""
 
-PATIENT = ("mailboxes.tiles.max_items=1000", "shutdown_deadline_s=60")
-"""A long queue, and time to empty it on a machine that is busy with other things."""
+PATIENT = ("mailboxes.tiles.max_items=1000", "batch.max_patches=3", "shutdown_deadline_s=60")
+"""A long queue, batches that fill, and time for all on a machine that is busy with other things."""
 
 
 def check_flight(numbers: Numbers) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -110,6 +111,7 @@ class Process:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
+                start_new_session=True,  # so that `end` reaches what it started itself
                 cwd=cwd,
                 env={**_ONE_THREAD, **(os.environ if env is None else env)},
             )
@@ -186,8 +188,9 @@ class Process:
 
     def end(self) -> None:
         """Leave nothing running, and show the log: pytest prints it if the test failed."""
-        if self.runs:
-            self.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
         status, log = self._process.returncode, self.log
         print(f"── {self.name} ended with status {status}\n{log[-_LOG_TAIL_CHARS:]}")
 
