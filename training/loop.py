@@ -19,7 +19,7 @@ from codec.network import SHORTCUTS, Analysis, SscnetSpec, Synthesis
 from training.bundles import changed
 from training.config import FitSettings
 from training.fast import Adam, Callback, DataLoaders, GradientClip, Learner
-from training.losses import RateDistortion, rounded
+from training.losses import Coded, Groups, RateDistortion, best_rounding, rounded
 from training.scenes import Crops, Split, condition
 
 _ADAM_EPSILON: Final = 1e-10
@@ -44,25 +44,25 @@ class RoundTrip(nn.Module):
         self.analysis.load_state_dict(bundle.analysis().state_dict())
         self.synthesis = Synthesis(bundle.network)
         self.synthesis.load_state_dict(bundle.synthesis().state_dict())
+        self.groups = Groups(torch.from_numpy(np.array(bundle.scales.groups)))
         self._bfloat16 = precision == "bfloat16"
 
-    def forward(self, components: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, components: Tensor, present: Tensor) -> Coded:
         """Code crops and restore them.
 
         Args:
             components: Shape (n, k, r, c), in steps.
             present: 1 for components the tile has, shape (n, k); the others are not coded.
-
-        Returns:
-            Latents before rounding, shape (n, 64·k, r/8, c/8); what of them is the shortcut's; and
-            restored components, which pass no gradient to the latents.
         """
         linear = SHORTCUTS[self.spec.shortcut].forward(components)
         channels = present.repeat_interleave(linear.shape[1] // present.shape[1], dim=1)
-        with torch.autocast(components.device.type, torch.bfloat16, enabled=self._bfloat16):
+        device = components.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self._bfloat16):
             latents = self.analysis(components) * channels[:, :, None, None]
-            restored = self.synthesis(rounded(latents))
-        return latents, linear, restored
+        rounding = best_rounding(latents, self.groups)
+        with torch.autocast(device, torch.bfloat16, enabled=self._bfloat16):
+            restored = self.synthesis(rounded(latents, rounding))
+        return Coded(latents, linear, rounding, restored)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return the weights under the names a bundle gives them."""
@@ -153,8 +153,7 @@ def train(
         done: Where an interrupted training stood; its epochs are skipped.
     """
     model = RoundTrip(bundle, settings.precision).to(memory_format=torch.channels_last)
-    groups = torch.from_numpy(np.array(bundle.scales.groups))
-    cost = RateDistortion(groups, settings.bits_weight)
+    cost = RateDistortion(model.groups, settings.bits_weight)
     crops = _crops(bundle, split, settings, seed + (done.epoch if done else 0))
     learner = Learner(
         DataLoaders(*(DataLoader(part, batch_size=settings.batch_crops) for part in crops)),

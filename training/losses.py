@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +17,56 @@ from codec.quantize import ROUNDING
 from codec.tables import scale_of
 
 
-def rounded(latents: Tensor) -> Tensor:
+class Groups(nn.Module):
+    """Averages over the groups (subbands) of each component, and back to channels.
+
+    Args:
+        groups: Group of each of a component's channels, as `ScaleModel.groups`.
+    """
+
+    def __init__(self, groups: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("members", nn.functional.one_hot(groups.long()).float())
+
+    @property
+    def _members(self) -> Tensor:
+        """Shape (channels of a component, groups), 1 where one belongs to the other."""
+        return self.get_buffer("members")
+
+    @property
+    def sizes(self) -> Tensor:
+        """Channels of each group, shape (groups,)."""
+        return self._members.sum(dim=0)
+
+    def means(self, values: Tensor) -> Tensor:
+        """Average over positions and groups: (n, channels · k, r, c) to (n, k, groups)."""
+        channels = values.mean(dim=(2, 3)).reshape(values.shape[0], -1, self._members.shape[0])
+        means: Tensor = channels @ (self._members / self.sizes)
+        return means
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Hand each channel its group's value: (n, k, groups) to (n, channels · k, 1, 1)."""
+        return (values @ self._members.T).flatten(1)[:, :, None, None]
+
+
+def rounded(latents: Tensor, rounding: Tensor | float = ROUNDING) -> Tensor:
     """Round as `codec.quantize` does at a step of 1; no gradient."""
     latents = latents.detach()
-    return torch.copysign(torch.floor(latents.abs() + ROUNDING), latents)
+    return torch.copysign(torch.floor(latents.abs() + rounding), latents)
 
 
-def with_mean_slope(latents: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:
+def best_rounding(latents: Tensor, groups: Groups) -> Tensor:
+    """Rounding offset of each channel as the encoder chooses it, shape (n, channels, 1, 1).
+
+    The same as `codec.quantize.best_rounding`; a test compares them.
+    """
+    means = groups.means(rounded(latents).abs()).clamp(min=scale_of(1))
+    return groups.spread(0.5 - torch.asinh(1 / means) / 12)
+
+
+def with_mean_slope(
+    latents: Tensor, rounding: Tensor | float, measure: Callable[[Tensor], Tensor]
+) -> Tensor:
     """Measure symbols; the gradient is that of the mean over latents half a step to either side.
 
     That mean, E[f(round(y + u))] with u even in ±½, has the derivative f(round(y + ½)) −
@@ -32,10 +76,27 @@ def with_mean_slope(latents: Tensor, measure: Callable[[Tensor], Tensor]) -> Ten
 
     Args:
         latents: Before rounding.
+        rounding: Rounding offset, broadcast.
         measure: Symbols to values of the same shape, elementwise.
     """
-    slope = measure(rounded(latents + 0.5)) - measure(rounded(latents - 0.5))
-    return measure(rounded(latents)) + slope * (latents - latents.detach())
+    slope = measure(rounded(latents + 0.5, rounding)) - measure(rounded(latents - 0.5, rounding))
+    return measure(rounded(latents, rounding)) + slope * (latents - latents.detach())
+
+
+class Coded(NamedTuple):
+    """A batch on its way through both networks.
+
+    Attributes:
+        latents: Before rounding, shape (n, 64·k, r/8, c/8).
+        linear: What of them is the shortcut's, same shape.
+        rounding: Rounding offset, shape (n, 64·k, 1, 1).
+        restored: Components, shape (n, k, r, c); they pass no gradient to the latents.
+    """
+
+    latents: Tensor
+    linear: Tensor
+    rounding: Tensor
+    restored: Tensor
 
 
 class RateDistortion(nn.Module):
@@ -45,57 +106,45 @@ class RateDistortion(nn.Module):
     entropy of a two-sided geometric law of the group's mean magnitude, which the encoder sends.
 
     Args:
-        groups: Group of each of a component's channels, as `ScaleModel.groups`.
+        groups: Subbands of each component.
         bits_weight: Squared steps a bit may cost.
     """
 
-    def __init__(self, groups: Tensor, bits_weight: float) -> None:
+    def __init__(self, groups: Groups, bits_weight: float) -> None:
         super().__init__()
-        members = torch.nn.functional.one_hot(groups.long()).float()
-        self.register_buffer("averages", members / members.sum(dim=0))
-        self.register_buffer("sizes", members.sum(dim=0))
+        self.groups = groups
         self.bits_weight = bits_weight
 
-    def forward(
-        self, coded: tuple[Tensor, Tensor, Tensor], components: Tensor, present: Tensor
-    ) -> Tensor:
+    def forward(self, coded: Coded, components: Tensor, present: Tensor) -> Tensor:
         """Return the mean cost.
 
         Args:
-            coded: What `RoundTrip` returns: latents, the shortcut's latents, restored components.
+            coded: What `RoundTrip` returns.
             components: What was to be restored, shape (n, k, r, c).
             present: 1 for components the tile has, shape (n, k).
         """
-        latents, linear, restored = coded
-        errors = (restored - components).square().sum(dim=(2, 3))
-        costs = errors + self.bits_weight * self.bits(latents)
-        total = (costs * present).sum() + self._encoder_slope(latents, linear)
+        errors = (coded.restored - components).square().sum(dim=(2, 3))
+        costs = errors + self.bits_weight * self.bits(coded)
+        total = (costs * present).sum() + self._encoder_slope(coded)
         return total / components.numel()
 
-    def bits(self, latents: Tensor) -> Tensor:
+    def bits(self, coded: Coded) -> Tensor:
         """Bits of each component, shape (n, k)."""
-        n, _, rows, cols = latents.shape
-        magnitudes = with_mean_slope(latents, torch.abs).mean(dim=(2, 3))
-        means = magnitudes.reshape(n, -1, self._averages.shape[0]) @ self._averages
-        per_symbol = geometric_bits(means)
-        return (per_symbol * self._sizes).sum(dim=2) * (rows * cols)
+        magnitudes = with_mean_slope(coded.latents, coded.rounding, torch.abs)
+        per_symbol = geometric_bits(self.groups.means(magnitudes))
+        positions = coded.latents.shape[2] * coded.latents.shape[3]
+        return (per_symbol * self.groups.sizes).sum(dim=2) * positions
 
     @staticmethod
-    def _encoder_slope(latents: Tensor, linear: Tensor) -> Tensor:
+    def _encoder_slope(coded: Coded) -> Tensor:
         """Zero, with the gradient of the linear decoder's squared error on the latents.
 
         The shortcut is orthonormal, so errors can be taken before its inverse.
         """
-        errors = with_mean_slope(latents, lambda symbols: (symbols - linear).square()).sum()
+        errors = with_mean_slope(
+            coded.latents, coded.rounding, lambda symbols: (symbols - coded.linear).square()
+        ).sum()
         return errors - errors.detach()
-
-    @property
-    def _averages(self) -> Tensor:
-        return self.get_buffer("averages")
-
-    @property
-    def _sizes(self) -> Tensor:
-        return self.get_buffer("sizes")
 
 
 def geometric_bits(mean: Tensor) -> Tensor:

@@ -7,13 +7,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from codec.quantize import quantize
+from codec import quantize as quantization
+from codec.quantize import ROUNDING, quantize
 from codec.shortcut import Wavelet
 from codec.tables import laplace_tables, scale_of
+from fakes.bundles import klt_bundle
 from training.config import BITS_WEIGHT
-from training.losses import RateDistortion, geometric_bits, rounded, with_mean_slope
+from training.losses import (
+    Coded,
+    Groups,
+    RateDistortion,
+    best_rounding,
+    geometric_bits,
+    rounded,
+    with_mean_slope,
+)
 
-GROUPS = torch.tensor(Wavelet.GROUPS)
+GROUPS = Groups(torch.tensor(Wavelet.GROUPS))
 
 
 def test_training_rounds_as_the_codec_does() -> None:
@@ -21,6 +31,18 @@ def test_training_rounds_as_the_codec_does() -> None:
     latents = torch.linspace(-3, 3, 1001)
 
     np.testing.assert_array_equal(rounded(latents).numpy(), quantize(latents.numpy(), 1.0))
+
+
+def test_training_chooses_the_encoder_s_rounding() -> None:
+    """Each subband's offset is the one the encoder computes for it."""
+    torch.manual_seed(0)
+    latents = torch.randn(1, 128, 4, 4) * torch.logspace(-2, 2, 128)[None, :, None, None]
+    model = klt_bundle().scales
+    means = model.group_means(quantize(latents[0].numpy(), 1.0), 2)
+
+    ours = best_rounding(latents, GROUPS)[0, :, 0, 0]
+
+    np.testing.assert_allclose(ours.numpy(), quantization.best_rounding(means), atol=1e-6)
 
 
 @pytest.mark.parametrize("index", [1, 9, 17, 25, 33, 37])
@@ -67,7 +89,7 @@ def test_large_scales_stay_finite() -> None:
 def test_the_slope_is_that_of_the_mean_over_a_step(latent: float, slope: float) -> None:
     """The gradient is the difference between the two symbols half a step away."""
     latents = torch.tensor([latent], requires_grad=True)
-    value = with_mean_slope(latents, torch.abs)
+    value = with_mean_slope(latents, ROUNDING, torch.abs)
     torch.autograd.backward(value.sum())
 
     assert float(value.detach()) == abs(float(rounded(latents)))
@@ -75,9 +97,11 @@ def test_the_slope_is_that_of_the_mean_over_a_step(latent: float, slope: float) 
     assert float(latents.grad) == slope
 
 
-def coded(latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def coded(latents: Tensor) -> Coded:
     """What the networks return where both branches are silent."""
-    return latents, latents.detach(), Wavelet.inverse(rounded(latents))
+    rounding = best_rounding(latents, GROUPS)
+    restored = Wavelet.inverse(rounded(latents, rounding))
+    return Coded(latents, latents.detach(), rounding, restored)
 
 
 def test_absent_components_cost_nothing() -> None:
@@ -87,25 +111,22 @@ def test_absent_components_cost_nothing() -> None:
     components = torch.randn(1, 2, 16, 16) * 3
     components[:, 1] = 0
     both = cost(coded(Wavelet.forward(components)), components, torch.tensor([[1.0, 1.0]]))
-    restored = Wavelet.inverse(rounded(Wavelet.forward(components)))
-    restored[:, 1] = 9  # whatever a branch puts there
-    one = cost(
-        (Wavelet.forward(components), Wavelet.forward(components), restored),
-        components,
-        torch.tensor([[1.0, 0.0]]),
-    )
+    whole = coded(Wavelet.forward(components))
+    whole.restored[:, 1] = 9  # whatever a branch puts there
+    one = cost(whole, components, torch.tensor([[1.0, 0.0]]))
 
     assert float(one) == pytest.approx(float(both))
 
 
-def test_a_latent_in_doubt_is_pushed_to_zero_where_zeros_are_many() -> None:
-    """Just above the threshold a lone symbol costs more than it saves: the gradient shrinks it."""
+@pytest.mark.parametrize(("latent", "sign"), [(0.6, 1), (0.95, -1), (-0.6, -1), (-0.95, 1)])
+def test_a_lone_latent_is_pushed_to_what_costs_less(latent: float, sign: int) -> None:
+    """Among zeros a symbol must save much: small latents are pushed to 0, large ones to ±1."""
     cost = RateDistortion(GROUPS, BITS_WEIGHT)
     latents = torch.zeros(1, 64, 4, 4)
-    latents[0, 40, 1, 1] = 0.6
+    latents[0, 40, 1, 1] = latent
     latents.requires_grad_()
     components = Wavelet.inverse(latents.detach())
     cost(coded(latents), components, torch.ones(1, 1)).backward()
 
     assert latents.grad is not None
-    assert float(latents.grad[0, 40, 1, 1]) > 0
+    assert float(latents.grad[0, 40, 1, 1]) * sign > 0
