@@ -25,7 +25,7 @@ from codec.patching import split
 from codec.quality import psnr_db, spectral_angle_deg
 from codec.tile import Tile
 from codec.tile_files import find_scenes, read_tile
-from daemon.errors import DaemonError, OutputError
+from daemon.errors import DemoError, OutputError
 from daemon.feed import ENMAP_PATCHES_PER_S, FeedSettings, tiles_of
 from daemon.ground.write import MANIFEST
 from daemon.quicklook import write_quicklook
@@ -36,12 +36,6 @@ STAGES: Final = ("condition", "analyze", "quantize", "entropy_code", "packets", 
 
 _LOOK_S: Final = 0.2
 """How often the demo looks whether all processes still run [s]."""
-
-
-class DemoError(DaemonError):
-    """A process of the demo did not do its part."""
-
-    reason = "demo"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,8 @@ DaemonError
 │   └── RepairError              repair symbols do not give the frame back
 ├── SpoolError               what waits for the downlink cannot be kept
 │   └── SpoolFullError
-├── OutputError              a restored tile cannot be written
+├── OutputError              a file cannot be written
+├── DemoError                a process of the demo did not do its part
 ├── PacketError              the bytes are not a packet of ours
 │   ├── TruncatedPacketError
 │   ├── PacketChecksumError
@@ -148,7 +149,7 @@ class SpoolFullError(SpoolError):
 
 
 class OutputError(DaemonError):
-    """A restored tile cannot be written.
+    """A file cannot be written.
 
     Attributes:
         path: The file that was to be written.
@@ -164,6 +165,12 @@ class OutputError(DaemonError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.cause}"
+
+
+class DemoError(DaemonError):
+    """A process of the demo did not do its part."""
+
+    reason = "demo"
 
 
 class PacketError(DaemonError):

@@ -22,8 +22,8 @@ from codec.quality import psnr_db
 from codec.tile import Tile
 from codec.tile_files import write_tile
 from daemon import demo
-from daemon.demo import DemoError, DemoSettings
-from daemon.errors import OutputError
+from daemon.demo import DemoSettings
+from daemon.errors import DemoError, OutputError
 from daemon.ground.write import MANIFEST
 from fakes import cubes
 
