@@ -95,3 +95,20 @@ def test_sigterm_loses_nothing_that_was_accepted(
     check_ground(landed, flown)
     (stopped,) = flight.events("stopped")
     assert stopped["late"] == "none"
+
+
+def test_sigterm_waits_for_the_link(desk: Desk, small_bundle: Path, aviris: Path) -> None:
+    """What is spooled when SIGTERM comes goes down as soon as somebody listens."""
+    flight = desk.flight(small_bundle, *PATIENT).until_ready()
+    fed = desk.feed(aviris, "--rate", 0, "--repeat", 30).report()
+    flight.until_metrics(
+        lambda n: n.total("frames_total", channel="patch") == fed["patches"], "a full spool"
+    )
+    flight.terminate()
+    ground = desk.ground(small_bundle, "output.format=npy").until_ready()
+    flown = Numbers(flight.report())
+    landed = land(flown, ground)
+
+    assert flown.total("spool_packets") == flown.total("spool_dropped_packets_total") == 0
+    check_flight(flown)
+    check_ground(landed, flown)
