@@ -368,9 +368,9 @@ def _progress(unit: str, total: int | None) -> Iterator[Callable[[], None]]:
 
 def _show_demo(summary: dict[str, Any], out_dir: Path) -> None:
     """The demo's table: a row per tile, then the whole."""
-    tiles = Table(title="What came down", title_justify="left", box=SIMPLE_HEAD)
+    tiles = _table("What came down (bpppc: bits per valid sample)")
     tiles.add_column("tile", no_wrap=True)
-    for name in ("patches", "raw kB", "sent kB", "bits/sample", "PSNR dB", "angle °"):
+    for name in ("patches", "raw kB", "sent kB", "bpppc", "PSNR dB", "angle °"):
         tiles.add_column(name, justify="right", no_wrap=True)
     for tile in summary["outputs"]:
         arrived = tile["psnr_db"] is not None
@@ -384,7 +384,7 @@ def _show_demo(summary: dict[str, Any], out_dir: Path) -> None:
             f"{tile['spectral_angle_deg']:.2f}" if arrived else "missing",
         )
     out.print(tiles)
-    stages = Table(title="Flight side, per patch", title_justify="left", box=SIMPLE_HEAD)
+    stages = _table("Flight side, per patch")
     stages.add_column("stage")
     stages.add_column("ms", justify="right")
     for stage, seconds in summary["stage_seconds_per_patch"].items():
@@ -401,6 +401,10 @@ def _show_demo(summary: dict[str, Any], out_dir: Path) -> None:
         f"cubes and pictures: {out_dir}",
         highlight=False,
     )
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False)
 
 
 def _short(scene: str) -> str:
