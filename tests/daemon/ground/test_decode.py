@@ -110,6 +110,17 @@ def test_waiting_patches_take_bounded_memory() -> None:
     assert rig.feed(frames(TILE)[0])[1].frame == second
 
 
+def test_patches_that_found_their_side_information_take_no_more_room() -> None:
+    """What has been decoded does not count against those that still wait."""
+    side, first, second = frames(TILE)
+    rig = Rig(max_parked_bytes=first.size_bytes + second.size_bytes)
+    for _ in range(3):
+        assert len(rig.feed(first, second, side)) == 3
+        rig.worker._sides.clear()
+
+    assert rig.failed() == {}
+
+
 @pytest.mark.parametrize("kind", [0, 1])
 def test_frames_of_an_unknown_model_are_refused_at_once(kind: int) -> None:
     """Side information and patches alike; the error names the model, patches are counted."""
@@ -195,3 +206,5 @@ def test_side_information_is_remembered_in_bounded_number(monkeypatch: pytest.Mo
     rig.feed(*(items[0] for items in tiles))
 
     assert [len(rig.feed(items[1])) for items in tiles] == [0, 1, 1]
+    rig.feed(tiles[1][0], tiles[0][0])
+    assert [len(rig.feed(items[1])) for items in tiles] == [1, 1, 0]

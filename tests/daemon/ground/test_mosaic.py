@@ -228,3 +228,16 @@ def test_finished_tiles_are_remembered_in_bounded_number(monkeypatch: pytest.Mon
     rig.feed(PARTS[1:2])
 
     assert len(rig.after(DEADLINE_S)) == 1
+
+
+def test_a_tile_sent_anew_is_remembered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its last end on, not from its first."""
+    monkeypatch.setattr("daemon.ground.mosaic._DONE_KEPT", 2)
+    rig, again = Rig(), parts_of(TILE)
+    rig.feed(PARTS)
+    rig.feed(parts_of(cubes.tile(bands=2, rows=8, cols=8, sequence=9)))
+    rig.feed(again)
+    rig.feed(parts_of(cubes.tile(bands=2, rows=8, cols=8, sequence=8)))
+    rig.feed(again[1:2])
+
+    assert rig.after(DEADLINE_S) == []

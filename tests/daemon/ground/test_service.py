@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from codec.frame import SideFrame, parse
 from codec.tile import Tile
 from codec.tile_files import read_tile
 from daemon.clock import SystemClock
-from daemon.config import GroundSettings, load_ground
+from daemon.config import GroundModelSettings, GroundSettings, load_ground
 from daemon.errors import AddressError, ConfigError, OutputError
 from daemon.ground import service
 from daemon.ground.write import MANIFEST
@@ -198,6 +199,18 @@ def test_an_unknown_model_is_counted(tmp_path: Path) -> None:
     )
     assert totals['prismlink_patches_failed_total{reason="wrong_model"}'] == PATCHES
     assert manifests(tmp_path / "out") == {}
+
+
+def test_threads_are_limited_as_told(bundle_file: Path) -> None:
+    """The networks take no more cores than the settings give them."""
+    before = torch.get_num_threads()
+    try:
+        service.load_decoders(GroundModelSettings(bundles=(bundle_file,), threads=before + 1))
+        assert torch.get_num_threads() == before + 1
+        service.load_decoders(GroundModelSettings(bundles=(bundle_file,)))
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_flight_bundle_is_an_error_of_the_settings(tmp_path: Path) -> None:
