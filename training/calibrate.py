@@ -19,6 +19,7 @@ from codec.quantize import quantize
 from codec.tables import (
     ALPHABET_LIMIT,
     ENTRIES,
+    PRECISION_BITS,
     SMALLEST_OCTAVE,
     TABLE_COUNT,
     TABLES_PER_OCTAVE,
@@ -111,7 +112,12 @@ def calibrate(bundle: Bundle, scenes: Sequence[Scene], settings: CalibrateSettin
         bundle,
         tensors={
             "scales.offsets": offsets,
-            "tables.counts": measure_tables(scales, patches, settings.prior_symbols),
+            "tables.counts": measure_tables(
+                scales,
+                patches,
+                law_share=settings.law_share,
+                prior_symbols=settings.prior_symbols,
+            ),
             "analysis_ranges": measure_ranges(bundle, patches, settings.range_quantile),
         },
     )
@@ -147,14 +153,19 @@ def measure_offsets(bundle: Bundle, patches: Iterable[CodedPatch]) -> NDArray[np
 
 
 def measure_tables(
-    scales: ScaleModel, patches: Iterable[CodedPatch], prior_symbols: float
+    scales: ScaleModel,
+    patches: Iterable[CodedPatch],
+    *,
+    law_share: float,
+    prior_symbols: float,
 ) -> NDArray[np.uint32]:
     """Count the symbols each table codes, mixed with the analytic law.
 
     Args:
         scales: Chooses the tables.
         patches: What is coded.
-        prior_symbols: Weight of the analytic law.
+        law_share: Least share of the analytic law.
+        prior_symbols: Its weight beyond that, in symbols.
 
     Returns:
         Shape (TABLE_COUNT, ENTRIES), as `FrequencyTables.counts`; even in the symbol.
@@ -172,8 +183,9 @@ def measure_tables(
             counts[table] += np.bincount(entries, minlength=ENTRIES)
     counts = counts[1:]
     counts[:, :-1] = (counts[:, :-1] + counts[:, -2::-1]) / 2
-    law = laplace_tables().counts
-    weights = counts + prior_symbols * law / law.sum(axis=1, keepdims=True, dtype=np.float64)
+    law = laplace_tables().counts / 2.0**PRECISION_BITS
+    prior = prior_symbols + counts.sum(axis=1, keepdims=True) * law_share / (1 - law_share)
+    weights = counts + prior * law
     return np.stack([normalize(row) for row in weights])
 
 

@@ -123,12 +123,16 @@ class CalibrateSettings(_Section):
 
     Attributes:
         octaves: Steps measured at, as octaves around the default step.
-        prior_symbols: Weight of the analytic law in a table, in symbols.
+        law_share: Share of the analytic law in a table, however many symbols were counted. The
+            counts alone serve the airborne scenes they were counted on slightly better (0.04 % of
+            the bytes on average), and cost 0.2 % on EnMAP, which this gains.
+        prior_symbols: Weight of the analytic law in a table of few symbols, in symbols.
         range_quantile: Share of an encoder convolution's input magnitudes that the int8 range
             covers; what lies beyond is limited. 1: all of them.
     """
 
     octaves: Annotated[tuple[float, ...], Field(min_length=1)] = (-1.0, -0.5, 0.0, 0.5, 1.0)
+    law_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
     prior_symbols: Positive = 2000.0
     range_quantile: Annotated[float, Field(gt=0, le=1)] = 0.9999
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ from training.errors import CheckpointError, SettingsError
 from training.evaluate import Score, compare, evaluate
 from training.scenes import Scene, Split, load_scenes, split_scenes
 from training.seeds import seed_everything
+
+_NAME_LENGTH: Final = 18
+"""Characters a table has for the name of a scene, in a terminal of 80."""
 
 
 def fit_step(
@@ -279,15 +282,25 @@ def _size_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
 
 
 def _score_table(scores: Sequence[Score]) -> Table:
-    columns = ("scene", "codec", "backend", "step", "bytes", "bpppc", "PSNR [dB]", "angle [°]")
-    table = Table(*columns, "SSIM", "max error [DN]")
+    runs = dict.fromkeys(f"{s.codec}: {s.backend} {s.precision}" for s in scores)
+    table = Table(title=", ".join(runs))
+    table.add_column("scene", no_wrap=True)
+    table.add_column("codec", no_wrap=True)
+    numbers = ("step", "bytes", "bpppc", "PSNR [dB]", "angle [°]", "SSIM", "max [DN]")
+    for column in numbers:
+        table.add_column(column, justify="right")
     for s in scores:
         table.add_row(
-            *(s.scene[:28], s.codec, f"{s.backend} {s.precision}", f"{s.step:g}", f"{s.bytes:,}"),
-            *(f"{s.bpppc:.4f}", f"{s.psnr_db:.2f}", f"{s.spectral_angle_deg:.2f}"),
-            *(f"{s.ssim:.4f}", f"{s.max_abs_error:g}"),
+            *(_short(s.scene), s.codec, f"{s.step:g}", str(s.bytes), f"{s.bpppc:.4f}"),
+            *(f"{s.psnr_db:.2f}", f"{s.spectral_angle_deg:.2f}", f"{s.ssim:.3f}"),
+            f"{s.max_abs_error:g}",
         )
     return table
+
+
+def _short(scene: str) -> str:
+    """The end of a long name: that is where HySpecNet's differ."""
+    return scene if len(scene) <= _NAME_LENGTH else f"…{scene[1 - _NAME_LENGTH :]}"
 
 
 def _comparison_table(
@@ -300,7 +313,10 @@ def _comparison_table(
         found = compare(scores, baseline)
         for c in found:
             table.add_row(
-                codec, c.scene[:40], f"{100 * c.rate_change:+.2f} %", f"{c.psnr_change_db:+.3f} dB"
+                codec,
+                _short(c.scene),
+                f"{100 * c.rate_change:+.2f} %",
+                f"{c.psnr_change_db:+.3f} dB",
             )
         changes = np.array([(c.rate_change, c.psnr_change_db) for c in found]).reshape(-1, 2)
         changes = changes[np.isfinite(changes).all(axis=1)]

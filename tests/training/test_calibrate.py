@@ -77,7 +77,7 @@ def test_components_no_scene_has_are_as_the_last_one(bundle: Bundle) -> None:
 def test_tables_follow_the_symbols_and_stay_even(bundle: Bundle) -> None:
     """What occurs often becomes cheap, equally for both signs; nothing becomes impossible."""
     patch = made_patch(np.random.default_rng(0), 0, [2.0] * 10)
-    counts = measure_tables(bundle.scales, [patch], prior_symbols=100.0)
+    counts = measure_tables(bundle.scales, [patch], law_share=0.0, prior_symbols=100.0)
     index = int(index_of(np.array([np.abs(patch.symbols).mean()]))[0])
     row = counts[index - 1].astype(np.int64)
 
@@ -93,7 +93,7 @@ def test_tables_follow_the_symbols_and_stay_even(bundle: Bundle) -> None:
 
 def test_without_symbols_the_law_stands(bundle: Bundle) -> None:
     """Tables nothing was coded with are the analytic ones."""
-    counts = measure_tables(bundle.scales, [], prior_symbols=100.0)
+    counts = measure_tables(bundle.scales, [], law_share=0.0, prior_symbols=100.0)
 
     difference = counts.astype(np.int64) - laplace_tables().counts
     assert np.abs(difference).max() <= 300  # of 2²⁴: rounded twice
@@ -124,3 +124,16 @@ def test_calibration_pays(split: Split, bundle: Bundle) -> None:
 
     assert calibrated.name != bundle.name
     assert size(calibrated) < size(bundle)
+
+
+def test_the_law_keeps_its_share(bundle: Bundle) -> None:
+    """However much was counted, a table stays half what the analytic law says."""
+    patch = made_patch(np.random.default_rng(0), 0, [2.0] * 10)
+    law, counted, half = (
+        measure_tables(bundle.scales, patches, law_share=share, prior_symbols=1e-6)
+        for patches, share in (([], 0.0), ([patch], 0.0), ([patch], 0.5))
+    )
+    index = int(index_of(np.array([np.abs(patch.symbols).mean()]))[0])
+
+    expected = (law[index - 1].astype(float) + counted[index - 1]) / 2
+    np.testing.assert_allclose(half[index - 1], expected, rtol=0.01, atol=3)
