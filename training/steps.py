@@ -102,7 +102,12 @@ def calibrate_step(
     with console.status("encoding the training scenes"):
         calibrated = calibrate(read_bundle(bundle), split.training, settings.calibrate)
     ranges = calibrated.tensors["analysis_ranges"]
-    write_bundle(changed(calibrated, stage={"stage": "calibrate", "ranges": ranges.tolist()}), out)
+    record = {
+        "stage": "calibrate",
+        "settings": settings.calibrate.model_dump(mode="json"),
+        "ranges": ranges.tolist(),
+    }
+    write_bundle(changed(calibrated, stage=record), out)
     console.print(f"{out}: input ranges {', '.join(f'{r:.3g}' for r in ranges)}")
 
 
@@ -283,12 +288,13 @@ def _size_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
 
 def _score_table(scores: Sequence[Score]) -> Table:
     runs = dict.fromkeys(f"{s.codec}: {s.backend} {s.precision}" for s in scores)
-    table = Table(title=", ".join(runs))
+    # No lines between columns: nine of them have to fit a terminal of 80.
+    table = Table(title=", ".join(runs), box=None, padding=(0, 1, 0, 0))
     table.add_column("scene", no_wrap=True)
     table.add_column("codec", no_wrap=True)
-    numbers = ("step", "bytes", "bpppc", "PSNR [dB]", "angle [°]", "SSIM", "max [DN]")
+    numbers = ("step", "bytes", "bpppc", "PSNR dB", "angle °", "SSIM", "max DN")
     for column in numbers:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for s in scores:
         table.add_row(
             *(_short(s.scene), s.codec, f"{s.step:g}", str(s.bytes), f"{s.bpppc:.4f}"),

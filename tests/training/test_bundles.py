@@ -13,6 +13,8 @@ from training.config import Settings
 from training.errors import CheckpointError
 from training.scenes import Split
 
+MODELS = Path(__file__).resolve().parents[2] / "deploy" / "models"
+
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     """A missing folder is made; the record survives."""
@@ -99,3 +101,22 @@ def test_the_origin_names_scenes_and_not_places(split: Split, settings: Settings
     assert record["scenes"] == {"training": ["north_1", "north_2"], "validation": ["south"]}
     assert record["settings"]["network"]["components"] == 2
     assert str(Path.cwd()) not in str(record)
+
+
+def test_the_shipped_model_is_whole() -> None:
+    """Both files name one model, are small, and tell of its scenes, its pruning and its scores."""
+    full, flight = (
+        read_bundle(MODELS / f"{name}.safetensors") for name in ("default", "default.flight")
+    )
+    record = stage_of(full, "prune")
+
+    assert full.name == flight.name
+    assert full.has_synthesis
+    assert not flight.has_synthesis
+    assert max(path.stat().st_size for path in MODELS.glob("default*")) < 15e6
+    assert record is not None
+    assert record["after"]["params"] <= 0.55 * record["before"]["params"]
+    assert size_of(full.network) == record["after"]
+    assert full.provenance["scenes"]["training"]
+    assert full.scores["held_back"]
+    assert "/" not in "".join(full.provenance["scenes"]["training"])
