@@ -336,7 +336,9 @@ def fit_klt(
     largest = np.abs(mean_symbols).max(initial=0)
     if not (largest <= SYMBOL_LIMIT and np.isfinite(covariance).all()):
         raise TileError(f"samples are too large for a step of {step:g}·10⁻⁴ reflectance")
-    variances, vectors = np.linalg.eigh(covariance / pixels)
+    # PyTorch's, as every product here: one pool of threads, whose size the process sets.
+    eigen = torch.linalg.eigh(torch.from_numpy(covariance / pixels))
+    variances, vectors = eigen.eigenvalues.numpy(), eigen.eigenvectors.numpy()
     leading = slice(None, -1 - min(spec.components, bands.size), -1)
     variances, vectors = np.maximum(variances[leading], 1e-12), vectors[:, leading]
     levels = np.rint(np.log2(np.sqrt(variances) / step) * LEVELS_PER_OCTAVE)

@@ -77,10 +77,12 @@ class TileJob:
 
     Attributes:
         side_frame: What the ground needs before any patch.
+        empty: Whether no sample is valid; the tile then comes back as fill.
         patches: The patches, row by row.
     """
 
     side_frame: bytes
+    empty: bool
     patches: tuple[PatchJob, ...] = field(repr=False)
 
 
@@ -187,7 +189,8 @@ class Encoder:
             )
             for row, col in frame.grid
         )
-        return TileJob(side_frame=frame.pack(), patches=patches)
+        empty = not valid_bands.any()
+        return TileJob(side_frame=frame.pack(), empty=empty, patches=patches)
 
     def _quantize(self, patch: PatchJob, latents: NDArray[np.float32]) -> NDArray[np.int32]:
         """Round once to see how large each group is, then again as is best for that."""

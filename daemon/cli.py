@@ -26,13 +26,15 @@ from codec.errors import BundleError, CodecError
 from daemon.clock import SystemClock
 from daemon.config import load_flight, load_ground
 from daemon.config_sections import LogSettings
-from daemon.errors import EXIT_CONFIG, EXIT_DATA, DaemonError
+from daemon.errors import EXIT_CONFIG, EXIT_DATA, DaemonError, ShutdownError
 from daemon.files import write_whole
 from daemon.lifecycle import StopSignal
 from daemon.log import setup
 
 app = typer.Typer(
     help="Learned hyperspectral compression between a satellite's sensor and its radio.",
+    epilog="Exit status: 0 done; 1 failed; 2 wrong usage; 65 the input is wrong; 69 an address "
+    "cannot be had; 73 an output cannot be written; 78 a settings file or a bundle is wrong.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -344,6 +346,8 @@ def _run_service(
     with StopSignal() as stop:
         totals = run(stop, clock)
     _write_json(json_file, totals)
+    if late := totals["prismlink_stages_late"]:
+        raise ShutdownError(f"{late:.0f} stages did not drain; what they gave up is counted")
 
 
 def _write_json(path: Path | None, numbers: dict[str, Any]) -> None:

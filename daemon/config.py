@@ -80,7 +80,7 @@ class FlightModelSettings(Section):
     Attributes:
         bundle: The bundle file.
         backend: What runs the network; "auto" takes the fastest at hand.
-        threads: Cores it may use; null: all.
+        threads: Cores one computation may use; null: half of them, for two go on at a time.
         step: Quantizer step; null: the bundle's own.
     """
 
@@ -250,7 +250,7 @@ class GroundModelSettings(Section):
 
     Attributes:
         bundles: Every bundle the board may use; each frame names its own.
-        threads: Cores they may use; null: all.
+        threads: Cores one computation may use; null: half of them.
     """
 
     bundles: Annotated[tuple[File, ...], Field(min_length=1)]

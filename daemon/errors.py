@@ -11,6 +11,7 @@ DaemonError
 │   └── SpoolFullError
 ├── OutputError              a file cannot be written
 ├── DemoError                a process of the demo did not do its part
+├── ShutdownError            the process had to end before its work was done
 ├── PacketError              the bytes are not a packet of ours
 │   ├── TruncatedPacketError
 │   ├── PacketChecksumError
@@ -165,6 +166,12 @@ class OutputError(DaemonError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.cause}"
+
+
+class ShutdownError(DaemonError):
+    """The process had to end before its work was done; what it gave up is counted."""
+
+    reason = "shutdown"
 
 
 class DemoError(DaemonError):

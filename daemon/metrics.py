@@ -59,6 +59,9 @@ class _Metrics:
         self.queue_oldest_age = self._gauge(
             "queue_oldest_age_seconds", "Time the oldest item of a mailbox has waited.", "queue"
         )
+        self.stages_late = self._gauge(
+            "stages_late", "Stages that had not drained when the process had to end."
+        )
         self.dropped_patches = self._dropped("patches")
         self.dropped_tiles = self._dropped("tiles")
         self.bytes_in = self._counter("bytes_in_total", "Bytes received, bad ones included.")
@@ -120,6 +123,7 @@ class FlightMetrics(_Metrics):
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
         self.tiles_received = self._counter("tiles_received_total", "Tiles accepted.")
+        self.tiles_empty = self._counter("tiles_empty_total", "Tiles without any valid sample.")
         self.patches_received = self._counter(
             "patches_received_total", "Patches of the tiles accepted."
         )
@@ -206,6 +210,10 @@ class GroundMetrics(_Metrics):
         )
         self.patches_missing = self._counter(
             "patches_missing_total", "Patches that tiles were written without."
+        )
+        # A gauge, as above: the instrument counts its tiles, so this sees what a dead board missed.
+        self.tiles_missing = self._gauge(
+            "tiles_missing", "Tiles the instrument counted and of which nothing came."
         )
         self.tiles_written = self._counter("tiles_written_total", "Tiles written.", "state")
         self.tile_write_errors = self._counter(

@@ -16,6 +16,7 @@ from codec.network import count_macs
 from codec.tile import Tile
 from codec.tile_files import find_scenes, read_tile, write_tile
 from daemon import prism_file
+from daemon.cores import claim
 from daemon.errors import OutputError
 from daemon.files import write_whole
 from daemon.ground.write import file_stem
@@ -62,7 +63,8 @@ def encode(
         BundleError: If the bundle cannot be used.
         OutputError: If the file cannot be written.
     """
-    encoder = Encoder(load_bundle(bundle), step=step, backend=backend)
+    threads = claim(None)
+    encoder = Encoder(load_bundle(bundle), step=step, backend=backend, threads=threads)
     frames: list[bytes] = []
     paths: dict[bytes, Path] = {}
     raw = valid = 0
@@ -97,6 +99,7 @@ def decode(source: Path, directory: Path, *, bundle: Path, file_format: str) -> 
         BundleError: If the bundle cannot be used.
         OutputError: If a file cannot be written.
     """
+    claim(None)
     decoder = Decoder(load_bundle(bundle))
     for tile in _tiles(source, decoder):
         path = directory / file_stem(tile.info)

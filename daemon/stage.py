@@ -48,6 +48,18 @@ class Worker(Protocol[In_contra, Out_co]):
         """Return what is left, after the last item."""
 
 
+class KeepsNothing:
+    """The part of a `Worker` that holds nothing between items."""
+
+    def tick(self) -> tuple[()]:
+        """Nothing becomes ready by the passing of time."""
+        return ()
+
+    def finish(self) -> tuple[()]:
+        """Nothing is left."""
+        return ()
+
+
 class StageObserver(Protocol):
     """Who is told how a stage does; `daemon.metrics` is. Called from the stages' threads."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
@@ -13,6 +14,7 @@ from codec.frame import PatchFrame, SideFrame, parse
 from daemon.clock import Clock
 from daemon.errors import reason_of
 from daemon.ground.items import CollectedFrame, TilePart
+from daemon.link.sequence import SequenceTracker
 from daemon.metrics import GroundMetrics
 
 NO_SIDE: Final = "no_side"
@@ -58,6 +60,7 @@ class DecodeWorker:
         self._decoders, self._clock, self._metrics = decoders, clock, metrics
         self._max_parked_bytes, self._max_age_s = max_parked_bytes, max_age_s
         self._sides: OrderedDict[bytes, _Side] = OrderedDict()
+        self._sequences = SequenceTracker()
         self._parked: deque[_Parked] = deque()
         self._parked_bytes = 0
 
@@ -100,6 +103,7 @@ class DecodeWorker:
         self._sides.move_to_end(side.tile_id)
         if len(self._sides) > _SIDES_KEPT:
             self._sides.popitem(last=False)
+        self._note_sequence(side)
         yield TilePart(side=side, patch=None, frame=collected)
         waiting = [parked for parked in self._parked if parked.frame.tile_id == side.tile_id]
         self._parked = deque(p for p in self._parked if p.frame.tile_id != side.tile_id)
@@ -107,6 +111,12 @@ class DecodeWorker:
         for parked in waiting:
             with contextlib.suppress(CodecError):  # counted, and no reason to lose the others
                 yield self._decode(parked.frame, parked.collected)
+
+    def _note_sequence(self, side: SideFrame) -> None:
+        """Count tiles of which nothing came, whether the board was down or the link."""
+        instrument = zlib.crc32(side.info.sensor.encode())
+        self._sequences.note(instrument, side.info.sequence)
+        self._metrics.tiles_missing.set(self._sequences.counts.missing)
 
     def _decode(self, frame: PatchFrame, collected: CollectedFrame) -> TilePart:
         side = self._sides[frame.tile_id].frame

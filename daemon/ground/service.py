@@ -11,14 +11,13 @@ from contextlib import ExitStack
 from operator import attrgetter
 from typing import Any, TypeVar
 
-import torch
-
 from codec.bundle import load_bundle
 from codec.decoder import Decoder
 from codec.errors import BundleError
 from daemon.clock import Clock
 from daemon.config import GroundModelSettings, GroundSettings
 from daemon.config_sections import MIB, MailboxSettings
+from daemon.cores import claim
 from daemon.errors import ConfigError
 from daemon.ground.collect import CollectWorker
 from daemon.ground.decode import DecodeWorker
@@ -73,6 +72,7 @@ def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         stop.wait()
         late = shut_down(stages, deadline_s=settings.shutdown_deadline_s, clock=clock)
         stages[0].drain(LAST_POLL_S)
+        metrics.stages_late.set(len(late))
         log.info("stopped", extra={"late": ",".join(late) or "none"})
         return metrics.totals()
 
@@ -84,8 +84,7 @@ def load_decoders(settings: GroundModelSettings) -> dict[bytes, Decoder]:
         ConfigError: If one cannot be used: a restart would not help.
     """
     decoders = {}
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    claim(settings.threads)
     for path in settings.bundles:
         try:
             bundle = load_bundle(path)

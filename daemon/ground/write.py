@@ -15,6 +15,7 @@ from daemon.errors import OutputError
 from daemon.files import write_whole
 from daemon.ground.items import RestoredTile
 from daemon.metrics import GroundMetrics
+from daemon.stage import KeepsNothing
 
 MANIFEST: Final = ".manifest.json"
 """What a tile's manifest ends in."""
@@ -24,7 +25,7 @@ _NAME_LIMIT: Final = 120
 """Characters of a scene's name that go into a file's; file systems stop at 255 bytes."""
 
 
-class WriteWorker:
+class WriteWorker(KeepsNothing):
     """Writes tiles.
 
     Args:
@@ -60,14 +61,6 @@ class WriteWorker:
             raise OutputError(path, str(error)) from None
         self._metrics.tiles_written.labels("partial" if item.missing else "complete").inc()
         yield path
-
-    def tick(self) -> tuple[()]:
-        """Nothing waits here."""
-        return ()
-
-    def finish(self) -> tuple[()]:
-        """Nothing waits here."""
-        return ()
 
 
 def file_stem(info: TileInfo) -> str:

@@ -8,9 +8,10 @@ from codec.encoder import Encoder
 from daemon.link.packet import Channel
 from daemon.metrics import FlightMetrics
 from daemon.onboard.items import Batch, EncodedFrame
+from daemon.stage import KeepsNothing
 
 
-class EncodeWorker:
+class EncodeWorker(KeepsNothing):
     """Runs the codec on batches; frames that are encoded already pass."""
 
     def __init__(self, encoder: Encoder, metrics: FlightMetrics) -> None:
@@ -26,11 +27,3 @@ class EncodeWorker:
         self._metrics.patches_encoded.inc(item.patches)
         for opened, raw in zip(item.opened, frames, strict=True):
             yield EncodedFrame(raw=raw, channel=Channel.PATCH, received_s=opened.received_s)
-
-    def tick(self) -> tuple[()]:
-        """Nothing waits here."""
-        return ()
-
-    def finish(self) -> tuple[()]:
-        """Nothing waits here."""
-        return ()

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 import numpy as np
-import torch
 
 from codec.bundle import load_bundle
 from codec.encoder import Encoder, Timer
@@ -14,6 +13,7 @@ from codec.errors import BundleError, TileError
 from codec.patch_grid import PATCH_PX
 from codec.tile import Tile, TileInfo
 from daemon.config import FlightModelSettings
+from daemon.cores import claim
 from daemon.errors import ConfigError
 
 _WARM_UP_BANDS: Final = 64
@@ -26,8 +26,7 @@ def load_encoder(settings: FlightModelSettings, timer: Timer) -> Encoder:
     Raises:
         ConfigError: If bundle or step cannot be used: a restart would not help.
     """
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    threads = claim(settings.threads)
     warm = False
 
     def time_when_warm(stage: str) -> AbstractContextManager[None]:
@@ -40,7 +39,7 @@ def load_encoder(settings: FlightModelSettings, timer: Timer) -> Encoder:
             bundle,
             step=settings.step,
             backend=settings.backend,
-            threads=settings.threads or 0,
+            threads=threads,
             timer=time_when_warm,
         )
     except (BundleError, TileError) as error:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from daemon.clock import Clock
 from daemon.link.segment import Segmenter
 from daemon.onboard.items import EncodedFrame, FramePackets
+from daemon.stage import KeepsNothing
 
 
-class PacketWorker:
+class PacketWorker(KeepsNothing):
     """Cuts frames into packets of the link's size, with repair packets."""
 
     def __init__(self, segmenter: Segmenter, clock: Clock) -> None:
@@ -19,11 +20,3 @@ class PacketWorker:
         """Cut one frame."""
         packets = self._segmenter.packets(item.raw, item.channel, self._clock.utc_s())
         yield FramePackets(packets=tuple(packets), channel=item.channel, received_s=item.received_s)
-
-    def tick(self) -> tuple[()]:
-        """Nothing waits here."""
-        return ()
-
-    def finish(self) -> tuple[()]:
-        """Nothing waits here."""
-        return ()

@@ -88,6 +88,7 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         for source in line.sources:
             source.drain(LAST_POLL_S)
         left = line.spool.clear("shutdown")
+        metrics.stages_late.set(len(late))
         log.info("stopped", extra={"late": ",".join(late) or "none", "packets_left": left})
         return metrics.totals()
 
@@ -141,7 +142,7 @@ class _Line:
         self.sources = (source, sink)
         self.stages = (
             source,
-            self._stage("patches", PatchWorker(encoder), tiles, opened.put),
+            self._stage("patches", PatchWorker(encoder, metrics), tiles, opened.put),
             self._stage("batches", gather, opened, batches.put),
             self._stage("encode", EncodeWorker(encoder, metrics), batches, frames.put),
             self._stage("packets", PacketWorker(segmenter, clock), frames, packets.put),

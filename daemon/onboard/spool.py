@@ -17,6 +17,7 @@ from daemon.errors import SpoolFullError
 from daemon.link.packet import Channel
 from daemon.metrics import FlightMetrics
 from daemon.onboard.items import FramePackets
+from daemon.stage import KeepsNothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +162,7 @@ class MemorySpool:
         return packet
 
 
-class SpoolWorker:
+class SpoolWorker(KeepsNothing):
     """Puts the packets of frames into the spool; the last stage a tile passes."""
 
     def __init__(self, spool: Spool, clock: Clock, metrics: FlightMetrics) -> None:
@@ -177,12 +178,4 @@ class SpoolWorker:
         self._metrics.frames.labels(item.channel.name.lower()).inc()
         latency_s = self._clock.monotonic_s() - item.received_s
         self._metrics.tile_to_spool_seconds.observe(latency_s)
-        return ()
-
-    def tick(self) -> tuple[()]:
-        """Nothing waits here."""
-        return ()
-
-    def finish(self) -> tuple[()]:
-        """Nothing waits here."""
         return ()

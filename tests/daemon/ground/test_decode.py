@@ -208,3 +208,13 @@ def test_side_information_is_remembered_in_bounded_number(monkeypatch: pytest.Mo
     assert [len(rig.feed(items[1])) for items in tiles] == [0, 1, 1]
     rig.feed(tiles[1][0], tiles[0][0])
     assert [len(rig.feed(items[1])) for items in tiles] == [1, 1, 0]
+
+
+def test_tiles_of_which_nothing_came_are_counted() -> None:
+    """The instrument numbers its tiles: a hole in the numbers is a tile, until it comes late."""
+    rig = Rig()
+    for sequence in (3, 6):
+        rig.feed(*frames(cubes.tile(bands=3, rows=8, cols=8, sequence=sequence)))
+    assert rig.metrics.totals()["prismlink_tiles_missing"] == 2
+    rig.feed(*frames(cubes.tile(bands=3, rows=8, cols=8, sequence=4)))
+    assert rig.metrics.totals()["prismlink_tiles_missing"] == 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from codec.encoder import Encoder
 from codec.errors import TileError
 from codec.frame import SideFrame, parse
+from codec.tile import Tile, TileInfo
 from daemon.link.packet import Channel
+from daemon.metrics import FlightMetrics, new_registry
 from daemon.onboard.items import EncodedFrame, OpenedPatch, ReceivedTile
 from daemon.onboard.patches import PatchWorker
 from fakes.bundles import minmax_bundle
@@ -18,7 +21,7 @@ from fakes.flight import encoder
 def test_side_information_leaves_before_its_patches() -> None:
     """The side frame comes first, then every patch once, all with the tile's arrival time."""
     received = ReceivedTile(tile=tile(bands=4, rows=129, cols=8), received_s=3.5)
-    first, *rest = PatchWorker(encoder()).accept(received)
+    first, *rest = PatchWorker(encoder(), FlightMetrics(new_registry())).accept(received)
 
     assert isinstance(first, EncodedFrame)
     assert (first.channel, first.received_s) == (Channel.SIDE, 3.5)
@@ -33,7 +36,9 @@ def test_side_information_leaves_before_its_patches() -> None:
 
 def test_a_tile_that_does_not_fit_gives_nothing() -> None:
     """It is an error for the stage to count; not even its side information goes on."""
-    worker = PatchWorker(Encoder(minmax_bundle(bands=5), backend="torch-cpu"))
+    worker = PatchWorker(
+        Encoder(minmax_bundle(bands=5), backend="torch-cpu"), FlightMetrics(new_registry())
+    )
     items = worker.accept(ReceivedTile(tile=tile(bands=4, rows=8, cols=8), received_s=0.0))
     with pytest.raises(TileError):
         next(items)
@@ -41,5 +46,14 @@ def test_a_tile_that_does_not_fit_gives_nothing() -> None:
 
 def test_nothing_waits() -> None:
     """Time and the end bring nothing."""
-    worker = PatchWorker(encoder())
+    worker = PatchWorker(encoder(), FlightMetrics(new_registry()))
     assert (worker.tick(), worker.finish()) == ((), ())
+
+
+def test_a_tile_of_fill_alone_is_counted_and_goes_on() -> None:
+    """Nothing valid is a legal tile: it has its frames, and its own counter."""
+    metrics = FlightMetrics(new_registry())
+    empty = Tile(samples=np.full((3, 9, 8), -1, dtype=np.int16), info=TileInfo(nodata=-1.0))
+    items = list(PatchWorker(encoder(), metrics).accept(ReceivedTile(tile=empty, received_s=0.0)))
+    assert len(items) == 2
+    assert metrics.totals()["prismlink_tiles_empty_total"] == 1

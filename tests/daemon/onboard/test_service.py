@@ -252,7 +252,7 @@ def test_what_the_spool_has_no_room_for_is_counted(bundle_file: Path, tmp_path: 
     sender = FakeSender(up=False)
     options = load(
         bundle_file, tmp_path, "spool.max_mib=1", "link.repair.min_patch=64",
-        "link.mtu_bytes=4096", "shutdown_deadline_s=0.01",
+        "link.mtu_bytes=4096", "shutdown_deadline_s=3.0",
     )  # fmt: skip
     noisy = [
         TileMessage.pack(
