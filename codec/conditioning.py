@@ -39,6 +39,9 @@ then is a symbol in range, at any step from 1 up."""
 _FINEST_ENTRY: Final = 2.0**-22
 """Smallest step of an eigenvector's entries: the basis is held in float32 anyway."""
 
+_GUESS_PX: Final = 16
+"""Rows and columns looked at, at least, to guess the mean."""
+
 _BLOCK_PX: Final = 65_536
 """Pixels converted to float32 at a time: 59 MB at 224 bands."""
 
@@ -321,23 +324,13 @@ def fit_klt(
         TileError: If the samples are too large for the step.
     """
     pixels = samples.shape[1] * samples.shape[2]
-    zero = np.zeros(bands.size, dtype=np.float32)
-    sums = np.zeros(bands.size)
-    for block, ok in _row_blocks(samples, valid):
-        flat = _centered(block, bands, zero, ok, sample_unit)
-        sums += flat.sum(dim=1).numpy()
-    counts = pixels if valid is None else valid.sum(axis=(1, 2))
-    mean = sums / np.maximum(counts, 1)
-    covariance = np.zeros((bands.size, bands.size))
-    for block, ok in _row_blocks(samples, valid):
-        centered = _centered(block, bands, mean.astype(np.float32), ok, sample_unit)
-        covariance += (centered @ centered.T).numpy()
+    mean, covariance = _moments(samples, bands, valid, sample_unit)
     mean_symbols = np.rint(mean / _mean_step(step, pixels))
     largest = np.abs(mean_symbols).max(initial=0)
     if not (largest <= SYMBOL_LIMIT and np.isfinite(covariance).all()):
         raise TileError(f"samples are too large for a step of {step:g}·10⁻⁴ reflectance")
     # PyTorch's, as every product here: one pool of threads, whose size the process sets.
-    eigen = torch.linalg.eigh(torch.from_numpy(covariance / pixels))
+    eigen = torch.linalg.eigh(torch.from_numpy(covariance))
     variances, vectors = eigen.eigenvalues.numpy(), eigen.eigenvectors.numpy()
     leading = slice(None, -1 - min(spec.components, bands.size), -1)
     variances, vectors = np.maximum(variances[leading], 1e-12), vectors[:, leading]
@@ -352,6 +345,33 @@ def fit_klt(
     levels, entries = levels[sent], entries[sent]
     symbols = np.concatenate((mean_symbols[None], entries)).astype(np.int32)
     return KltSide(levels=tuple(levels.tolist()), symbols=symbols)
+
+
+def _moments(
+    samples: Samples, bands: NDArray[np.int64], valid: NDArray[np.bool_] | None, sample_unit: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean [10⁻⁴ reflectance] and covariance of the coded bands, invalid samples at the mean.
+
+    One pass: sums are taken about a guess of the mean, so that nothing cancels in float32, and
+    moved to the mean itself at the end.
+    """
+    pixels = samples.shape[1] * samples.shape[2]
+    thin = (slice(None), *(slice(None, None, 1 + edge // _GUESS_PX) for edge in samples.shape[1:]))
+    zero = np.zeros(bands.size, dtype=np.float32)
+    some = _centered(
+        samples[thin], bands, zero, None if valid is None else valid[thin], sample_unit
+    )
+    some_counts = some.shape[1] if valid is None else np.maximum(valid[thin].sum(axis=(1, 2)), 1)
+    guess = (some.sum(dim=1).numpy() / some_counts).astype(np.float32)
+    sums, products = np.zeros(bands.size), np.zeros((bands.size, bands.size))
+    for block, ok in _row_blocks(samples, valid):
+        centered = _centered(block, bands, guess, ok, sample_unit)
+        sums += centered.sum(dim=1).numpy()
+        products += (centered @ centered.T).numpy()
+    counts = pixels if valid is None else np.maximum(valid.sum(axis=(1, 2)), 1)
+    shift = sums / counts
+    with np.errstate(invalid="ignore"):  # garbage in a float tile; `fit_klt` refuses it
+        return guess + shift, products / pixels - np.outer(shift, shift)
 
 
 def _row_blocks(

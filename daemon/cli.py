@@ -115,7 +115,7 @@ def demo(
         Path | None, typer.Option(help="Model bundle; the settings files' own if none.")
     ] = None,
     rate: Annotated[float, typer.Option(help="Multiple of EnMAP's line rate.")] = 1.0,
-    repeat: Annotated[int, typer.Option(help="Times the scenes are shown.", min=1)] = 3,
+    repeat: Annotated[int, typer.Option(help="Times the scenes are shown.", min=1)] = 5,
     loss: Annotated[float, typer.Option(help="Share of packets lost.", min=0, max=1)] = 0.02,
     seed: Annotated[int, typer.Option(help="Decides which packets are lost.")] = 1,
     json_file: JsonFile = None,
@@ -401,7 +401,7 @@ def _show_demo(summary: dict[str, Any], out_dir: Path) -> None:
         f"{summary['bpppc']:.4f} bits per valid sample, all headers and repair packets counted\n"
         f"PSNR {summary['psnr_db_mean']:.2f} dB (least {summary['psnr_db_min']:.2f}), "
         f"spectral angle {summary['spectral_angle_deg_mean']:.2f}°; "
-        f"{summary['realtime_factor_enmap']:.1f} × EnMAP's rate while encoding\n"
+        f"{summary['realtime_factor_enmap']:.1f} × EnMAP's line rate on board\n"
         f"cubes and pictures: {out_dir}",
         highlight=False,
     )

@@ -125,8 +125,6 @@ def test_a_forbidden_import_is_reported(line: str, tmp_path: Path) -> None:
 def test_a_console_script_answers(script: str, absent: Callable[[str], NoReturn]) -> None:
     """Each console script names a function that exists, is installed, and shows its help."""
     module, _, function = PROJECT["scripts"][script].partition(":")
-    if not (ROOT / module.replace(".", "/")).with_suffix(".py").exists():
-        absent(f"{module} is not written yet")
     assert callable(getattr(importlib.import_module(module), function))
 
     program = shutil.which(script, path=str(Path(sys.executable).parent))
