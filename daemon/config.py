@@ -179,7 +179,7 @@ class RepairSettings(Section):
     side_ratio: Ratio = 0.5
     patch_ratio: Ratio = 0.1
     min_side: Count = 1
-    min_patch: Count = 2
+    min_patch: Count = 1
 
 
 class FlightLinkSettings(Section):
