@@ -7,7 +7,7 @@ Conventions, the same for every measure:
 - `peak` is the sample value of reflectance 1.0 [DN], whatever range the samples really span.
 
 A reported PSNR is taken per patch and then averaged over patches, never over a batch, whose size
-would change it (REFERENCES §2, traps in public evaluation code): measure patches, then average.
+would change it (as in the public evaluation code of HySpecNet-11k): measure patches, then average.
 """
 
 from __future__ import annotations

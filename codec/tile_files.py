@@ -1,6 +1,6 @@
 """Tiles from files and into files, whatever the format.
 
-DESIGN gives the codec no input or output of its own. This module and the three it stands on
+The codec has no input or output of its own, by rule. This module and the three it stands on
 (`tile_tags`, `tile_readers`, `tile_writers`) depart from that: the daemon's feed, its ground
 writer and the training scenes need the same readers and writers, and those two packages may not
 import each other, so what they share has to lie below both. Nothing else in the codec imports it.
@@ -100,7 +100,7 @@ def find_scenes(path: Path) -> list[Path]:
     return sorted(found)
 
 
-def write_tile(tile: Tile, path: Path, format: str) -> Path:  # noqa: A002  # DESIGN's word
+def write_tile(tile: Tile, path: Path, format: str) -> Path:  # noqa: A002  # the command's word
     """Write a tile such that `read_tile` gives the same tile back.
 
     The file appears whole or not at all. Text that is no CRS is kept and read back, but other

@@ -236,7 +236,7 @@ def _tile_of_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], cube: NDArra
 def _enmap_facts(path: Path) -> dict[str, Any]:
     """What the name of an EnMAP or HySpecNet-11k file tells; nothing for other names.
 
-    Source: names as in REFERENCES of HySpecNet-11k, `<NAME>-SPECTRAL_IMAGE.TIF`, `<NAME>-DATA.npy`,
+    Source: file names of HySpecNet-11k, `<NAME>-SPECTRAL_IMAGE.TIF`, `<NAME>-DATA.npy`,
     where NAME holds the time of the acquisition.
     """
     if not (match := _ENMAP_NAME.match(path.stem)):

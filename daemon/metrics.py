@@ -39,7 +39,7 @@ LATENCY_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.07, 0.1, 0.25, 0.5, 0.55
 BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
-class _Metrics:
+class ProcessMetrics:
     """What every process tells: stages, mailboxes, its version, its memory and open files."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -117,7 +117,7 @@ class _Metrics:
         return self._counter(f"dropped_{what}_total", text, "stage", "reason")
 
 
-class FlightMetrics(_Metrics):
+class FlightMetrics(ProcessMetrics):
     """What the flight process tells. Each attribute is one metric."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -175,7 +175,7 @@ class FlightMetrics(_Metrics):
         self._model.labels(model, backend).set(1)
 
 
-class GroundMetrics(_Metrics):
+class GroundMetrics(ProcessMetrics):
     """What the ground process tells. Each attribute is one metric."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

@@ -6,17 +6,18 @@ receive │ collect │ decode │ mosaic │ write
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from operator import attrgetter
-from typing import Any, TypeVar
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
 
 from codec.bundle import load_bundle
 from codec.decoder import Decoder
 from codec.errors import BundleError
 from daemon.clock import Clock
 from daemon.config import GroundModelSettings, GroundSettings
-from daemon.config_sections import MIB, MailboxSettings
+from daemon.config_sections import MIB
 from daemon.cores import claim
 from daemon.errors import ConfigError
 from daemon.ground.collect import CollectWorker
@@ -32,12 +33,13 @@ from daemon.link.sequence import SequenceTracker
 from daemon.link.sockets import Endpoint, PacketListener
 from daemon.mailbox import Mailbox
 from daemon.metrics import GroundMetrics, new_registry, serve
-from daemon.stage import Source, Stage, Worker
+from daemon.pipeline import Pipeline
+from daemon.stage import Source, Stage
 
 log = logging.getLogger(__name__)
 
-In = TypeVar("In")
-Out = TypeVar("Out")
+_TICK_S: Final = 0.1
+"""Longest time between two looks at deadlines, which are seconds [s]."""
 
 
 def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str, float]:
@@ -103,46 +105,16 @@ def _line(
     metrics: GroundMetrics,
 ) -> tuple[Source | Stage[Any, Any], ...]:
     """The stages of the ground process in the direction of the data."""
-
-    def mailbox(
-        name: str, bounds: MailboxSettings, stage: str, size_of: Callable[[Any], int]
-    ) -> Mailbox[Any]:
-        """The mailbox before a stage, under whose name its drops are counted."""
-        made: Mailbox[Any] = Mailbox(
-            name,
-            max_items=bounds.max_items,
-            max_bytes=bounds.max_bytes,
-            max_age_s=bounds.max_age_s,
-            policy=bounds.policy,
-            clock=clock,
-            size_of=size_of,
-            on_drop=_dropping(stage, metrics),
-        )
-        metrics.watch(made)
-        return made
-
-    def stage(
-        name: str, worker: Worker[In, Out], inbox: Mailbox[In], deliver: Callable[[Out], object]
-    ) -> Stage[In, Out]:
-        return Stage(
-            name,
-            worker,
-            inbox,
-            deliver,
-            tick_s=0.1,
-            clock=clock,
-            observer=metrics,
-            on_drop=_dropping(name, metrics),
-        )
-
     boxes, collect = settings.mailboxes, settings.collect
-    size_of = attrgetter("size_bytes")
-    packets: Mailbox[Packet] = mailbox(
-        "packets", boxes.packets, "collect", lambda packet: len(packet.data)
+    line = Pipeline(
+        clock=clock, metrics=metrics, tick_s=_TICK_S, on_drop=partial(_count_drop, metrics)
     )
-    frames: Mailbox[CollectedFrame] = mailbox("frames", boxes.frames, "decode", size_of)
-    parts: Mailbox[TilePart] = mailbox("patches", boxes.patches, "mosaic", size_of)
-    tiles: Mailbox[RestoredTile] = mailbox("tiles", boxes.tiles, "write", size_of)
+    packets: Mailbox[Packet] = line.mailbox(
+        "packets", boxes.packets, before="collect", size_of=lambda packet: len(packet.data)
+    )
+    frames: Mailbox[CollectedFrame] = line.mailbox("frames", boxes.frames, before="decode")
+    parts: Mailbox[TilePart] = line.mailbox("patches", boxes.patches, before="mosaic")
+    tiles: Mailbox[RestoredTile] = line.mailbox("tiles", boxes.tiles, before="write")
     receiver = Receiver(listener, SequenceTracker(), packets.put, metrics=metrics)
     decoder = DecodeWorker(
         decoders,
@@ -164,26 +136,34 @@ def _line(
     )
     writer = WriteWorker(settings.output.directory, settings.output.format, metrics)
     return (
-        Source("receive", receiver.poll, clock=clock, observer=metrics, pending=receiver.pending),
-        stage("collect", CollectWorker(reassembler, clock, metrics), packets, frames.put),
-        stage("decode", decoder, frames, parts.put),
-        stage("mosaic", mosaic, parts, tiles.put),
-        stage("write", writer, tiles, lambda path: log.info("written", extra={"file": path.name})),
+        line.source("receive", receiver.poll, receiver.pending),
+        line.stage("collect", CollectWorker(reassembler, clock, metrics), packets, frames.put),
+        line.stage("decode", decoder, frames, parts.put),
+        line.stage("mosaic", mosaic, parts, tiles.put),
+        line.stage(
+            "write", writer, tiles, lambda path: log.info("written", extra={"file": path.name})
+        ),
     )
 
 
-def _dropping(stage: str, metrics: GroundMetrics) -> Callable[[Any, str], None]:
+def _tell(path: Path) -> None:
+    log.info("written", extra={"file": path.name})
+
+
+def _count_drop(
+    metrics: GroundMetrics,
+    stage: str,
+    item: Packet | CollectedFrame | TilePart | RestoredTile,
+    reason: str,
+) -> None:
     """Count what is lost in or before a stage, in the unit it is lost in."""
-
-    def count(item: Packet | CollectedFrame | TilePart | RestoredTile, reason: str) -> None:
-        match item:
-            case Packet():
-                metrics.dropped_packets.labels(stage, reason).inc()
-            case CollectedFrame():
-                metrics.dropped_frames.labels(stage, reason).inc()
-            case TilePart():
-                metrics.dropped_patches.labels(stage, reason).inc()
-            case RestoredTile():
-                metrics.dropped_tiles.labels(stage, reason).inc()
-
-    return count
+    match item:
+        case Packet():
+            counter = metrics.dropped_packets
+        case CollectedFrame():
+            counter = metrics.dropped_frames
+        case TilePart():
+            counter = metrics.dropped_patches
+        case RestoredTile():
+            counter = metrics.dropped_tiles
+    counter.labels(stage, reason).inc()

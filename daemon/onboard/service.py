@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from functools import partial
+from typing import Final
 
 from codec.encoder import Encoder
 from daemon.clock import Clock
 from daemon.config import FlightSettings
-from daemon.config_sections import MIB, MailboxSettings
+from daemon.config_sections import MIB
 from daemon.lifecycle import LAST_POLL_S, StopSignal, shut_down
 from daemon.link.fec import RepairPolicy
 from daemon.link.packet import Channel
@@ -37,14 +37,14 @@ from daemon.onboard.models import load_encoder
 from daemon.onboard.packets import PacketWorker
 from daemon.onboard.patches import PatchWorker
 from daemon.onboard.spool import MemorySpool, SpooledPacket, SpoolWorker
-from daemon.stage import Source, Stage, Worker
+from daemon.pipeline import Pipeline
 from daemon.tile_message import TileLimits
 
 log = logging.getLogger(__name__)
 
 Item = ReceivedTile | OpenedPatch | Batch | EncodedFrame | FramePackets
-In = TypeVar("In", bound=Item)
-Out = TypeVar("Out")
+_TICK_S: Final = 0.02
+"""Longest time between two looks at the age of a batch [s]."""
 
 
 def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str, float]:
@@ -106,15 +106,20 @@ class _Line:
         metrics: FlightMetrics,
     ) -> None:
         listener, sender = sockets
-        self._clock, self._metrics, boxes = clock, metrics, settings.mailboxes
-        self.spool = self._make_spool(settings)
-        tiles: Mailbox[ReceivedTile] = self._mailbox("tiles", boxes.tiles, "patches")
-        opened: Mailbox[EncodedFrame | OpenedPatch] = self._mailbox(
-            "patches", boxes.patches, "batches"
+        boxes = settings.mailboxes
+        line = Pipeline(
+            clock=clock, metrics=metrics, tick_s=_TICK_S, on_drop=partial(_count_drop, metrics)
         )
-        batches: Mailbox[EncodedFrame | Batch] = self._mailbox("batches", boxes.batches, "encode")
-        frames: Mailbox[EncodedFrame] = self._mailbox("frames", boxes.frames, "packets")
-        packets: Mailbox[FramePackets] = self._mailbox("packets", boxes.packets, "spool")
+        self.spool = _make_spool(settings, clock, metrics)
+        tiles: Mailbox[ReceivedTile] = line.mailbox("tiles", boxes.tiles, before="patches")
+        opened: Mailbox[EncodedFrame | OpenedPatch] = line.mailbox(
+            "patches", boxes.patches, before="batches"
+        )
+        batches: Mailbox[EncodedFrame | Batch] = line.mailbox(
+            "batches", boxes.batches, before="encode"
+        )
+        frames: Mailbox[EncodedFrame] = line.mailbox("frames", boxes.frames, before="packets")
+        packets: Mailbox[FramePackets] = line.mailbox("packets", boxes.packets, before="spool")
         limits = _limits(settings)
         ingest = Ingest(listener, limits, tiles.put, clock=clock, metrics=metrics)
         downlink = Downlink(self.spool, sender, metrics)
@@ -133,20 +138,16 @@ class _Line:
                 Channel.PATCH: RepairPolicy(ratio=repair.patch_ratio, minimum=repair.min_patch),
             },
         )
-        source = Source(
-            "ingest", ingest.poll, clock=clock, observer=metrics, pending=ingest.pending
-        )
-        sink = Source(
-            "downlink", downlink.poll, clock=clock, observer=metrics, pending=downlink.pending
-        )
+        source = line.source("ingest", ingest.poll, ingest.pending)
+        sink = line.source("downlink", downlink.poll, downlink.pending)
         self.sources = (source, sink)
         self.stages = (
             source,
-            self._stage("patches", PatchWorker(encoder, metrics), tiles, opened.put),
-            self._stage("batches", gather, opened, batches.put),
-            self._stage("encode", EncodeWorker(encoder, metrics), batches, frames.put),
-            self._stage("packets", PacketWorker(segmenter, clock), frames, packets.put),
-            self._stage("spool", SpoolWorker(self.spool, clock, metrics), packets, _nowhere),
+            line.stage("patches", PatchWorker(encoder, metrics), tiles, opened.put),
+            line.stage("batches", gather, opened, batches.put),
+            line.stage("encode", EncodeWorker(encoder, metrics), batches, frames.put),
+            line.stage("packets", PacketWorker(segmenter, clock), frames, packets.put),
+            line.stage("spool", SpoolWorker(self.spool, clock, metrics), packets, _nowhere),
             sink,
         )
 
@@ -155,63 +156,26 @@ class _Line:
         for stage in reversed(self.stages):
             stage.start()
 
-    def _mailbox(self, name: str, bounds: MailboxSettings, stage: str) -> Mailbox[Any]:
-        """The mailbox before a stage, under whose name its drops are counted."""
-        mailbox: Mailbox[Any] = Mailbox(
-            name,
-            max_items=bounds.max_items,
-            max_bytes=bounds.max_bytes,
-            max_age_s=bounds.max_age_s,
-            policy=bounds.policy,
-            clock=self._clock,
-            size_of=lambda item: item.size_bytes,
-            on_drop=self._dropping(stage),
-        )
-        self._metrics.watch(mailbox)
-        return mailbox
 
-    def _stage(
-        self,
-        name: str,
-        worker: Worker[In, Out],
-        inbox: Mailbox[In],
-        deliver: Callable[[Out], object],
-    ) -> Stage[In, Out]:
-        return Stage(
-            name,
-            worker,
-            inbox,
-            deliver,
-            tick_s=0.02,
-            clock=self._clock,
-            observer=self._metrics,
-            on_drop=self._dropping(name),
-        )
+def _count_drop(metrics: FlightMetrics, stage: str, item: Item, reason: str) -> None:
+    """Count what is lost in or before a stage: patches, and tiles whole or by their side."""
+    metrics.dropped_patches.labels(stage, reason).inc(item.patches)
+    side = isinstance(item, EncodedFrame | FramePackets) and item.channel is Channel.SIDE
+    if side or isinstance(item, ReceivedTile):
+        metrics.dropped_tiles.labels(stage, reason).inc()
 
-    def _dropping(self, stage: str) -> Callable[[Item, str], None]:
-        """Count what is lost in or before a stage: patches, and tiles whole or by their side."""
 
-        def count(item: Item, reason: str) -> None:
-            self._metrics.dropped_patches.labels(stage, reason).inc(item.patches)
-            side = isinstance(item, EncodedFrame | FramePackets) and item.channel is Channel.SIDE
-            if side or isinstance(item, ReceivedTile):
-                self._metrics.dropped_tiles.labels(stage, reason).inc()
+def _make_spool(settings: FlightSettings, clock: Clock, metrics: FlightMetrics) -> MemorySpool:
+    def count(_packet: SpooledPacket, reason: str) -> None:
+        metrics.spool_dropped_packets.labels(reason).inc()
 
-        return count
-
-    def _make_spool(self, settings: FlightSettings) -> MemorySpool:
-        metrics = self._metrics
-
-        def count(_packet: SpooledPacket, reason: str) -> None:
-            metrics.spool_dropped_packets.labels(reason).inc()
-
-        limit = settings.spool.max_mib * MIB
-        spool = MemorySpool(max_bytes=limit, clock=self._clock, on_drop=count)
-        metrics.spool_limit_bytes.set(limit)
-        metrics.spool_packets.set_function(lambda: spool.packets)
-        metrics.spool_bytes.set_function(lambda: spool.used_bytes)
-        metrics.spool_oldest_age.set_function(lambda: spool.oldest_age_s)
-        return spool
+    limit = settings.spool.max_mib * MIB
+    spool = MemorySpool(max_bytes=limit, clock=clock, on_drop=count)
+    metrics.spool_limit_bytes.set(limit)
+    metrics.spool_packets.set_function(lambda: spool.packets)
+    metrics.spool_bytes.set_function(lambda: spool.used_bytes)
+    metrics.spool_oldest_age.set_function(lambda: spool.oldest_age_s)
+    return spool
 
 
 def _nowhere(_: object) -> None:
