@@ -76,6 +76,27 @@ def test_what_does_not_fit_is_dropped_and_counted(
     check_ground(landed, flown)
 
 
+def test_an_instrument_that_pushes_waits(desk: Desk, small_bundle: Path, aviris: Path) -> None:
+    """With PULL and a mailbox that blocks, the instrument feels a slow board; nothing drops."""
+    ground = desk.ground(small_bundle, "output.format=npy").until_ready()
+    flight = desk.flight(
+        small_bundle,
+        "instrument.pattern=pull",
+        "mailboxes.tiles.policy=block",
+        "mailboxes.tiles.max_items=1",
+    ).until_ready()
+
+    fed = desk.feed(aviris, "--pattern", "pull", "--rate", 0, "--repeat", 60).report()
+    flight.until_metrics(lambda n: n.total("tiles_received_total") == 60, "all tiles")
+    flown = flight.stop()
+    landed = land(flown, ground)
+
+    assert (fed["tiles"], fed["refused"]) == (60, 0)
+    assert flown.total("dropped_patches_total") == 0
+    check_flight(flown)
+    check_ground(landed, flown)
+
+
 def test_sigterm_loses_nothing_that_was_accepted(
     desk: Desk, small_bundle: Path, aviris: Path
 ) -> None:
