@@ -138,3 +138,8 @@ def shortcut_groups(groups: tuple[int, ...]) -> NDArray[np.int16]:
     if len(groups) != CHANNELS:
         raise BundleError(f"{len(groups)} groups for {CHANNELS} channels")
     return np.array(groups, dtype=np.int16)
+
+
+def step_ratio(step_offset: int) -> float:
+    """How much coarser a patch's step is than the tile's [1]."""
+    return float(2.0 ** (step_offset / LEVELS_PER_OCTAVE))

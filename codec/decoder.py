@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from codec import masks
 from codec.bundle import Bundle
 from codec.conditioning import UNITS_PER_REFLECTANCE, Conditioning, KltSide, fit_minmax
-from codec.contexts import DELTA_TABLE, LEVELS_PER_OCTAVE
+from codec.contexts import DELTA_TABLE, step_ratio
 from codec.errors import BitstreamError, FrameFieldError, PayloadError, TileError, WrongModelError
 from codec.frame import Frame, PatchFrame, SideFrame, parse
 from codec.patch_grid import PatchExtent
@@ -98,7 +98,7 @@ class Decoder:
         extent = self._extent(side, patch)
         conditioning = self.conditioning(side)
         symbols = self._entropy_decode(conditioning, patch, extent)
-        latents = dequantize(symbols, conditioning.latent_step * _octaves(patch.step_offset))
+        latents = dequantize(symbols, conditioning.latent_step * step_ratio(patch.step_offset))
         with torch.inference_mode():
             components = self._network(torch.from_numpy(latents)[None])[0].numpy()
         rows, cols = extent.shape
@@ -200,7 +200,3 @@ def _as_type(values: NDArray[np.float32], dtype: np.dtype[Any], nodata: float | 
     if nodata is not None:
         typed[typed == nodata] = nodata + 1 if nodata < limits.max else nodata - 1
     return typed
-
-
-def _octaves(step_offset: int) -> float:
-    return float(2.0 ** (step_offset / LEVELS_PER_OCTAVE))

@@ -22,8 +22,8 @@ from codec.conditioning import (
     fit_klt,
     fit_minmax,
 )
-from codec.contexts import DELTA_TABLE, LEVELS_PER_OCTAVE
-from codec.errors import TileError
+from codec.contexts import DELTA_TABLE, step_ratio
+from codec.errors import BackendError, TileError
 from codec.frame import PatchFrame, SideFrame
 from codec.patch_grid import PatchExtent, PatchGrid
 from codec.patching import pad
@@ -99,6 +99,7 @@ class Encoder:
 
     Raises:
         TileError: If the step is out of range.
+        BackendError: If the backend asked for is not there.
     """
 
     def __init__(
@@ -194,7 +195,7 @@ class Encoder:
 
     def _quantize(self, patch: PatchJob, latents: NDArray[np.float32]) -> NDArray[np.int32]:
         """Round once to see how large each group is, then again as is best for that."""
-        step = patch.conditioning.latent_step * _octaves(patch.step_offset)
+        step = patch.conditioning.latent_step * step_ratio(patch.step_offset)
         symbols = quantize(latents, step)
         if patch.conditioning.basis is None or not symbols.any():
             return symbols  # latents of a network alone: what an error in them costs is unknown
@@ -233,15 +234,18 @@ def _condition(patch: PatchJob) -> NDArray[np.float32]:
     return pad(patch.conditioning.condition(samples, patch.valid))
 
 
-def _octaves(step_offset: int) -> float:
-    return float(2.0 ** (step_offset / LEVELS_PER_OCTAVE))
-
-
 def make_backend(bundle: Bundle, name: BackendName, threads: int) -> AnalysisBackend:
-    """Choose what runs the network, see `Encoder`."""
+    """Choose what runs the network, see `Encoder`.
+
+    Raises:
+        BackendError: If it is not there.
+    """
     from codec.backends.torch_backend import TorchBackend  # noqa: PLC0415
 
-    if name == "torch-cuda" or (name in ("auto", "torch") and torch.cuda.is_available()):
+    has_cuda = torch.cuda.is_available()
+    if name == "torch-cuda" and not has_cuda:
+        raise BackendError("torch-cuda: there is no CUDA device; remedy: auto or torch-cpu")
+    if has_cuda and name in ("auto", "torch", "torch-cuda"):
         return TorchBackend(bundle, "cuda")
     if name == "openvino" or (name == "auto" and "analysis_ranges" in bundle.tensors):
         # Loading OpenVINO takes a second and 100 MB; who does not use it does not pay.

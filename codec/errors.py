@@ -2,6 +2,7 @@
 
 CodecError
 ├── TileError            the tile cannot be coded: shape, type, or what it says of itself
+├── BackendError         what was asked for to run the network is not there
 ├── TileFileError        a file on disk does not hold a tile this build can read
 ├── BundleError          the model bundle cannot be used
 │   ├── BundleDigestError    its bytes are not the ones its name promises
@@ -25,6 +26,10 @@ class CodecError(Exception):
 
 class TileError(CodecError):
     """The tile cannot be coded: its shape, its type, or what it says of itself."""
+
+
+class BackendError(CodecError):
+    """What was asked for to run the network is not there."""
 
 
 class TileFileError(CodecError):

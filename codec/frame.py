@@ -47,7 +47,7 @@ MAX_PATCH_PX: Final = 256
 """Bounds what one patch may ask a decoder to hold: a gigabyte at `MAX_BANDS`."""
 
 _WAVELENGTH_UNIT_NM: Final = 0.01
-"""Wavelengths travel as multiples of 0.01 nm, the precision EnMAP and AVIRIS state."""
+"""Wavelengths travel rounded to 0.01 nm: a thousandth of a band's width."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

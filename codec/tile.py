@@ -22,6 +22,10 @@ MAX_BANDS: Final = 4096
 MAX_EDGE_PX: Final = 65_536
 """Bounds on a tile, so that a hostile header cannot ask for more memory than a frame may use."""
 
+FIRST_UTC_S: Final = -62_135_596_800.0
+LAST_UTC_S: Final = 253_402_300_799.0
+"""Years 1 to 9999, what dates in files can say; nanoseconds by mistake are far outside."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Georeference:
@@ -74,8 +78,8 @@ class TileInfo:
             raise TileError(
                 f"reflectance_scale must be in [1e-6, 1e12], got {self.reflectance_scale}"
             )
-        if not math.isfinite(self.start_utc_s):
-            raise TileError(f"start_utc_s must be finite, got {self.start_utc_s}")
+        if not FIRST_UTC_S <= self.start_utc_s <= LAST_UTC_S:
+            raise TileError(f"start_utc_s must be in years 1 to 9999, got {self.start_utc_s} s")
         for name, limit in (("tile_row", 2**32), ("tile_col", 2**32), ("sequence", 2**64)):
             if not 0 <= (value := getattr(self, name)) < limit:
                 raise TileError(f"{name} must be in [0, {limit}), got {value}")

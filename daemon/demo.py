@@ -112,8 +112,6 @@ def run(settings: DemoSettings) -> dict[str, Any]:
     """
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
-        for stale in settings.out.glob(f"*{MANIFEST}"):
-            stale.unlink()
     except OSError as error:
         raise OutputError(settings.out, str(error)) from None
     tiles = _expected(settings)
@@ -181,7 +179,11 @@ def _stream(settings: DemoSettings, scratch: Path) -> _Stream:
         radio.stop()
         landed = ground.stop()
     return _Stream(
-        flight=flown, ground=landed, feed=fed, radio=radio, manifests=_manifests(settings.out)
+        flight=flown,
+        ground=landed,
+        feed=fed,
+        radio=radio,
+        manifests=_manifests(settings.out, radio),
     )
 
 
@@ -264,10 +266,14 @@ class _Child:
             self.process.wait()
 
 
-def _manifests(out: Path) -> dict[int, dict[str, Any]]:
-    """What the ground wrote, by the instrument's sequence."""
+def _manifests(out: Path, radio: Radio) -> dict[int, dict[str, Any]]:
+    """What the ground wrote of what this radio carried, by the instrument's sequence.
+
+    The folder may hold tiles of other runs; the board's boot id tells them apart.
+    """
     found = [json.loads(path.read_text()) for path in out.glob(f"*{MANIFEST}")]
-    return {manifest["sequence"]: manifest for manifest in found}
+    boots = {boot for boot, _ in radio.frame_bytes}
+    return {m["sequence"]: m for m in found if {boot for boot, _ in m["frames"]} <= boots}
 
 
 def _judge(tile: Tile, out: Path, stream: _Stream) -> TileResult:

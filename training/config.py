@@ -34,10 +34,12 @@ class SceneSettings(_Section):
         groups: Scenes that overlap or adjoin, as patterns over their paths below the scene folder;
             a scene in none is a group of its own, named after its file.
         validation: Names of the groups held back.
+        exclude: Scenes left out, as patterns like those of groups: one of two names of a scene.
     """
 
     groups: dict[str, tuple[str, ...]] = {}
     validation: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
 
 class NetworkSettings(_Section):

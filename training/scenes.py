@@ -56,7 +56,12 @@ def load_scenes(folder: Path, settings: SceneSettings) -> tuple[Scene, ...]:
     """
     root = folder if folder.is_dir() else folder.parent
     try:
-        tiles = {path.relative_to(root): read_tile(path) for path in find_scenes(folder)}
+        found = {path.relative_to(root): path for path in find_scenes(folder)}
+        tiles = {
+            name: read_tile(path)
+            for name, path in found.items()
+            if not _is_of(name, settings.exclude)
+        }
     except CodecError as error:
         raise ScenesError(str(error)) from None
     return tuple(
@@ -86,12 +91,12 @@ def split_scenes(scenes: Sequence[Scene], settings: SceneSettings) -> Split:
     return Split(training=training, validation=held_back)
 
 
+def _is_of(path: Path, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(path.as_posix(), pattern) for pattern in patterns)
+
+
 def _group(path: Path, settings: SceneSettings) -> str:
-    found = [
-        name
-        for name, patterns in settings.groups.items()
-        if any(fnmatchcase(path.as_posix(), pattern) for pattern in patterns)
-    ]
+    found = [name for name, patterns in settings.groups.items() if _is_of(path, patterns)]
     if len(found) > 1:
         raise ScenesError(f"{path} is in the groups {', '.join(found)}; remedy: keep one")
     return found[0] if found else path.stem

@@ -9,7 +9,7 @@ import numpy as np
 
 from codec.bundle import load_bundle
 from codec.encoder import Encoder, Timer
-from codec.errors import BundleError, TileError
+from codec.errors import BackendError, BundleError, TileError
 from codec.patch_grid import PATCH_PX
 from codec.tile import Tile, TileInfo
 from daemon.config import FlightModelSettings
@@ -42,9 +42,10 @@ def load_encoder(settings: FlightModelSettings, timer: Timer) -> Encoder:
             threads=threads,
             timer=time_when_warm,
         )
-    except (BundleError, TileError) as error:
+    except (BackendError, BundleError, TileError) as error:
         reason = str(error).removeprefix(f"{settings.bundle}: ")
-        raise ConfigError(settings.bundle, (f"{reason}; change model.bundle or step",)) from None
+        remedy = "change model.bundle, backend or step"
+        raise ConfigError(settings.bundle, (f"{reason}; {remedy}",)) from None
     conditioner = bundle.conditioner
     bands = conditioner.components if conditioner.kind == "minmax" else _WARM_UP_BANDS
     ramp = np.arange(bands * PATCH_PX * PATCH_PX, dtype=np.float32) % 997

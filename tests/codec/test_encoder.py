@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from codec.encoder import Encoder, make_backend
-from codec.errors import TileError
+from codec.errors import BackendError, TileError
 from codec.frame import PatchFrame, SideFrame, parse
 from codec.tile import Tile, TileInfo
 from fakes import cubes
@@ -182,3 +182,10 @@ def test_backends_are_chosen_by_name() -> None:
     """Each name gives its backend."""
     assert make_backend(branch_bundle(), "torch-cpu", 0).name == "torch-cpu"
     assert make_backend(branch_bundle(), "openvino", 1).name == "openvino-cpu"
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking for CUDA without a device is an error with a remedy, not PyTorch's traceback."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(BackendError, match="remedy: auto or torch-cpu"):
+        Encoder(klt_bundle(), backend="torch-cuda")

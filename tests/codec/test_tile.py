@@ -48,6 +48,7 @@ def test_one_wavelength_per_band() -> None:
         pytest.param({"reflectance_scale": math.nan}, id="scale NaN"),
         pytest.param({"reflectance_scale": 1e-300}, id="scale that overflows float32"),
         pytest.param({"start_utc_s": math.inf}, id="time"),
+        pytest.param({"start_utc_s": 1.7e18}, id="time in nanoseconds"),
         pytest.param({"tile_row": -1}, id="negative row"),
         pytest.param({"tile_col": 2**32}, id="column beyond 32 bits"),
         pytest.param({"sequence": 2**64}, id="sequence beyond 64 bits"),

@@ -53,6 +53,12 @@ def stream(out: Path, *, decoded: int, missing: int, **flight: float) -> Any:
         'prismlink_stage_seconds_sum{stage="encode"}': 2.0,
         'prismlink_stage_seconds_sum{stage="analyze"}': 0.8,
     }
+    radio: Any = SimpleNamespace(
+        packets=20,
+        bytes_down=3000,
+        link=SimpleNamespace(lost=2),
+        frame_bytes=defaultdict(int, {(7, 0): 1000, (7, 1): 900}),
+    )
     return demo._Stream(
         flight=counted | flight,
         ground={
@@ -60,13 +66,8 @@ def stream(out: Path, *, decoded: int, missing: int, **flight: float) -> Any:
             "prismlink_patches_missing_total": float(missing),
         },
         feed={"tiles": 2, "refused": 0, "realtime_factor_enmap": 1.0},
-        radio=SimpleNamespace(
-            packets=20,
-            bytes_down=3000,
-            link=SimpleNamespace(lost=2),
-            frame_bytes=defaultdict(int, {(7, 0): 1000, (7, 1): 900}),
-        ),  # type: ignore[arg-type]  # all the demo reads of a radio
-        manifests=demo._manifests(out),
+        radio=radio,
+        manifests=demo._manifests(out, radio),
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 
-from codec.tile import SAMPLE_DTYPES, Georeference, Tile, TileInfo
+from codec.tile import FIRST_UTC_S, LAST_UTC_S, SAMPLE_DTYPES, Georeference, Tile, TileInfo
 from daemon.errors import (
     MessageFieldError,
     MessageSizeError,
@@ -61,7 +61,7 @@ def tiles(draw: st.DrawFn) -> Tile:
         tile_row=draw(st.integers(0, 2**32 - 1)),
         tile_col=draw(st.integers(0, 2**32 - 1)),
         sequence=draw(st.integers(0, 2**64 - 1)),
-        start_utc_s=draw(FINITE),
+        start_utc_s=draw(st.floats(FIRST_UTC_S, LAST_UTC_S)),
         reflectance_scale=draw(st.floats(1e-3, 1e9)),
         nodata=draw(st.none() | st.integers(0, 32767).map(float)),
         wavelengths_nm=draw(st.just(()) | st.tuples(*[st.floats(1, 1e5)] * bands)),

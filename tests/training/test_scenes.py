@@ -43,6 +43,12 @@ def test_a_split_that_is_none_is_refused(
         split_scenes(scenes, settings)
 
 
+def test_an_excluded_scene_is_left_out(folder: Path) -> None:
+    """A scene that is there under two names counts once."""
+    scenes = load_scenes(folder / "scenes", SceneSettings(exclude=("north_1.*",)))
+    assert sorted(scene.name for scene in scenes) == ["north_2", "south"]
+
+
 def test_a_scene_in_two_groups_is_refused(folder: Path) -> None:
     """Else it might be trained on and held back at once."""
     settings = SceneSettings(groups={"a": ("north_*",), "b": ("*_1.npz",)})

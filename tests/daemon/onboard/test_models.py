@@ -78,5 +78,5 @@ def test_a_step_that_cannot_be_used_is_an_error_of_the_settings(bundle_file: Pat
     settings = FlightModelSettings.model_construct(
         bundle=bundle_file, backend="torch", threads=None, step=1e9
     )
-    with pytest.raises(ConfigError, match=r"change model\.bundle or step"):
+    with pytest.raises(ConfigError, match=r"change model\.bundle, backend or step"):
         load_encoder(settings, NO_TIMER)
