@@ -1,4 +1,4 @@
-"""Which packets are missing: the board's counters, boot by boot."""
+"""What is missing: the board's packet counters, boot by boot; instruments' counts of tiles."""
 
 from __future__ import annotations
 
@@ -15,11 +15,19 @@ MAX_BOOTS: Final = 16
 """Boots followed at a time; beyond it the one not heard for longest becomes a total."""
 
 
+MAX_TILE_GAP: Final = 1 << 20
+"""Most tiles that can be missing between two: at EnMAP's rate, with one patch each, 20 hours. The
+instrument's message has no checksum, and one flipped bit would spoil the count for good."""
+
+MAX_SENSORS: Final = 16
+"""Instruments followed at a time; beyond it the one not heard for longest becomes a total."""
+
+
 class Arrival(Enum):
     """What a counter was when it came."""
 
     NEW = "new"
-    """Above all others of its boot."""
+    """Above all others of its run."""
     LATE = "late"
     """Below the highest; it was missing until now."""
     DUPLICATE = "duplicate"
@@ -59,11 +67,11 @@ class SequenceCounts:
         )
 
 
-class _Boot:
-    """The counters of one boot; bit i of `_seen` is counter `_highest` − i."""
+class _Run:
+    """Counters that go up from a first; bit i of `_seen` is counter `highest` − i."""
 
     def __init__(self, first: int, window: int) -> None:
-        self._first = self._highest = first
+        self._first = self.highest = first
         self._mask = (1 << window) - 1
         self._seen = 1
         self._before_start = 0  # received below the first
@@ -75,12 +83,12 @@ class _Boot:
         return arrival
 
     def _place(self, counter: int) -> Arrival:
-        ahead = counter - self._highest
+        ahead = counter - self.highest
         if ahead > 0:
             # Not shifted by a jump of any size: a hostile counter would ask for that much memory.
             far = ahead >= self._mask.bit_length()
             self._seen = 1 if far else (self._seen << ahead & self._mask) | 1
-            self._highest = counter
+            self.highest = counter
             return Arrival.NEW
         bit = 1 << -ahead if -ahead < self._mask.bit_length() else 0
         if not bit:
@@ -99,7 +107,7 @@ class _Boot:
             duplicate=self._arrivals[Arrival.DUPLICATE],
             late=self._arrivals[Arrival.LATE],
             stale=self._arrivals[Arrival.STALE],
-            missing=self._highest - self._first + 1 - (received - self._before_start),
+            missing=self.highest - self._first + 1 - (received - self._before_start),
             missing_before_start=self._first - self._before_start,
         )
 
@@ -113,7 +121,7 @@ class SequenceTracker:
 
     def __init__(self, *, window: int = WINDOW, max_boots: int = MAX_BOOTS) -> None:
         self._window, self._max_boots = window, max_boots
-        self._boots: OrderedDict[int, _Boot] = OrderedDict()
+        self._boots: OrderedDict[int, _Run] = OrderedDict()
         self._closed = SequenceCounts()
 
     def note(self, boot_id: int, counter: int) -> Arrival:
@@ -122,7 +130,7 @@ class SequenceTracker:
         if boot is None:
             if len(self._boots) == self._max_boots:
                 self._closed += self._boots.popitem(last=False)[1].counts
-            self._boots[boot_id] = _Boot(counter, self._window)
+            self._boots[boot_id] = _Run(counter, self._window)
             return Arrival.NEW
         self._boots.move_to_end(boot_id)
         return boot.note(counter)
@@ -131,3 +139,43 @@ class SequenceTracker:
     def counts(self) -> SequenceCounts:
         """Totals over all boots."""
         return sum((boot.counts for boot in self._boots.values()), self._closed)
+
+
+class TileSequences:
+    """Counts the tiles that instruments numbered and that never came.
+
+    A number that leaps, falls far, or is a second 0 is of an instrument that began anew: nothing
+    is missing between it and the one before. Tiles before an instrument's first are not missing.
+
+    Args:
+        reorder: How far below the highest number a tile may come late; one that is lower yet
+            begins anew. 0 where tiles come in their order.
+    """
+
+    def __init__(self, *, reorder: int) -> None:
+        self._reorder = reorder
+        self._runs: OrderedDict[str, _Run] = OrderedDict()
+        self._closed = 0
+
+    def note(self, sensor: str, sequence: int) -> int:
+        """Take the number of a tile that came; return how many it shows to be missing."""
+        run = self._runs.pop(sensor, None)
+        gap = 0 if run is None else sequence - run.highest - 1
+        if run is None or not self._goes_on(run, sequence):
+            self._closed += run.counts.missing if run else 0
+            run, gap = _Run(sequence, self._reorder + 1), 0
+        self._runs[sensor] = run
+        if len(self._runs) > MAX_SENSORS:
+            self._closed += self._runs.popitem(last=False)[1].counts.missing
+        return max(0, gap)
+
+    def _goes_on(self, run: _Run, sequence: int) -> bool:
+        """Whether a number is of this run, which then has it."""
+        if not -self._reorder <= sequence - run.highest <= MAX_TILE_GAP + 1:
+            return False
+        return run.note(sequence) is not Arrival.DUPLICATE or sequence > 0
+
+    @property
+    def missing(self) -> int:
+        """Tiles skipped so far, over all instruments; falls when a late one comes."""
+        return self._closed + sum(run.counts.missing for run in self._runs.values())

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from daemon.clock import Clock
 from daemon.errors import TileMessageError
+from daemon.link.sequence import TileSequences
 from daemon.metrics import FlightMetrics
 from daemon.onboard.items import ReceivedTile
 from daemon.tile_message import Part, TileLimits, TileMessage
@@ -20,10 +21,6 @@ _WAIT_S: Final = 0.1
 _LAST_MESSAGES: Final = 16
 """Most messages taken once intake has stopped: what libzmq took off the instrument's hands before.
 More than it queues, and few enough that an instrument which goes on does not keep us."""
-
-_MAX_GAP: Final = 1 << 20
-"""Most tiles that can be missing between two: at EnMAP's rate, with one patch each, 20 hours. The
-message has no checksum, and one flipped bit would spoil the count for good."""
 
 
 class Listener(Protocol):
@@ -42,7 +39,7 @@ class Ingest:
         limits: The largest tile to take.
         deliver: Takes each tile; counts what it refuses.
         clock: Stamps tiles.
-        metrics: Counts tiles, refusals by reason, and gaps in the instrument's sequence.
+        metrics: Counts tiles, refusals by reason, and gaps in the instruments' sequences.
     """
 
     def __init__(
@@ -56,7 +53,7 @@ class Ingest:
     ) -> None:
         self._listener, self._limits, self._deliver = listener, limits, deliver
         self._clock, self._metrics = clock, metrics
-        self._next_sequence: int | None = None
+        self._sequences = TileSequences(reorder=0)
         self._waiting, self._last_messages = False, _LAST_MESSAGES
 
     def poll(self) -> None:
@@ -72,7 +69,8 @@ class Ingest:
             self._metrics.tile_messages_refused.labels(error.reason).inc()
             log.warning("tile message refused", extra={"reason": error.reason, "error": str(error)})
             return
-        self._note(tile.info.sequence)
+        gap = self._sequences.note(tile.info.sensor, tile.info.sequence)
+        self._metrics.tile_sequence_gaps.inc(gap)
         received = ReceivedTile(tile=tile, received_s=self._clock.monotonic_s())
         self._metrics.tiles_received.inc()
         self._metrics.patches_received.inc(received.patches)
@@ -82,10 +80,3 @@ class Ingest:
         """Whether messages may still wait in the socket; asked once intake has stopped."""
         self._last_messages -= 1
         return self._waiting and self._last_messages >= 0
-
-    def _note(self, sequence: int) -> None:
-        """Count what is missing between this tile and the one before; a restart is no gap."""
-        gap = 0 if self._next_sequence is None else sequence - self._next_sequence
-        if 0 < gap <= _MAX_GAP:
-            self._metrics.tile_sequence_gaps.inc(gap)
-        self._next_sequence = sequence + 1

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.link.sequence import Arrival, SequenceCounts, SequenceTracker
+from daemon.link.sequence import (
+    MAX_SENSORS,
+    MAX_TILE_GAP,
+    Arrival,
+    SequenceCounts,
+    SequenceTracker,
+    TileSequences,
+)
 
 
 def note_all(tracker: SequenceTracker, counters: list[int], boot_id: int = 1) -> list[Arrival]:
@@ -99,3 +106,62 @@ def test_the_counts_are_those_of_sets(counters: list[int]) -> None:
     assert counts.duplicate == len(counters) - len(came)
     assert counts.missing == len(set(range(first, highest + 1)) - came)
     assert counts.missing_before_start == len(set(range(first)) - came)
+
+
+def missing_tiles(sequences: list[int], *, reorder: int) -> int:
+    """Tiles of one instrument that its numbers show to be missing."""
+    target = TileSequences(reorder=reorder)
+    for sequence in sequences:
+        target.note("", sequence)
+    return target.missing
+
+
+@pytest.mark.parametrize("reorder", [0, 64])
+@pytest.mark.parametrize(
+    ("sequences", "missing"),
+    [
+        ([0, 1, 2], 0),
+        ([5, 6], 0),
+        ([0, 1, 5, 6], 3),
+        ([3, 3], 0),
+        ([0, 1, 4, 0, 1, 2], 2),
+        ([900, 902, 7, 9], 2),
+        ([0, 2**63, 1, 3], 1),
+        ([0, MAX_TILE_GAP + 1], MAX_TILE_GAP),
+        ([0, MAX_TILE_GAP + 2, MAX_TILE_GAP + 4], 1),
+    ],
+)
+def test_a_count_of_tiles_that_leaps_or_falls_begins_anew(
+    sequences: list[int], missing: int, reorder: int
+) -> None:
+    """Holes stay counted; a flipped bit and an instrument that restarts are none."""
+    assert missing_tiles(sequences, reorder=reorder) == missing
+
+
+@pytest.mark.parametrize(
+    ("sequences", "missing"), [([1, 0, 2], 0), ([3, 6, 4], 1), ([0, 70, 6, 71], 68)]
+)
+def test_a_tile_the_link_delayed_is_missing_no_more(sequences: list[int], missing: int) -> None:
+    """Within what a link reorders a lower number is a late tile, not another count."""
+    assert missing_tiles(sequences, reorder=64) == missing
+
+
+def test_instruments_number_their_tiles_apart() -> None:
+    """Two of them, interleaved, have no gaps but their own; each is told when it shows."""
+    target = TileSequences(reorder=0)
+    gaps = [target.note(*tile) for n in range(100) for tile in (("a", n), ("b", 5000 + 2 * n))]
+
+    assert gaps == [0, 0] + [0, 1] * 99
+    assert target.missing == 99
+
+
+def test_instruments_are_followed_in_bounded_number() -> None:
+    """Of one that is forgotten the holes stay counted; heard again, it begins anew."""
+    target = TileSequences(reorder=0)
+    for n in range(3 * MAX_SENSORS):
+        target.note(f"{n}", 0)
+        target.note(f"{n}", 2)
+    target.note("0", 9)
+
+    assert len(target._runs) == MAX_SENSORS
+    assert target.missing == 3 * MAX_SENSORS

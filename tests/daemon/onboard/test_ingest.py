@@ -20,9 +20,9 @@ from fakes.clock import FakeClock
 LIMITS = TileLimits(max_bands=8, max_rows=200, max_cols=200)
 
 
-def tile(sequence: int = 0, rows: int = 4) -> Tile:
+def tile(sequence: int = 0, rows: int = 4, sensor: str = "") -> Tile:
     """A small one."""
-    return cubes.tile(bands=2, rows=rows, cols=3, sequence=sequence)
+    return cubes.tile(bands=2, rows=rows, cols=3, sequence=sequence, sensor=sensor)
 
 
 class Rig:
@@ -127,6 +127,15 @@ def test_gaps_in_the_instruments_count_are_counted(sequences: list[int], missing
     totals = Rig().take(*(TileMessage.pack(tile(sequence)) for sequence in sequences))
 
     assert totals["prismlink_tile_sequence_gaps_total"] == missing
+
+
+def test_instruments_on_one_socket_are_counted_apart() -> None:
+    """Tiles of two that come in turns leave no gaps but their own."""
+    tiles = [tile(n, sensor=s) for n in (0, 1, 3) for s in ("a", "b")]
+    tiles[1::2] = [tile(n, sensor="b") for n in (5000, 5001, 5002)]
+    totals = Rig().take(*(TileMessage.pack(t) for t in tiles))
+
+    assert totals["prismlink_tile_sequence_gaps_total"] == 1
 
 
 def test_what_waits_in_the_socket_is_taken_at_the_end() -> None:
