@@ -6,6 +6,12 @@ trees and of mailboxes. A tile, a scene or an address is never a label.
 
 On board everything lost after a tile was accepted is counted in patches, at the stage that lost it:
 patches received = patches sent on + patches dropped, exactly.
+
+On the ground every patch frame is followed likewise, and once a process has ended (before, what is
+in its mailboxes and open tiles comes on the right side) these are exact, unless `stage_errors`
+counts an internal error:
+frames_complete{channel="patch"} = patches_decoded + patches_failed + patches_waiting;
+patches_decoded = patches_written + dropped_patches, over all stages.
 """
 
 from __future__ import annotations
@@ -65,6 +71,9 @@ class ProcessMetrics:
         self.dropped_patches = self._dropped("patches")
         self.dropped_tiles = self._dropped("tiles")
         self.bytes_in = self._counter("bytes_in_total", "Bytes received, bad ones included.")
+        self._model = self._gauge(
+            "model_info", "Models loaded and what runs them; always 1.", "model", "backend"
+        )
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -82,6 +91,10 @@ class ProcessMetrics:
             for sample in metric.samples
             if not sample.name.endswith("_bucket")
         }
+
+    def uses(self, model: str, backend: str) -> None:
+        """Name a model that is loaded."""
+        self._model.labels(model, backend).set(1)
 
     def took(self, stage: str, seconds: float) -> None:
         """Count the time an item took; see `daemon.stage.StageObserver`."""
@@ -156,9 +169,6 @@ class FlightMetrics(ProcessMetrics):
             "From a tile's arrival to a frame of it in the spool.",
             LATENCY_BUCKETS_S,
         )
-        self._model = self._gauge(
-            "model_info", "Model in use and what runs it; always 1.", "model", "backend"
-        )
         _begin(self.tile_messages_refused, _reasons(TileMessageError))
         for counter in (self.frames, self.packets, self.bytes_out):
             _begin(counter, CHANNELS)
@@ -169,11 +179,6 @@ class FlightMetrics(ProcessMetrics):
         self.packets.labels(label).inc()
         self.bytes_out.labels(label).inc(size_bytes)
 
-    def uses(self, model: str, backend: str) -> None:
-        """Name the model in use; the one before is forgotten."""
-        self._model.clear()
-        self._model.labels(model, backend).set(1)
-
 
 class GroundMetrics(ProcessMetrics):
     """What the ground process tells. Each attribute is one metric."""
@@ -181,6 +186,7 @@ class GroundMetrics(ProcessMetrics):
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
         self.dropped_packets = self._dropped("packets")
+        # Of side information: patch frames are counted in patches, as all that becomes of them.
         self.dropped_frames = self._dropped("frames")
         self.packets_received = self._counter(
             "packets_received_total", "Sound packets, repeated ones too, by channel.", "channel"
@@ -204,18 +210,31 @@ class GroundMetrics(ProcessMetrics):
         self.frames_incomplete = self._counter(
             "frames_incomplete_total", "Frames given up for want of packets.", "channel"
         )
+        self.frames_repaired = self._counter(
+            "frames_repaired_total", "Frames put together with the help of repair packets."
+        )
+        self.frames_evicted = self._counter(
+            "frames_evicted_total", "Incomplete frames given up early, to make room."
+        )
         self.patches_decoded = self._counter("patches_decoded_total", "Patches decoded.")
         self.patches_failed = self._counter(
-            "patches_failed_total", "Patch frames received and not decoded.", "reason"
+            "patches_failed_total", "Patch frames complete and not decoded.", "reason"
         )
-        self.patches_missing = self._counter(
-            "patches_missing_total", "Patches that tiles were written without."
+        self.patches_waiting = self._gauge(
+            "patches_waiting", "Patch frames that wait for their tile's side information."
         )
         # A gauge, as above: the instrument counts its tiles, so this sees what a dead board missed.
         self.tiles_missing = self._gauge(
             "tiles_missing", "Tiles the instrument counted and of which nothing came."
         )
         self.tiles_written = self._counter("tiles_written_total", "Tiles written.", "state")
+        # After the tiles: who reads that one was written reads what of it was missing, too.
+        self.patches_written = self._counter(
+            "patches_written_total", "Patches that tiles were written with."
+        )
+        self.patches_missing = self._counter(
+            "patches_missing_total", "Patches that tiles were written without."
+        )
         self.tile_write_errors = self._counter(
             "tile_write_errors_total", "Tiles that could not be written."
         )

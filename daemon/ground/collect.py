@@ -23,10 +23,16 @@ class CollectWorker:
         Raises:
             ReassemblyError: If it contradicts other packets of its frame.
         """
-        raw = self._reassembler.feed(item, self._clock.monotonic_s())
+        frames, metrics = self._reassembler, self._metrics
+        repaired, evicted = frames.repaired, frames.evicted
+        raw = frames.feed(item, self._clock.monotonic_s())
+        metrics.frames_repaired.inc(frames.repaired - repaired)
+        metrics.frames_evicted.inc(frames.evicted - evicted)
         if raw is not None:
-            self._metrics.frames_complete.labels(item.channel.name.lower()).inc()
-            yield CollectedFrame(raw=raw, boot_id=item.boot_id, frame_id=item.frame_id)
+            metrics.frames_complete.labels(item.channel.name.lower()).inc()
+            yield CollectedFrame(
+                raw=raw, channel=item.channel, boot_id=item.boot_id, frame_id=item.frame_id
+            )
 
     def tick(self) -> tuple[()]:
         """Give up frames that waited too long for their packets."""

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import zlib
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from codec.decoder import Decoder
-from codec.errors import CodecError, WrongModelError
+from codec.errors import CodecError, FrameFieldError, WrongModelError
 from codec.frame import PatchFrame, SideFrame, parse
 from daemon.clock import Clock
 from daemon.errors import reason_of
 from daemon.ground.items import CollectedFrame, TilePart
-from daemon.link.sequence import SequenceTracker
+from daemon.link.packet import Channel
+from daemon.link.sequence import TileSequences
 from daemon.metrics import GroundMetrics
 
 NO_SIDE: Final = "no_side"
 """Why a patch failed whose side information never came."""
 
 _SIDES_KEPT: Final = 1024
-"""Side frames remembered for patches still to come: at EnMAP's rate, minutes."""
+"""Tiles whose side frames are remembered for patches still to come: at EnMAP's rate, minutes."""
+
+_ANEW_KEPT: Final = 2
+"""Side frames remembered of one tile, should the board send it anew."""
+
+_REORDER_TILES: Final = 64
+"""How far a link may swap tiles: their side frames leave before all patches, back to back."""
 
 
 class _Parked(NamedTuple):
@@ -31,13 +37,16 @@ class _Parked(NamedTuple):
 
 
 class _Side(NamedTuple):
+    frame_id: int
     frame: SideFrame
-    sent_as: tuple[int, int]
-    """(boot_id, frame_id): the same side information under another id is a tile sent anew."""
 
 
 class DecodeWorker:
     """Decodes frames of any model at hand.
+
+    A board sends side information before the patches that need it, and a tile that is sent anew
+    may be coded otherwise. So a patch belongs to the last side frame of its tile that the same
+    boot sent before it, and waits until there is one.
 
     Args:
         decoders: Decoder by the model's name in frames.
@@ -45,7 +54,7 @@ class DecodeWorker:
             oldest is given up.
         max_age_s: How long a patch waits for side information [s].
         clock: Measures ages.
-        metrics: Counts what was decoded and what failed, by reason.
+        metrics: Counts what was decoded, what waits, and what failed after it had to wait.
     """
 
     def __init__(
@@ -59,8 +68,8 @@ class DecodeWorker:
     ) -> None:
         self._decoders, self._clock, self._metrics = decoders, clock, metrics
         self._max_parked_bytes, self._max_age_s = max_parked_bytes, max_age_s
-        self._sides: OrderedDict[bytes, _Side] = OrderedDict()
-        self._sequences = SequenceTracker()
+        self._sides: OrderedDict[tuple[int, bytes], list[_Side]] = OrderedDict()
+        self._sequences = TileSequences(reorder=_REORDER_TILES)
         self._parked: deque[_Parked] = deque()
         self._parked_bytes = 0
 
@@ -71,13 +80,14 @@ class DecodeWorker:
             CodecError: If it does not parse or decode; the caller counts it.
         """
         frame = parse(item.raw)
+        if isinstance(frame, SideFrame) != (item.channel is Channel.SIDE):
+            raise FrameFieldError(f"{type(frame).__name__} on channel {item.channel.name}")
         if isinstance(frame, SideFrame):
             yield from self._side(frame, item)
-        elif frame.tile_id in self._sides:
-            yield self._decode(frame, item)
+        elif side := self._side_of(frame, item):
+            yield self._decode(side, frame, item)
         else:
-            with self._counting_failures():  # of an unknown model, it need not wait for anything
-                self._decoder(frame.model)
+            self._decoder(frame.model)  # of an unknown model, it need not wait for anything
             self._park(frame, item)
 
     def tick(self) -> tuple[()]:
@@ -93,45 +103,47 @@ class DecodeWorker:
             self._give_up()
         return ()
 
-    def _side(self, side: SideFrame, collected: CollectedFrame) -> Iterator[TilePart]:
-        self._decoder(side.model).conditioning(side)  # refused now, or good for every patch
-        sent_as = collected.boot_id, collected.frame_id
-        known = self._sides.get(side.tile_id)
-        if known is not None and known.sent_as == sent_as:
-            side = known.frame
-        self._sides[side.tile_id] = _Side(side, sent_as)
-        self._sides.move_to_end(side.tile_id)
+    def _side(self, frame: SideFrame, item: CollectedFrame) -> Iterator[TilePart]:
+        self._decoder(frame.model).conditioning(frame)  # refused now, or good for every patch
+        side = self._remember(frame, item)
+        yield TilePart(side=side.frame, side_frame_id=side.frame_id, patch=None, frame=item)
+        found = [(self._side_of(p.frame, p.collected), p) for p in self._parked]
+        self._parked = deque(waiting for ready, waiting in found if ready is None)
+        self._parked_bytes = sum(waiting.collected.size_bytes for waiting in self._parked)
+        self._metrics.patches_waiting.set(len(self._parked))
+        for ready, waiting in found:
+            if ready is not None:
+                try:
+                    yield self._decode(ready, waiting.frame, waiting.collected)
+                except CodecError as error:  # no reason to lose the others
+                    self._metrics.patches_failed.labels(reason_of(error)).inc()
+
+    def _remember(self, frame: SideFrame, item: CollectedFrame) -> _Side:
+        """Keep a side frame, or return the one known: the same that has come before."""
+        key = item.boot_id, frame.tile_id
+        sides = self._sides.setdefault(key, [])
+        self._sides.move_to_end(key)
         if len(self._sides) > _SIDES_KEPT:
             self._sides.popitem(last=False)
-        self._note_sequence(side)
-        yield TilePart(side=side, patch=None, frame=collected)
-        waiting = [parked for parked in self._parked if parked.frame.tile_id == side.tile_id]
-        self._parked = deque(p for p in self._parked if p.frame.tile_id != side.tile_id)
-        self._parked_bytes -= sum(parked.collected.size_bytes for parked in waiting)
-        for parked in waiting:
-            with contextlib.suppress(CodecError):  # counted, and no reason to lose the others
-                yield self._decode(parked.frame, parked.collected)
+        for known in sides:
+            if known.frame_id == item.frame_id:
+                return known
+        sides.append(side := _Side(item.frame_id, frame))
+        sides.sort(key=attrgetter("frame_id"))
+        del sides[:-_ANEW_KEPT]
+        self._sequences.note(frame.info.sensor, frame.info.sequence)
+        self._metrics.tiles_missing.set(self._sequences.missing)
+        return side
 
-    def _note_sequence(self, side: SideFrame) -> None:
-        """Count tiles of which nothing came, whether the board was down or the link."""
-        instrument = zlib.crc32(side.info.sensor.encode())
-        self._sequences.note(instrument, side.info.sequence)
-        self._metrics.tiles_missing.set(self._sequences.counts.missing)
+    def _side_of(self, patch: PatchFrame, item: CollectedFrame) -> _Side | None:
+        """The last side frame before a patch, of the same boot and tile."""
+        sides = self._sides.get((item.boot_id, patch.tile_id), [])
+        return next((s for s in reversed(sides) if s.frame_id < item.frame_id), None)
 
-    def _decode(self, frame: PatchFrame, collected: CollectedFrame) -> TilePart:
-        side = self._sides[frame.tile_id].frame
-        with self._counting_failures():
-            patch = self._decoder(side.model).decode_patch(side, frame)
+    def _decode(self, side: _Side, frame: PatchFrame, item: CollectedFrame) -> TilePart:
+        patch = self._decoder(side.frame.model).decode_patch(side.frame, frame)
         self._metrics.patches_decoded.inc()
-        return TilePart(side=side, patch=patch, frame=collected)
-
-    @contextlib.contextmanager
-    def _counting_failures(self) -> Iterator[None]:
-        try:
-            yield
-        except CodecError as error:
-            self._metrics.patches_failed.labels(reason_of(error)).inc()
-            raise
+        return TilePart(side=side.frame, side_frame_id=side.frame_id, patch=patch, frame=item)
 
     def _decoder(self, model: bytes) -> Decoder:
         if model not in self._decoders:
@@ -142,10 +154,12 @@ class DecodeWorker:
     def _park(self, frame: PatchFrame, collected: CollectedFrame) -> None:
         self._parked.append(_Parked(frame, collected, self._clock.monotonic_s()))
         self._parked_bytes += collected.size_bytes
+        self._metrics.patches_waiting.set(len(self._parked))
         while self._parked_bytes > self._max_parked_bytes:
             self._give_up()
 
     def _give_up(self) -> None:
         parked = self._parked.popleft()
         self._parked_bytes -= parked.collected.size_bytes
+        self._metrics.patches_waiting.set(len(self._parked))
         self._metrics.patches_failed.labels(NO_SIDE).inc()

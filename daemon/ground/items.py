@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from codec.decoder import DecodedPatch
 from codec.frame import SideFrame
 from codec.tile import Tile
+from daemon.link.packet import Channel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -15,11 +16,13 @@ class CollectedFrame:
 
     Attributes:
         raw: Its bytes.
+        channel: What it came as.
         boot_id: Boot of the board that sent it.
         frame_id: The board's count of frames since that boot.
     """
 
     raw: bytes
+    channel: Channel
     boot_id: int
     frame_id: int
 
@@ -31,11 +34,24 @@ class CollectedFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TilePart:
-    """What a frame said of its tile: that it exists, or one patch of it."""
+    """What a frame said of its tile: that it exists, or one patch of it.
+
+    Attributes:
+        side: The tile's side information.
+        side_frame_id: The frame that brought it, of the same boot as `frame`.
+        patch: The patch, or None where the frame is the side information itself.
+        frame: The frame.
+    """
 
     side: SideFrame
+    side_frame_id: int
     patch: DecodedPatch | None
     frame: CollectedFrame
+
+    @property
+    def sent_as(self) -> tuple[int, int]:
+        """(boot_id, frame_id) of its side information; under another one a tile is sent anew."""
+        return self.frame.boot_id, self.side_frame_id
 
     @property
     def size_bytes(self) -> int:
@@ -60,6 +76,11 @@ class RestoredTile:
     missing: tuple[tuple[int, int], ...]
     frames: tuple[tuple[int, int], ...] = field(repr=False)
     frame_bytes: int
+
+    @property
+    def patches(self) -> int:
+        """Patches that arrived."""
+        return len(self.side.grid) - len(self.missing)
 
     @property
     def size_bytes(self) -> int:

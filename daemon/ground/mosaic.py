@@ -18,16 +18,20 @@ from daemon.clock import Clock
 from daemon.ground.items import RestoredTile, TilePart
 from daemon.metrics import GroundMetrics
 
-_DONE_KEPT: Final = 1024
+_DONE_KEPT: Final = 2048
 """Finished tiles remembered, so that a patch that comes late does not begin them anew."""
 
 LATE: Final = "late"
-"""Why a decoded patch was dropped: its tile had been handed on without it."""
+"""Why a decoded patch was dropped: its tile had been handed on without it, or sent anew."""
+
+REPEATED: Final = "repeated"
+"""Why a decoded patch was dropped: its tile had it already."""
 
 
 @dataclass(slots=True)
 class _OpenTile:
     side: SideFrame
+    sent_as: tuple[int, int]
     touched_s: float
     patches: dict[tuple[int, int], DecodedPatch] = field(default_factory=dict)
     frames: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -41,14 +45,15 @@ class _OpenTile:
 class MosaicWorker:
     """Puts patches in their places.
 
-    A tile that was sent anew, under side information of its own, is a tile of its own.
+    A tile that was sent anew, under side information of its own, is a tile of its own and ends
+    the one before, of which nothing is taken after that.
 
     Args:
         deadline_s: A tile that got nothing for this long is handed on with holes [s].
         max_bytes: Most bytes of samples of all open tiles. Beyond it the one that has got nothing
             for longest is handed on; a tile that is larger by itself is refused.
         clock: Measures the deadline.
-        metrics: Counts patches missing when a tile was handed on, and those that came later.
+        metrics: Counts the patches that no tile took.
     """
 
     def __init__(
@@ -58,7 +63,7 @@ class MosaicWorker:
         self._clock, self._metrics = clock, metrics
         self._open: OrderedDict[bytes, _OpenTile] = OrderedDict()
         self._open_bytes = 0
-        self._done: OrderedDict[bytes, SideFrame] = OrderedDict()
+        self._done: OrderedDict[tuple[int, int], None] = OrderedDict()
 
     def accept(self, item: TilePart) -> Iterator[RestoredTile]:
         """Take one part; return its tile if that was the last.
@@ -67,19 +72,21 @@ class MosaicWorker:
             TileError: If the tile would be larger than allowed.
         """
         tile_id = item.side.tile_id
-        if self._done.get(tile_id) is item.side:
-            if item.patch is not None:
-                self._metrics.dropped_patches.labels("mosaic", LATE).inc()
-            return
         tile = self._open.get(tile_id)
-        if tile is None or tile.side is not item.side:
-            yield from self._make_room(_OpenTile(item.side, 0.0))
+        if item.sent_as in self._done or (tile is not None and _precedes(item, tile)):
+            self._drop(item, LATE)
+            return
+        if tile is None or tile.sent_as != item.sent_as:
+            yield from self._make_room(_OpenTile(item.side, item.sent_as, 0.0))
             tile = self._open[tile_id]
         tile.touched_s = self._clock.monotonic_s()
         self._open.move_to_end(tile_id)
         tile.frames[item.frame.boot_id, item.frame.frame_id] = item.frame.size_bytes
         if item.patch is not None:
-            tile.patches[item.patch.patch_row, item.patch.patch_col] = item.patch
+            position = item.patch.patch_row, item.patch.patch_col
+            if position in tile.patches:
+                self._drop(item, REPEATED)
+            tile.patches.setdefault(position, item.patch)
             if len(tile.patches) == len(tile.side.grid):
                 yield self._close(tile_id)
 
@@ -93,6 +100,10 @@ class MosaicWorker:
         """Hand on what is open."""
         for tile_id in list(self._open):
             yield self._close(tile_id)
+
+    def _drop(self, item: TilePart, reason: str) -> None:
+        if item.patch is not None:
+            self._metrics.dropped_patches.labels("mosaic", reason).inc()
 
     def _make_room(self, tile: _OpenTile) -> Iterator[RestoredTile]:
         """Open a tile; hand on those that have to give way."""
@@ -109,8 +120,7 @@ class MosaicWorker:
     def _close(self, tile_id: bytes) -> RestoredTile:
         tile = self._open.pop(tile_id)
         self._open_bytes -= tile.size_bytes
-        self._done[tile_id] = tile.side
-        self._done.move_to_end(tile_id)
+        self._done[tile.sent_as] = None
         if len(self._done) > _DONE_KEPT:
             self._done.popitem(last=False)
         side, grid = tile.side, tile.side.grid
@@ -119,7 +129,6 @@ class MosaicWorker:
         for (row, col), patch in tile.patches.items():
             samples[(slice(None), *grid.extent(row, col).slices)] = patch.samples
         missing = tuple(position for position in grid if position not in tile.patches)
-        self._metrics.patches_missing.inc(len(missing))
         return RestoredTile(
             tile=Tile(samples=samples, info=side.info),
             side=side,
@@ -127,3 +136,9 @@ class MosaicWorker:
             frames=tuple(tile.frames),
             frame_bytes=sum(tile.frames.values()),
         )
+
+
+def _precedes(item: TilePart, tile: _OpenTile) -> bool:
+    """Whether a part is of a tile that the same boot has sent anew since."""
+    boot_id, frame_id = item.sent_as
+    return boot_id == tile.sent_as[0] and frame_id < tile.sent_as[1]

@@ -27,7 +27,7 @@ from daemon.ground.mosaic import MosaicWorker
 from daemon.ground.receive import Receiver
 from daemon.ground.write import WriteWorker
 from daemon.lifecycle import LAST_POLL_S, StopSignal, shut_down
-from daemon.link.packet import Packet
+from daemon.link.packet import Channel, Packet
 from daemon.link.reassembly import Reassembler
 from daemon.link.sequence import SequenceTracker
 from daemon.link.sockets import Endpoint, PacketListener
@@ -37,6 +37,9 @@ from daemon.pipeline import Pipeline
 from daemon.stage import Source, Stage
 
 log = logging.getLogger(__name__)
+
+DECODER_BACKEND: Final = "torch-cpu"
+"""What runs every `codec.decoder.Decoder`, in the words of `codec.backends`."""
 
 _TICK_S: Final = 0.1
 """Longest time between two looks at deadlines, which are seconds [s]."""
@@ -56,6 +59,8 @@ def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str
     metrics = GroundMetrics(new_registry())
     decoders = load_decoders(settings.model)
     link = settings.link
+    for decoder in decoders.values():
+        metrics.uses(decoder.bundle.name, DECODER_BACKEND)
     with ExitStack() as stack:
         server = serve(metrics.registry, settings.metrics.address, settings.metrics.port)
         stack.callback(server.close)
@@ -140,9 +145,7 @@ def _line(
         line.stage("collect", CollectWorker(reassembler, clock, metrics), packets, frames.put),
         line.stage("decode", decoder, frames, parts.put),
         line.stage("mosaic", mosaic, parts, tiles.put),
-        line.stage(
-            "write", writer, tiles, lambda path: log.info("written", extra={"file": path.name})
-        ),
+        line.stage("write", writer, tiles, _tell),
     )
 
 
@@ -156,14 +159,16 @@ def _count_drop(
     item: Packet | CollectedFrame | TilePart | RestoredTile,
     reason: str,
 ) -> None:
-    """Count what is lost in or before a stage, in the unit it is lost in."""
+    """Count what is lost in or before a stage: packets, patches, tiles, and side frames."""
     match item:
         case Packet():
-            counter = metrics.dropped_packets
-        case CollectedFrame():
-            counter = metrics.dropped_frames
+            metrics.dropped_packets.labels(stage, reason).inc()
+        case CollectedFrame(channel=Channel.PATCH):
+            metrics.patches_failed.labels(reason).inc()
+        case CollectedFrame() | TilePart(patch=None):
+            metrics.dropped_frames.labels(stage, reason).inc()
         case TilePart():
-            counter = metrics.dropped_patches
+            metrics.dropped_patches.labels(stage, reason).inc()
         case RestoredTile():
-            counter = metrics.dropped_tiles
-    counter.labels(stage, reason).inc()
+            metrics.dropped_tiles.labels(stage, reason).inc()
+            metrics.dropped_patches.labels(stage, reason).inc(item.patches)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,9 @@ from daemon.stage import KeepsNothing
 MANIFEST: Final = ".manifest.json"
 """What a tile's manifest ends in."""
 
+_LEFT_BEHIND: Final = re.compile(r"\.partial-[a-z0-9_]{8}")
+"""Folders of tiles half written: `codec.tile_writers.publish` removes them, unless it is killed."""
+
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _NAME_LIMIT: Final = 120
 """Characters of a scene's name that go into a file's; file systems stop at 255 bytes."""
@@ -29,18 +33,22 @@ class WriteWorker(KeepsNothing):
     """Writes tiles.
 
     Args:
-        directory: Where files go; made if it is not there.
+        directory: Where files go, of this process alone; made if it is not there. What one that
+            was killed left half written is removed.
         file_format: As in `codec.tile_files.write_tile`.
-        metrics: Counts tiles written, and those that could not be.
+        metrics: Counts tiles written and their patches, and tiles that could not be.
 
     Raises:
-        OutputError: If the directory cannot be made.
+        OutputError: If the directory cannot be made or read.
     """
 
     def __init__(self, directory: Path, file_format: str, metrics: GroundMetrics) -> None:
         self._directory, self._format, self._metrics = directory, file_format, metrics
         try:
             directory.mkdir(parents=True, exist_ok=True)
+            for path in directory.iterdir():
+                if _LEFT_BEHIND.fullmatch(path.name):
+                    shutil.rmtree(path, ignore_errors=True)
         except OSError as error:
             raise OutputError(directory, str(error)) from None
 
@@ -59,6 +67,8 @@ class WriteWorker(KeepsNothing):
         except (TileFileError, OutputError) as error:
             self._metrics.tile_write_errors.inc()
             raise OutputError(path, str(error)) from None
+        self._metrics.patches_written.inc(item.patches)
+        self._metrics.patches_missing.inc(len(item.missing))
         self._metrics.tiles_written.labels("partial" if item.missing else "complete").inc()
         yield path
 

@@ -67,8 +67,6 @@ class Reassembler:
         max_age_s: Time after its last packet when a frame is given up [s].
 
     Attributes:
-        duplicates: Packets that had come before, of frames still incomplete.
-        surplus: Packets of frames already complete: repeats, and repair symbols not needed.
         repaired: Frames completed with the help of repair symbols.
         evicted: Frames given up early, to make room.
     """
@@ -79,7 +77,7 @@ class Reassembler:
         self._completed: OrderedDict[tuple[int, int], None] = OrderedDict()
         self._given_up: deque[IncompleteFrame] = deque(maxlen=max_frames)
         self._held_bytes = 0
-        self.duplicates = self.surplus = self.repaired = self.evicted = 0
+        self.repaired = self.evicted = 0
 
     @property
     def frames(self) -> int:
@@ -107,14 +105,12 @@ class Reassembler:
         """
         key = packet.boot_id, packet.frame_id
         if key in self._completed:
-            self.surplus += 1
             return None
         partial = self._partials.get(key) or self._begin(packet, now_s)
         _check_agreement(partial.first, packet)
         partial.heard_s = now_s
         self._partials.move_to_end(key)
         if packet.segment_index in partial.symbols:
-            self.duplicates += 1
             return None
         partial.symbols[packet.segment_index] = packet.data
         partial.held_bytes += (cost_bytes := len(packet.data) + _SEGMENT_BYTES)

@@ -136,19 +136,20 @@ def test_packets_sent_are_counted_by_channel() -> None:
     assert [value("packets_total", "patch"), value("bytes_out_total", "patch")] == [2, 100]
 
 
-def test_only_the_model_in_use_is_named() -> None:
-    """A switch of models leaves one series, not two that are both 1."""
+@pytest.mark.parametrize("process", BOTH)
+def test_every_model_loaded_is_named(process: Process) -> None:
+    """One series for each bundle, in either process."""
     registry = new_registry()
-    metrics = FlightMetrics(registry)
-    metrics.uses("00ff" * 4, "torch")
+    metrics = process(registry)
+    metrics.uses("00ff" * 4, "torch-cpu")
     metrics.uses("11ee" * 4, "openvino")
 
     assert [
-        sample.labels
+        (sample.labels["model"], sample.labels["backend"], sample.value)
         for family in registry.collect()
         for sample in family.samples
         if sample.name == "prismlink_model_info"
-    ] == [{"model": "11ee" * 4, "backend": "openvino"}]
+    ] == [("00ff" * 4, "torch-cpu", 1), ("11ee" * 4, "openvino", 1)]
 
 
 def test_the_build_and_the_process_are_told() -> None:

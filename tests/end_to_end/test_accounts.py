@@ -23,8 +23,16 @@ def check_flight(numbers: Numbers) -> None:
 
 
 def check_ground(ground: Numbers, flight: Numbers) -> None:
-    """All that the board sent has arrived, and every patch of it is decoded and written."""
+    """All that the board sent has arrived; every patch of it is decoded and written, once."""
     patches = flight.total("frames_total", channel="patch")
+    decoded = ground.total("patches_decoded_total")
+    assert ground.total("frames_complete_total", channel="patch") == (
+        decoded + ground.total("patches_failed_total") + ground.total("patches_waiting")
+    )
+    assert decoded == (
+        ground.total("patches_written_total") + ground.total("dropped_patches_total")
+    )
+    assert ground.total("patches_written_total") == patches
     assert ground.total("packets_received_total") == flight.total("packets_total")
     assert ground.total("patches_decoded_total") == patches
     assert ground.total("packets_missing") == ground.total("patches_missing_total") == 0

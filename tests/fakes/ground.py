@@ -8,8 +8,10 @@ from itertools import count
 from codec.bundle import Bundle
 from codec.decoder import Decoder
 from codec.encoder import Encoder
+from codec.frame import SideFrame
 from codec.tile import Tile
 from daemon.ground.items import CollectedFrame
+from daemon.link.packet import Channel
 from fakes.bundles import klt_bundle
 
 BOOT_ID = 7
@@ -22,14 +24,20 @@ def decoder() -> Decoder:
     return Decoder(klt_bundle())
 
 
-def collected(raw: bytes, frame_id: int | None = None) -> CollectedFrame:
-    """A frame with an id of its own, unless it is given one."""
+def collected(raw: bytes, *, boot_id: int = BOOT_ID) -> CollectedFrame:
+    """A frame with an id of its own, on the channel of its kind."""
+    side = raw[1:2] == bytes([SideFrame.KIND])
     return CollectedFrame(
-        raw=raw, boot_id=BOOT_ID, frame_id=next(_frame_ids) if frame_id is None else frame_id
+        raw=raw,
+        channel=Channel.SIDE if side else Channel.PATCH,
+        boot_id=boot_id,
+        frame_id=next(_frame_ids),
     )
 
 
-def frames(tile: Tile, bundle: Bundle | None = None) -> list[CollectedFrame]:
+def frames(
+    tile: Tile, bundle: Bundle | None = None, *, step: float | None = None, boot_id: int = BOOT_ID
+) -> list[CollectedFrame]:
     """The frames of a tile as the link brings them, side information first."""
-    encoder = Encoder(bundle or klt_bundle(), backend="torch-cpu")
-    return [collected(raw) for raw in encoder.encode(tile)]
+    encoder = Encoder(bundle or klt_bundle(), step=step, backend="torch-cpu")
+    return [collected(raw, boot_id=boot_id) for raw in encoder.encode(tile)]

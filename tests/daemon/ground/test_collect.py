@@ -46,8 +46,8 @@ def test_a_frame_comes_out_once_with_its_name() -> None:
     items = packets(bytes(200), bytes(300), repairs=2)
     frames = feed(target, items + items)
 
-    assert [(f.raw, f.boot_id, f.frame_id) for f in frames] == [
-        (bytes(200), 9, 0), (bytes(300), 9, 1),
+    assert [(f.raw, f.channel, f.boot_id, f.frame_id) for f in frames] == [
+        (bytes(200), Channel.PATCH, 9, 0), (bytes(300), Channel.PATCH, 9, 1),
     ]  # fmt: skip
     assert metrics.totals()['prismlink_frames_complete_total{channel="patch"}'] == 2
 
@@ -75,6 +75,29 @@ def test_a_frame_that_stays_incomplete_is_counted() -> None:
     clock.advance(0.1)
     target.tick()
     assert metrics.totals()['prismlink_frames_incomplete_total{channel="side"}'] == 1
+
+
+def test_frames_that_repair_saved_are_counted() -> None:
+    """Those of which a packet was lost, and no others."""
+    target, metrics = worker(FakeClock())
+    whole, hurt = (packets(raw, repairs=2) for raw in (bytes(300), bytes(400)))
+    feed(target, whole + [replace(packet, frame_id=1) for packet in hurt[1:]])
+
+    totals = metrics.totals()
+    assert totals['prismlink_frames_complete_total{channel="patch"}'] == 2
+    assert totals["prismlink_frames_repaired_total"] == 1
+
+
+def test_frames_given_up_to_make_room_are_counted() -> None:
+    """Beside all that stayed incomplete: the operator sees that memory, not the link, is short."""
+    target, metrics = worker(FakeClock())
+    (first, *_) = packets(bytes(200))
+    feed(target, [replace(first, frame_id=i) for i in range(20)])
+    target.finish()
+
+    totals = metrics.totals()
+    assert totals["prismlink_frames_evicted_total"] == 4
+    assert totals['prismlink_frames_incomplete_total{channel="patch"}'] == 20
 
 
 def test_the_end_gives_up_what_is_incomplete() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.frame import SideFrame, parse
+from codec.frame import PatchFrame, SideFrame, parse
 from codec.tile import Tile
 from codec.tile_files import read_tile
 from daemon.clock import SystemClock
 from daemon.config import GroundModelSettings, GroundSettings, load_ground
 from daemon.errors import AddressError, ConfigError, OutputError
 from daemon.ground import service
-from daemon.ground.write import MANIFEST
+from daemon.ground.write import MANIFEST, file_stem
 from daemon.lifecycle import StopSignal
 from daemon.link.fec import RepairPolicy
 from daemon.link.packet import Channel, Packet
@@ -132,6 +133,24 @@ def test_what_arrives_is_what_the_decoder_makes_of_it(bundle_file: Path, tmp_pat
     assert totals["prismlink_patches_missing_total"] == 0
 
 
+def summed(totals: dict[str, float], name: str) -> float:
+    """A metric over all its labels."""
+    return sum(v for k, v in totals.items() if k.partition("{")[0] == f"prismlink_{name}")
+
+
+def check_accounts(totals: dict[str, float]) -> float:
+    """Every patch frame is accounted for once, as `daemon.metrics` has it; return the failed."""
+    decoded, failed = (
+        summed(totals, "patches_decoded_total"),
+        summed(totals, "patches_failed_total"),
+    )
+    assert totals["prismlink_patches_waiting"] == 0
+    assert totals['prismlink_frames_complete_total{channel="patch"}'] == decoded + failed
+    dropped = summed(totals, "dropped_patches_total")
+    assert decoded == summed(totals, "patches_written_total") + dropped
+    return failed
+
+
 @given(seed=st.integers(0, 2**32), loss=st.floats(0.0, 0.6))
 @settings(max_examples=10)
 def test_every_patch_is_there_or_marked_missing(
@@ -151,9 +170,8 @@ def test_every_patch_is_there_or_marked_missing(
         patches, missing = patches + count, missing + len(holes)
     assert totals["prismlink_patches_missing_total"] == missing
     assert totals["prismlink_patches_decoded_total"] == patches - missing
-    no_side = totals.get('prismlink_patches_failed_total{reason="no_side"}', 0)
-    complete = totals['prismlink_frames_complete_total{channel="patch"}']
-    assert complete == totals["prismlink_patches_decoded_total"] + no_side
+    failed = check_accounts(totals)
+    assert failed == totals.get('prismlink_patches_failed_total{reason="no_side"}', 0)
 
 
 def test_side_information_that_is_lost_is_counted(bundle_file: Path, tmp_path: Path) -> None:
@@ -175,17 +193,48 @@ def test_rubbish_is_counted_and_passed_over(bundle_file: Path, tmp_path: Path) -
     assert totals['prismlink_tiles_written_total{state="complete"}'] == 3
 
 
-def test_drops_are_counted_under_the_stage_they_were_meant_for(
+@pytest.mark.parametrize(
+    ("mailbox", "lost"),
+    [
+        ("packets", {"dropped_packets_total": len(PACKETS)}),
+        ("frames", {"dropped_frames_total": 3, "patches_failed_total": 6}),
+        ("patches", {"dropped_frames_total": 3, "dropped_patches_total": 6}),
+        ("tiles", {"dropped_tiles_total": 3, "dropped_patches_total": 6}),
+    ],
+)
+def test_drops_are_counted_in_the_unit_they_are_lost_in(
+    mailbox: str, lost: dict[str, int], bundle_file: Path, tmp_path: Path
+) -> None:
+    """What waits too long: packets; side frames and patches; tiles, and the patches in them."""
+    totals = listen(PACKETS, load(bundle_file, tmp_path, f"mailboxes.{mailbox}.max_age_s=1.0e-9"))
+
+    losses = ("dropped_packets_total", "dropped_frames_total", "patches_failed_total",
+              "dropped_patches_total", "dropped_tiles_total")  # fmt: skip
+    assert {name: n for name in losses if (n := summed(totals, name))} == lost
+    check_accounts(totals)
+
+
+def test_a_tile_that_is_refused_costs_its_patches_and_no_more(
     bundle_file: Path, tmp_path: Path
 ) -> None:
-    """What waits too long for a stage is lost by that stage, in the unit it is lost in."""
-    packets_old = load(bundle_file, tmp_path, "mailboxes.packets.max_age_s=1.0e-9")
-    tiles_old = load(bundle_file, tmp_path, "mailboxes.tiles.max_age_s=1.0e-9")
+    """Its side information is no patch: it is counted as a frame, each patch once."""
+    huge = cubes.tile(bands=3, rows=1024, cols=512)
+    totals = listen(packets(huge), load(bundle_file, tmp_path, "mailboxes.tiles.max_mib=1"))
 
-    lost = listen(PACKETS, packets_old)
-    assert lost['prismlink_dropped_packets_total{stage="collect",reason="age"}'] > 0
-    lost = listen(PACKETS, tiles_old)
-    assert lost['prismlink_dropped_tiles_total{stage="write",reason="age"}'] == 3
+    assert totals['prismlink_dropped_frames_total{stage="mosaic",reason="tile"}'] == 1
+    assert totals['prismlink_dropped_patches_total{stage="mosaic",reason="tile"}'] == 8 * 4
+    check_accounts(totals)
+
+
+def test_a_tile_that_cannot_be_written_costs_its_patches(bundle_file: Path, tmp_path: Path) -> None:
+    """Decoded = written + dropped holds past the last stage, too."""
+    stem = file_stem(TILES[2].info)
+    (tmp_path / "out" / f"{stem}{MANIFEST}").mkdir(parents=True)
+    totals = listen(PACKETS, load(bundle_file, tmp_path))
+
+    assert totals['prismlink_dropped_patches_total{stage="write",reason="output"}'] == 3
+    assert totals['prismlink_dropped_tiles_total{stage="write",reason="output"}'] == 1
+    check_accounts(totals)
 
 
 def test_an_unknown_model_is_counted(tmp_path: Path) -> None:
@@ -194,11 +243,41 @@ def test_an_unknown_model_is_counted(tmp_path: Path) -> None:
     other.write_bytes(klt_bundle(step=31.0).to_bytes())
     totals = listen(PACKETS, load(other, tmp_path))
 
-    assert (
-        totals['prismlink_dropped_frames_total{stage="decode",reason="wrong_model"}'] == 3 + PATCHES
-    )
+    assert totals['prismlink_dropped_frames_total{stage="decode",reason="wrong_model"}'] == 3
     assert totals['prismlink_patches_failed_total{reason="wrong_model"}'] == PATCHES
+    assert check_accounts(totals) == PATCHES
     assert manifests(tmp_path / "out") == {}
+
+
+def test_a_patch_that_does_not_decode_is_counted_once(bundle_file: Path, tmp_path: Path) -> None:
+    """As a patch that failed, and not as a frame as well."""
+    segmenter = Segmenter(boot_id=3, apid=1, mtu_bytes=256, repair={})
+    side, patch, *_ = (frame.raw for frame in frames(TILES[0]))
+    frame = parse(patch)
+    assert isinstance(frame, PatchFrame)
+    bad = replace(frame, payload=b"\xff" * 3).pack()
+    sent = [(side, Channel.SIDE), (bad, Channel.PATCH), (b"?", Channel.PATCH)]
+    totals = listen(
+        [packet for raw, channel in sent for packet in segmenter.packets(raw, channel, 0.0)],
+        load(bundle_file, tmp_path),
+    )
+
+    assert totals['prismlink_patches_failed_total{reason="payload"}'] == 1
+    assert totals['prismlink_patches_failed_total{reason="truncated"}'] == 1
+    assert summed(totals, "dropped_frames_total") == 0
+    assert check_accounts(totals) == 2
+
+
+def test_every_bundle_loaded_is_named(bundle_file: Path, tmp_path: Path) -> None:
+    """An operator sees what the ground can decode."""
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(klt_bundle(step=31.0).to_bytes())
+    totals = listen([], load(bundle_file, tmp_path, f"model.bundles=[{bundle_file},{other}]"))
+
+    assert {key: value for key, value in totals.items() if "model_info" in key} == {
+        f'prismlink_model_info{{model="{bundle.name}",backend="torch-cpu"}}': 1
+        for bundle in (klt_bundle(), klt_bundle(step=31.0))
+    }
 
 
 def test_threads_are_limited_as_told(bundle_file: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from codec.frame import SideFrame, parse
 from codec.tile import Tile, TileInfo
 from codec.tile_files import read_tile
+from codec.tile_writers import publish, write_npy
 from daemon.errors import OutputError
 from daemon.ground.items import RestoredTile
 from daemon.ground.write import MANIFEST, WriteWorker, file_stem, manifest
@@ -84,11 +86,13 @@ def test_the_manifest_says_what_arrived() -> None:
 
 
 def test_a_tile_with_holes_counts_as_partial(tmp_path: Path) -> None:
-    """Complete and partial are told apart."""
+    """Complete and partial are told apart; so are patches that are there and that are missing."""
     target, metrics = worker(tmp_path)
     list(target.accept(restored(missing=((0, 0),))))
 
     totals = metrics.totals()
+    assert totals["prismlink_patches_written_total"] == 1
+    assert totals["prismlink_patches_missing_total"] == 1
     assert totals['prismlink_tiles_written_total{state="partial"}'] == 1
     assert totals['prismlink_tiles_written_total{state="complete"}'] == 0
 
@@ -163,6 +167,7 @@ def test_a_tile_that_cannot_be_written_is_counted(tmp_path: Path, file_format: s
     with pytest.raises(OutputError):
         list(target.accept(restored()))
     assert metrics.totals()["prismlink_tile_write_errors_total"] == 1
+    assert metrics.totals()["prismlink_patches_written_total"] == 0
 
     directory.unlink()
     list(target.accept(restored()))
@@ -179,3 +184,27 @@ def test_a_manifest_that_cannot_be_written_is_counted(tmp_path: Path) -> None:
     totals = metrics.totals()
     assert totals["prismlink_tile_write_errors_total"] == 1
     assert totals['prismlink_tiles_written_total{state="complete"}'] == 0
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    """At the start, and nothing but folders of the name that writing makes."""
+    scratch: list[Path] = []
+
+    def noting(tile: Tile, path: Path) -> Sequence[Path]:
+        scratch.append(path.parent)
+        return write_npy(tile, path)
+
+    publish(TILE, tmp_path / "tile.npy", noting)
+    (left,) = scratch
+    left.mkdir()
+    (left / "half.npy").write_bytes(b"half")
+    others = [
+        tmp_path / name for name in (".partial-", ".partial-notes-of-mine", "partial-abcdefgh")
+    ]
+    for other in others:
+        other.mkdir()
+    worker(tmp_path)
+
+    assert not left.exists()
+    assert all(other.exists() for other in others)
+    assert (tmp_path / "tile.npy").exists()
