@@ -48,6 +48,7 @@ RUN_BY: Final = {
     "apt-get install": "not run: it changes the machine",
     "git clone": "not run: tests use no network",
     "cd": "not run: it is of the reader's shell",
+    ".": "not run: it is of the reader's shell",
 }
 """The beginning of a command, and the test file that runs it or `not run: reason`."""
 
