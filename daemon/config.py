@@ -12,9 +12,11 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from codec.backend_names import BackendName
 from codec.tile import MAX_BANDS, MAX_EDGE_PX
 from daemon.config_sections import (
     Address,
+    Bind,
     Directory,
     File,
     LogSettings,
@@ -62,12 +64,13 @@ class InstrumentSettings(Section):
         bind: Whether the daemon owns the address; otherwise it connects.
         pattern: "sub": the instrument publishes; "pull": it waits for us when we are slow.
         topic: What to subscribe to, by its beginning; "" for everything.
-        max_message_mib: Messages above this are refused by the socket [MiB].
+        max_message_mib: Tiles above this are refused [MiB]; a message four times as long is not
+            even received, nor counted, and the connection is closed.
         limits: Bounds on a tile.
     """
 
     address: Address = "tcp://127.0.0.1:47100"
-    bind: bool = True
+    bind: Bind = True
     pattern: Literal["sub", "pull"] = "sub"
     topic: str = ""
     max_message_mib: PositiveInt = 256
@@ -79,13 +82,13 @@ class FlightModelSettings(Section):
 
     Attributes:
         bundle: The bundle file.
-        backend: What runs the network; "auto" takes the fastest at hand.
+        backend: What runs the network, see `codec.backend_names`; "auto": the fastest at hand.
         threads: Cores one computation may use; null: half of them, for two go on at a time.
         step: Quantizer step; null: the bundle's own.
     """
 
     bundle: File
-    backend: Literal["auto", "torch", "openvino"] = "auto"
+    backend: BackendName = "auto"
     threads: PositiveInt | None = None
     step: Annotated[float, Field(ge=1e-6, le=1e8)] | None = None
 
@@ -194,7 +197,7 @@ class FlightLinkSettings(Section):
     """
 
     address: Address = "tcp://127.0.0.1:47101"
-    bind: bool = False
+    bind: Bind = False
     apid: Annotated[int, Field(ge=0, le=MAX_APID)] = 100
     mtu_bytes: Annotated[int, Field(ge=MIN_MTU_BYTES, le=MAX_MTU_BYTES)] = 1024
     repair: RepairSettings = RepairSettings()
@@ -242,7 +245,7 @@ class GroundLinkSettings(Section):
     """
 
     address: Address = "tcp://127.0.0.1:47101"
-    bind: bool = True
+    bind: Bind = True
 
 
 class GroundModelSettings(Section):

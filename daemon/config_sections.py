@@ -15,18 +15,23 @@ from pydantic import (
     ValidationInfo,
 )
 
+from daemon.addresses import problem
 from daemon.mailbox import Policy
 
 MIB: Final = 1 << 20
 
 
 def _address(value: str) -> str:
-    scheme, separator, rest = value.partition("://")
-    if scheme not in ("tcp", "ipc") or not separator or not rest:
-        raise ValueError("should be like tcp://127.0.0.1:5555 or ipc:///run/prismlink/link")
-    port = rest.rpartition(":")[2]
-    if scheme == "tcp" and not (port == "*" or port.isdecimal()):
-        raise ValueError("should end in a port, like tcp://127.0.0.1:5555")
+    if wrong := problem(value, bind=True):
+        raise ValueError(wrong)
+    return value
+
+
+def _bind(value: bool, info: ValidationInfo) -> bool:
+    """Check the address of the same section, which stands before, once more."""
+    address = info.data.get("address")  # absent where it was refused itself
+    if address is not None and (wrong := problem(address, bind=value)):
+        raise ValueError(f"makes of {address} an address that {wrong}")
     return value
 
 
@@ -43,6 +48,7 @@ def _file(value: Path) -> Path:
 
 
 Address = Annotated[str, AfterValidator(_address)]
+Bind = Annotated[bool, AfterValidator(_bind), Field(validate_default=True)]
 Directory = Annotated[Path, AfterValidator(_path)]
 File = Annotated[Path, AfterValidator(_path), AfterValidator(_file)]
 Port = Annotated[int, Field(ge=0, le=65_535)]

@@ -18,8 +18,8 @@ GRACE_S: Final = 0.05
 otherwise be named late, and lose what it was just handed, because another one was."""
 
 LAST_POLL_S: Final = 1.0
-"""What a source that was late gets to leave its socket [s] before that is closed: closed under a
-thread that uses it, libzmq aborts the process."""
+"""What a stage that was late gets for its last counts, and a source to leave its socket [s] before
+that is closed: closed under a thread that uses it, libzmq aborts the process."""
 
 
 class Stoppable(Protocol):
@@ -36,30 +36,37 @@ class Stoppable(Protocol):
     def abandon(self) -> None:
         """Give up, counting what is given up."""
 
+    def settle(self, timeout_s: float) -> None:
+        """Wait until nothing more is counted, or time is up."""
+
 
 def shut_down(stages: Sequence[Stoppable], *, deadline_s: float, clock: Clock) -> list[str]:
     """Stop `stages`, first to last, in the direction the data flows.
 
     Each stage finishes before the next one stops taking work, so nothing that was accepted is
-    lost unless the deadline passes; then what waits before the late stage is dropped and counted.
+    lost unless the deadline passes; then what waits before the late stage, and what it has in
+    hand, is dropped and counted. All is counted on return.
 
     Args:
         stages: All of them, sources first.
-        deadline_s: For all together [s]; past it each gets `GRACE_S`.
+        deadline_s: For all together [s]; past it each gets `GRACE_S`, and the late ones
+            `LAST_POLL_S` in the end.
         clock: Measures the deadline.
 
     Returns:
-        Names of the stages that did not drain in time, in order.
+        Names of the stages that did not drain in time, or had died, in order.
     """
     stop_by_s = clock.monotonic_s() + deadline_s
-    late: list[str] = []
+    late: list[Stoppable] = []
     for stage in stages:
         stage.stop_intake()
         if not stage.drain(max(GRACE_S, stop_by_s - clock.monotonic_s())):
             log.error("stage did not drain within the deadline", extra={"stage": stage.name})
             stage.abandon()
-            late.append(stage.name)
-    return late
+            late.append(stage)
+    for stage in late:  # what held it up may have been the next one, which refuses now
+        stage.settle(LAST_POLL_S)
+    return [stage.name for stage in late]
 
 
 class StopSignal:

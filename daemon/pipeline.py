@@ -61,7 +61,7 @@ class Pipeline:
         name: str,
         worker: Worker[In, Out],
         inbox: Mailbox[In],
-        deliver: Callable[[Out], object],
+        deliver: Callable[[Out], object] | None,
     ) -> Stage[In, Out]:
         """Make a stage."""
         return Stage(

@@ -77,7 +77,7 @@ class _Threaded:
         self.name = name
         self._clock, self._observer = clock, observer
         self._state = threading.Condition()
-        self._stopping = self._abandoned = self._done = False
+        self._stopping = self._abandoned = self._done = self._died = False
         # A daemon thread: one stuck in native code must not keep the process from ending.
         self._thread = threading.Thread(target=self._life, name=name, daemon=True)
 
@@ -95,29 +95,44 @@ class _Threaded:
         """Wait for the end after `stop_intake`.
 
         Returns:
-            Whether all that was accepted has been delivered or counted as dropped.
+            Whether it came in time, and not early by an error: all that was accepted has then
+            been delivered, or counted as dropped.
         """
         if self._thread.ident is None:  # never started, because a later stage could not be
             self.abandon()
             return True
-        until_s = self._clock.monotonic_s() + timeout_s
-        with self._state:
-            while not self._done and self._clock.monotonic_s() < until_s:
-                self._clock.wait(self._state, until_s)
-            if not self._done:
-                return False
+        self._wait(lambda: self._done, timeout_s)
+        if not self._done:
+            return False
         self._thread.join()  # at its last instruction
-        return True
+        return not self._died
 
     def abandon(self) -> None:
-        """Give up what has not been begun; the thread ends when its worker next returns."""
+        """Give up; the thread ends when what it calls next returns."""
         with self._state:
             self._stopping = self._abandoned = True
             self._state.notify_all()
 
+    def settle(self, timeout_s: float) -> None:
+        """Wait, after `abandon` and once the next stage takes nothing more, for the last counts."""
+        self._wait(self._at_rest, timeout_s)
+
+    def _at_rest(self) -> bool:
+        """Whether nothing more will be counted; asked under the lock."""
+        return self._done
+
+    def _wait(self, condition: Callable[[], bool], timeout_s: float) -> None:
+        until_s = self._clock.monotonic_s() + timeout_s
+        with self._state:
+            while not condition() and self._clock.monotonic_s() < until_s:
+                self._clock.wait(self._state, until_s)
+
     def _life(self) -> None:
         try:
             self._run()
+        except BaseException:  # of an observer, or a clock: what a stage calls is guarded
+            self._died = True
+            log.critical("stage ended early", extra={"stage": self.name}, exc_info=True)
         finally:
             with self._state:
                 self._done = True
@@ -134,7 +149,7 @@ class _Threaded:
             reason = reason_of(error)
             fields = {"stage": self.name, "reason": reason, "error": str(error)}
             log.warning("refused by stage", extra=fields)
-        except Exception:  # a bug costs one item, not the process
+        except BaseException:  # a bug costs one item; a panic in Rust is no Exception
             reason = INTERNAL_ERROR
             log.exception("internal error", extra={"stage": self.name})
         self._observer.failed(self.name, reason)
@@ -149,11 +164,13 @@ class Stage(_Threaded, Generic[In, Out]):
         worker: What it does.
         inbox: Where its items come from; the stage closes it.
         deliver: Takes what the worker returns, one by one: the `put` of the next mailbox. Must
-            count what it refuses.
+            count what it refuses. None: this is the end of a line, and `accept` itself does
+            what cannot be undone.
         tick_s: Longest time between two ticks of the worker, while `accept` returns [s].
         clock: Times calls and ticks.
         observer: Told how long items take, and of errors.
-        on_drop: Told the item whose `accept` failed, with the reason. Must not raise.
+        on_drop: Told the item whose `accept` failed, or was given up, with the reason. Must not
+            raise.
     """
 
     def __init__(
@@ -161,7 +178,7 @@ class Stage(_Threaded, Generic[In, Out]):
         name: str,
         worker: Worker[In, Out],
         inbox: Mailbox[In],
-        deliver: Callable[[Out], object],
+        deliver: Callable[[Out], object] | None,
         *,
         tick_s: float,
         clock: Clock,
@@ -171,6 +188,8 @@ class Stage(_Threaded, Generic[In, Out]):
         super().__init__(name, clock=clock, observer=observer)
         self._worker, self._inbox, self._deliver = worker, inbox, deliver
         self._tick_s, self._on_drop = tick_s, on_drop
+        self._hand: In | None = None
+        self._taking = self._given_up = False
 
     def stop_intake(self) -> None:
         """Close the inbox; go on with what is in it."""
@@ -178,9 +197,26 @@ class Stage(_Threaded, Generic[In, Out]):
         self._inbox.close()
 
     def abandon(self) -> None:
-        """Drop what is in the inbox, counted as "shutdown"; finish the item in hand."""
+        """Drop what is in the inbox and the item in hand, counted as "shutdown".
+
+        What the worker makes of that item is thrown away. At the end of a line it may have been
+        done already: there `settle` drops it, if it is not done by then.
+        """
         super().abandon()
         self._inbox.discard(SHUTDOWN)
+        with self._state:
+            while self._taking:  # no longer: the inbox is closed
+                self._clock.wait(self._state, None)
+        if self._deliver is not None:
+            self._drop_hand(SHUTDOWN)
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait until what was made is taken or refused; drop what is still in hand."""
+        super().settle(timeout_s)
+        self._drop_hand(SHUTDOWN)
+
+    def _at_rest(self) -> bool:
+        return self._done or self._given_up
 
     def _run(self) -> None:
         try:
@@ -188,6 +224,7 @@ class Stage(_Threaded, Generic[In, Out]):
         finally:
             # Should the thread ever end early: nobody may wait for it, or lose an item to it.
             self._inbox.discard(INTERNAL_ERROR)
+            self._drop_hand(INTERNAL_ERROR)
 
     def _work(self) -> None:
         tick_at_s = self._clock.monotonic_s() + self._tick_s
@@ -200,22 +237,52 @@ class Stage(_Threaded, Generic[In, Out]):
 
     def _accept_one(self, *, until_s: float) -> None:
         # A method of its own, so that a tile is not kept alive while the next one is waited for.
-        item = self._inbox.get(max(0.0, until_s - self._clock.monotonic_s()))
+        item = self._take(max(0.0, until_s - self._clock.monotonic_s()))
         if item is None:
             return
         start_s = self._clock.monotonic_s()
         outputs, reason = self._guard(lambda: list(self._worker.accept(item)), list[Out]())
         self._observer.took(self.name, self._clock.monotonic_s() - start_s)
+        if not self._empty_hand():
+            return
         if reason is not None:
             self._on_drop(item, reason)
         self._pass_on(outputs)
+
+    def _take(self, timeout_s: float) -> In | None:
+        """Take an item in hand; `abandon` finds it in the inbox, or waits and finds it here."""
+        with self._state:
+            self._taking = True
+        item = None
+        try:
+            item = self._inbox.get(timeout_s)
+        finally:
+            with self._state:
+                self._hand, self._taking = item, False
+                self._state.notify_all()
+        return item
+
+    def _empty_hand(self) -> bool:
+        """Let go of the item; tell whether it is still ours, and not counted as dropped."""
+        with self._state:
+            ours, self._hand = self._hand is not None, None
+            self._given_up = False
+        return ours
+
+    def _drop_hand(self, reason: str) -> None:
+        with self._state:
+            item, self._hand = self._hand, None
+            self._given_up |= item is not None
+        if item is not None:
+            self._on_drop(item, reason)
 
     def _call(self, call: Callable[[], Iterable[Out]]) -> None:
         self._pass_on(self._guard(lambda: list(call()), list[Out]())[0])
 
     def _pass_on(self, outputs: list[Out]) -> None:
-        for output in outputs:
-            self._guard(partial(self._deliver, output), None)
+        if self._deliver is not None:
+            for output in outputs:
+                self._guard(partial(self._deliver, output), None)
 
 
 class Source(_Threaded):

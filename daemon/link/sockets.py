@@ -9,7 +9,8 @@ waits, and it sees who subscribes, so nothing is sent before anybody listens. A 
 stands still thus holds up all others.
 
 MAXMSGSIZE bounds one part, not all parts of a message together; libzmq closes the connection to a
-peer that exceeds it, which reconnects, and tells the receiver nothing that could be counted.
+peer that exceeds it, which reconnects, and tells the receiver nothing that could be counted. It is
+therefore a backstop for memory, well above the limits that are checked, counted and logged.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Final, Literal, Self, TypeAlias
 
 import zmq
 
+from daemon.addresses import problem
 from daemon.errors import AddressError
 from daemon.link.packet import MAX_PACKET_BYTES
 
@@ -32,7 +34,8 @@ Pattern: TypeAlias = Literal["sub", "pull"]
 MAX_PARTS: Final = 8
 """Parts of a message that are kept; the rest of a longer one is thrown away unseen."""
 
-_TRANSPORTS: Final = ("ipc://", "tcp://")
+MAX_MESSAGE_BYTES: Final = 16 * MAX_PACKET_BYTES
+"""Message on the link above which libzmq hangs up."""
 
 _COMMON: Final[Mapping[zmq.SocketOption, int]] = {
     zmq.SocketOption.TCP_KEEPALIVE: 1,
@@ -68,16 +71,8 @@ class Endpoint:
     linger_s: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.address.startswith(_TRANSPORTS):
-            raise AddressError(self.address, f"must begin with {' or '.join(_TRANSPORTS)}")
-        port = self.address.rpartition(":")[2]
-        # Libzmq takes the lowest 16 bits of any number: port 70000 would be port 4464.
-        if (
-            self.address.startswith("tcp://")
-            and port != "*"
-            and not (port.isdecimal() and 0 < int(port) < 65_536)
-        ):
-            raise AddressError(self.address, f"port must be 1 to 65535, or * to bind, got {port}")
+        if wrong := problem(self.address, bind=self.bind):
+            raise AddressError(self.address, wrong)
         if not (math.isfinite(self.linger_s) and self.linger_s >= 0):
             raise AddressError(self.address, f"linger_s must be finite, got {self.linger_s}")
 
@@ -144,7 +139,7 @@ class TileListener(_Socket):
         endpoint: Where.
         pattern: "sub" or "pull".
         topic: Beginning of the topics wanted; "sub" only.
-        max_part_bytes: Longest part of a message.
+        max_part_bytes: Part of a message above which libzmq hangs up, and nothing is counted.
         queued: Messages libzmq may hold for us: memory is this times a tile.
     """
 
@@ -244,7 +239,10 @@ class PacketSender(_Socket):
 
 
 class PacketListener(_Socket):
-    """The ground's end of the link; what is longer than a packet is refused by libzmq.
+    """The ground's end of the link.
+
+    What is longer than a packet still comes, to be refused and counted; above `MAX_MESSAGE_BYTES`
+    libzmq hangs up.
 
     Args:
         endpoint: Where.
@@ -254,7 +252,7 @@ class PacketListener(_Socket):
     def __init__(self, endpoint: Endpoint, *, queued: int = 1000) -> None:
         options = {
             zmq.SocketOption.RCVHWM: queued,
-            zmq.SocketOption.MAXMSGSIZE: MAX_PACKET_BYTES,
+            zmq.SocketOption.MAXMSGSIZE: MAX_MESSAGE_BYTES,
         }
         super().__init__(zmq.SocketType.PULL, endpoint, options)
 

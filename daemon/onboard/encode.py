@@ -12,7 +12,10 @@ from daemon.stage import KeepsNothing
 
 
 class EncodeWorker(KeepsNothing):
-    """Runs the codec on batches; frames that are encoded already pass."""
+    """Runs the codec on batches; frames that are encoded already pass.
+
+    What becomes of a frame is not known here: who takes it counts it as encoded.
+    """
 
     def __init__(self, encoder: Encoder, metrics: FlightMetrics) -> None:
         self._encoder, self._metrics = encoder, metrics
@@ -24,6 +27,5 @@ class EncodeWorker(KeepsNothing):
             return
         self._metrics.batch_patches.observe(item.patches)
         frames = self._encoder.encode_batch([opened.job for opened in item.opened])
-        self._metrics.patches_encoded.inc(item.patches)
         for opened, raw in zip(item.opened, frames, strict=True):
             yield EncodedFrame(raw=raw, channel=Channel.PATCH, received_s=opened.received_s)

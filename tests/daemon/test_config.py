@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from pydantic import BaseModel
 
+from codec.backend_names import BackendName
+from codec.bundle import load_bundle
 from codec.tile import SAMPLE_DTYPES
 from daemon.config import FlightSettings, GroundSettings, load_flight, load_ground
 from daemon.errors import ConfigError
@@ -77,6 +79,25 @@ def test_flight_and_ground_meet(bundle: Path) -> None:
     assert flight.metrics.port != ground.metrics.port
 
 
+def test_the_board_is_given_no_decoder() -> None:
+    """The bundles that the two files name are one model, and the board's the part it needs."""
+    flight, ground = load_flight(DEPLOY / "flight.yaml"), load_ground(DEPLOY / "ground.yaml")
+    board, (whole,) = load_bundle(flight.model.bundle), map(load_bundle, ground.model.bundles)
+
+    assert board.name == whole.name
+    assert flight.model.bundle.stat().st_size < ground.model.bundles[0].stat().st_size
+
+
+@pytest.mark.parametrize("name", get_args(BackendName))
+def test_settings_take_every_backend(bundle: Path, name: str) -> None:
+    """The same names as the commands and the codec."""
+    flight = load_flight(
+        DEPLOY / "flight.yaml", [f"model.bundle={bundle}", f"model.backend={name}"]
+    )
+
+    assert flight.model.backend == name
+
+
 def test_a_batch_of_the_largest_patches_fits_its_mailbox(bundle: Path) -> None:
     """Defaults never make a batch that its mailbox would have to drop as oversize."""
     settings = load_flight(DEPLOY / "flight.yaml", [f"model.bundle={bundle}"])
@@ -108,6 +129,10 @@ def test_part_of_a_section_keeps_the_rest(bundle: Path, tmp_path: Path) -> None:
         (load_flight, "flight", "mailboxes.tiles.policy=drop", "should be 'block', 'drop_newest'"),
         (load_flight, "flight", "mailboxes.tiles.max_age_s=0", "max_age_s: 0 should be greater"),
         (load_flight, "flight", "instrument.max_message_mib=600", "above mailboxes.tiles.max_mib"),
+        (load_flight, "flight", "link.address=tcp://a:70000", "a port from 1 to 65535"),
+        (load_flight, "flight", "link.address=tcp://*:47101", "link.bind: false makes of tcp://*"),
+        (load_ground, "ground", "link.address=tcp://a:0", "a port from 1 to 65535"),
+        (load_flight, "flight", "model.backend=gpu", "should be 'auto', 'torch', 'torch-cpu'"),
         (load_flight, "flight", "spool.kind=disk", "spool.kind: \"disk\" should be 'memory'"),
         (load_flight, "flight", "metrics.port=70000", "metrics.port: 70000 should be less"),
         (load_flight, "flight", "log.level=INFO", "log.level: \"INFO\" should be 'debug'"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from daemon.lifecycle import GRACE_S, StopSignal, shut_down
+from daemon.lifecycle import GRACE_S, LAST_POLL_S, StopSignal, shut_down
 from fakes.clock import FakeClock
 
 
@@ -33,6 +33,10 @@ class FakeStage:
         """Take note."""
         self._calls.append((self.name, "abandon"))
 
+    def settle(self, timeout_s: float) -> None:
+        """Take note."""
+        self._calls.append((self.name, "settle", timeout_s))
+
 
 def test_stages_stop_in_the_direction_of_the_data() -> None:
     """Each is drained before the next stops; the deadline is shared."""
@@ -54,7 +58,9 @@ def test_late_stages_are_named_and_abandoned(caplog: pytest.LogCaptureFixture) -
     stages = [FakeStage(name, seconds, clock, calls) for name, seconds in needs_s.items()]
 
     assert shut_down(stages, deadline_s=10.0, clock=clock) == ["encode", "spool"]
-    assert [name for name, what in calls if what == "abandon"] == ["encode", "spool"]
+    assert [call[0] for call in calls if call[1] == "abandon"] == ["encode", "spool"]
+    # Only now does nothing take in anything any more.
+    assert calls[-2:] == [(name, "settle", LAST_POLL_S) for name in ("encode", "spool")]
     assert ("frames", GRACE_S) in calls
     assert [record.__dict__["stage"] for record in caplog.records] == ["encode", "spool"]
 

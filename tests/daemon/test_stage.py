@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from codec.errors import ChecksumError
 from daemon.clock import Clock, SystemClock
 from daemon.errors import PacketFieldError
+from daemon.lifecycle import shut_down
 from daemon.mailbox import Mailbox, Policy
 from daemon.stage import PAUSE_S, Source, Stage
 from fakes.clock import FakeClock
@@ -104,7 +105,7 @@ def inbox(notes: Notes, clock: Clock, *, max_items: int = 100) -> Mailbox[int]:
 def stage(
     worker: Any,
     box: Mailbox[int],
-    deliver: Callable[[Any], object],
+    deliver: Callable[[Any], object] | None,
     notes: Notes,
     clock: Clock,
     *,
@@ -123,7 +124,11 @@ def stage(
     )
 
 
-def raising(*errors: Exception | None) -> Callable[[int], None]:
+class PanicException(BaseException):
+    """What pyo3 makes of a panic in Rust: no `Exception`."""
+
+
+def raising(*errors: BaseException | None) -> Callable[[int], None]:
     """Fail on item i with the error at place i."""
 
     def act(item: int) -> None:
@@ -259,7 +264,7 @@ def test_an_error_outside_of_items_is_counted() -> None:
 
 
 def test_a_stage_that_hangs_is_late_and_loses_nothing_uncounted() -> None:
-    """Past the deadline the inbox is dropped, counted; the item in hand still comes out."""
+    """Past the deadline inbox and item in hand are counted, and what comes of it is thrown away."""
     notes, clock, out = Notes(), FakeClock(), list[int]()
     box, begun, go_on = inbox(notes, clock), threading.Event(), threading.Event()
 
@@ -275,11 +280,132 @@ def test_a_stage_that_hangs_is_late_and_loses_nothing_uncounted() -> None:
     one.stop_intake()
     assert not one.drain(0.0)
     one.abandon()
+    one.settle(HOUR_S)  # with the worker still at it
+
+    assert notes.drops == [(1, "shutdown"), (2, "shutdown"), (0, "shutdown")]
+    go_on.set()
+    assert one.drain(JOIN_S)
+    assert out == []
+    assert len(notes.drops) == 3
+
+
+def test_an_error_of_an_item_given_up_does_not_count_it_twice() -> None:
+    """It was counted when the stage was abandoned."""
+    notes, clock = Notes(), FakeClock()
+    box, begun, go_on = inbox(notes, clock), threading.Event(), threading.Event()
+
+    def hang(_: int) -> None:
+        begun.set()
+        go_on.wait(JOIN_S)
+        raise PacketFieldError
+
+    one = stage(Echo(hang), box, print, notes, clock)
+    box.put(0)
+    one.start()
+    assert begun.wait(JOIN_S)
+    one.abandon()
     go_on.set()
 
     assert one.drain(JOIN_S)
-    assert out == [0]
-    assert notes.drops == [(1, "shutdown"), (2, "shutdown")]
+    assert notes.drops == [(0, "shutdown")]
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_the_end_of_a_line_may_finish_its_item(in_time: bool) -> None:
+    """What `accept` itself does cannot be undone: it is counted only if it is not done in time."""
+    notes, clock, done = Notes(), FakeClock(), list[int]()
+    box, begun, go_on = inbox(notes, clock), threading.Event(), threading.Event()
+
+    def keep(item: int) -> None:
+        begun.set()
+        go_on.wait(JOIN_S)
+        done.append(item)
+
+    one = stage(Echo(keep), box, None, notes, clock)
+    box.put(0)
+    one.start()
+    assert begun.wait(JOIN_S)
+    one.abandon()
+    assert notes.drops == []
+    if in_time:
+        go_on.set()
+    one.settle(JOIN_S if in_time else 0.0)
+
+    assert (done, notes.drops) == (([0], []) if in_time else ([], [(0, "shutdown")]))
+    go_on.set()
+    assert one.drain(JOIN_S)
+
+
+def test_an_item_on_its_way_from_the_inbox_is_counted() -> None:
+    """In neither inbox nor worker at that moment, it is told before `abandon` returns."""
+    notes, clock, out = Notes(), FakeClock(), list[int]()
+    box, between, go_on = inbox(notes, clock), threading.Event(), threading.Event()
+    get = box.get
+
+    def slow_get(timeout_s: float) -> int | None:
+        item = get(timeout_s)
+        between.set()
+        go_on.wait(JOIN_S)
+        return item
+
+    box.get = slow_get  # type: ignore[method-assign]
+    one = stage(Echo(lambda _: go_on.wait(JOIN_S) and None), box, out.append, notes, clock)
+    box.put(0)
+    one.start()
+    assert between.wait(JOIN_S)
+    giving_up = threading.Thread(target=one.abandon, daemon=True)
+    giving_up.start()
+    clock.until_waiting()
+    go_on.set()
+    giving_up.join(JOIN_S)
+
+    assert not giving_up.is_alive()
+    assert one.drain(JOIN_S)
+    assert sorted([*out, *(item for item, _ in notes.drops)]) == [0]
+
+
+def test_what_a_late_stage_still_hands_on_is_counted_at_the_end() -> None:
+    """Held up by a full mailbox, with more in its worker: told before `shut_down` returns."""
+    notes, clock = Notes(), SystemClock()
+    first, second = inbox(notes, clock), inbox(notes, clock, max_items=1)
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Holding(Echo):
+        """Keeps odd items to the end."""
+
+        kept: ClassVar[list[int]] = []
+
+        def accept(self, item: int) -> Iterator[int]:
+            if item % 2:
+                self.kept.append(item)
+            else:
+                yield item
+
+        def finish(self) -> Iterable[int]:
+            return self.kept
+
+    def hang(_: int) -> None:
+        begun.set()
+        go_on.wait(JOIN_S)
+
+    out = list[int]()
+    line = [
+        stage(Holding(), first, second.put, notes, clock, name="one"),
+        stage(Echo(hang), second, out.append, notes, clock, name="two"),
+    ]
+    for item in range(8):
+        first.put(item)
+    for one in reversed(line):
+        one.start()
+    assert begun.wait(JOIN_S)
+    late = shut_down(line, deadline_s=0.1, clock=clock)
+    told = sorted(item for item, _ in notes.drops)
+    go_on.set()
+
+    assert late == ["one", "two"]
+    assert (told, out) == (list(range(8)), [])
+    assert all(one.drain(JOIN_S) for one in line)
+    assert (len(notes.drops), out) == (8, [])
 
 
 def test_waiting_for_a_late_stage_ends_in_time() -> None:
@@ -317,23 +443,43 @@ def test_a_stage_that_was_never_started_counts_what_it_holds() -> None:
     assert not box.put(1)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_stage_that_dies_leaves_nobody_waiting() -> None:
-    """Should its thread end in any way at all, the inbox closes and is counted."""
-    notes, clock = Notes(), FakeClock()
-    box = inbox(notes, clock, max_items=2)
-
-    def die(_: int) -> None:
-        raise SystemExit
-
-    one = stage(Echo(die), box, print, notes, clock)
+def test_a_panic_costs_one_item() -> None:
+    """An error that is no `Exception` is counted like any other, and work goes on."""
+    notes, clock, out = Notes(), FakeClock(), list[int]()
+    box = inbox(notes, clock)
+    one = stage(Echo(raising(PanicException("rust"), None)), box, out.append, notes, clock)
     box.put(0)
     box.put(1)
     one.start()
 
-    assert one.drain(JOIN_S)
-    assert notes.drops == [(1, "internal_error")]
+    assert end(one)
+    assert (out, notes.drops) == ([1], [(0, "internal_error")])
+
+
+def test_a_stage_that_dies_is_named_and_leaves_nobody_waiting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Should its thread end early: a line, a name among the late ones, and nothing uncounted."""
+
+    class Deadly(Notes):
+        def took(self, stage: str, seconds: float) -> None:
+            raise PanicException(stage, seconds)
+
+    notes, clock, out = Deadly(), FakeClock(), list[int]()
+    box = inbox(notes, clock, max_items=2)
+    one = stage(Echo(), box, out.append, notes, clock)
+    box.put(0)
+    box.put(1)
+    one.start()
+
+    assert not one.drain(JOIN_S)
+    assert sorted(notes.drops) == [(0, "internal_error"), (1, "internal_error")]
     assert not box.put(2)
+    assert shut_down([one], deadline_s=1.0, clock=clock) == ["work"]
+    assert len(notes.drops) == 3  # the put that was refused; nothing twice
+    assert out == []
+    (died,) = (r for r in caplog.records if r.getMessage() == "stage ended early")
+    assert (died.levelname, died.__dict__["stage"]) == ("CRITICAL", "work")
 
 
 @settings(max_examples=25)

@@ -23,7 +23,10 @@ from daemon.errors import AddressError, ConfigError
 from daemon.lifecycle import StopSignal
 from daemon.link.packet import Channel, Packet
 from daemon.link.reassembly import Reassembler
+from daemon.link.sockets import Endpoint, TileSender
+from daemon.metrics import FlightMetrics
 from daemon.onboard import service
+from daemon.onboard.items import Batch
 from daemon.tile_message import Part, TileMessage
 from fakes import cubes
 from fakes.bundles import klt_bundle
@@ -266,6 +269,90 @@ def test_what_the_spool_has_no_room_for_is_counted(bundle_file: Path, tmp_path: 
     assert totals['prismlink_spool_dropped_packets_total{reason="evicted"}'] > 0
     assert totals['prismlink_spool_dropped_packets_total{reason="shutdown"}'] > 0
     assert totals["prismlink_spool_packets"] == 0
+
+
+def test_received_is_sent_on_plus_dropped_past_the_deadline(
+    bundle_file: Path, tmp_path: Path
+) -> None:
+    """With the encoder hanging, what it has in hand, what waits and what is half cut is counted."""
+    encoder, go_on = Moody(), threading.Event()
+
+    def hang(_: Sequence[PatchJob]) -> list[bytes]:
+        go_on.wait(30.0)
+        raise RuntimeError("too late")
+
+    encoder.encode_batch = hang  # type: ignore[method-assign]
+    options = load(
+        bundle_file, tmp_path, "shutdown_deadline_s=0.1", "batch.max_patches=2",
+        "mailboxes.batches.max_items=1", "mailboxes.patches.max_items=3",
+    )  # fmt: skip
+    try:
+        totals = fly([message(i, rows=700) for i in range(4)], options, encoder=encoder)
+    finally:
+        go_on.set()
+
+    assert totals["prismlink_patches_received_total"] == 24 == total(totals, "dropped_patches")
+    assert totals["prismlink_patches_encoded_total"] == 0
+    assert totals['prismlink_frames_total{channel="side"}'] + total(totals, "dropped_tiles") == 4
+    assert totals["prismlink_stages_late"] > 0
+
+
+def test_a_batch_given_up_is_not_encoded_as_well(
+    bundle_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes out of the encoder while the process still ends: dropped it is, and nothing else."""
+    encoder, given_up, encoded = Moody(), threading.Event(), threading.Event()
+    encode, count_drop = encoder.encode_batch, service._count_drop
+
+    def late(patches: Sequence[PatchJob]) -> list[bytes]:
+        given_up.wait(30.0)
+        frames = encode(patches)
+        encoded.set()
+        return frames
+
+    def count(metrics: FlightMetrics, stage: str, item: service.Item, reason: str) -> None:
+        count_drop(metrics, stage, item, reason)
+        if isinstance(item, Batch):
+            given_up.set()
+            encoded.wait(30.0)
+
+    encoder.encode_batch = late  # type: ignore[method-assign]
+    monkeypatch.setattr(service, "_count_drop", count)
+    options = load(bundle_file, tmp_path, "shutdown_deadline_s=0.5", "batch.max_age_ms=1.0")
+    totals = fly([message(0)], options, encoder=encoder)
+
+    dropped = 'prismlink_dropped_patches_total{stage="encode",reason="shutdown"}'
+    assert (totals[dropped], total(totals, "dropped_patches")) == (1, 1)
+    assert totals["prismlink_patches_encoded_total"] == 0
+
+
+def test_a_tile_above_the_limit_is_counted(bundle_file: Path, tmp_path: Path) -> None:
+    """The socket lets through what is only somewhat too long; the instrument stays connected."""
+    address = f"ipc://{tmp_path}/tiles"
+    stop = StopSignal()
+    options = load(
+        bundle_file, tmp_path, f"instrument.address={address}", "instrument.max_message_mib=1",
+        "instrument.pattern=pull",
+    )  # fmt: skip
+    reports: list[dict[str, float]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(service, "PacketSender", lambda *_, **__: FakeSender(up=True))
+        patch.setattr(service, "load_encoder", lambda *_: Moody())
+        patch.setattr(service, "serve", lambda *_: Closable())
+        flying = threading.Thread(
+            target=lambda: reports.append(service.run(options, stop=stop, clock=SystemClock()))
+        )
+        flying.start()
+        large = TileMessage.pack(cubes.tile(bands=12, rows=250, cols=250))
+        with TileSender(Endpoint(address=address, bind=False), pattern="pull") as sender:
+            assert sender.send(large, 10.0)
+            assert sender.send(message(0), 10.0)
+        stop.set()
+        flying.join(30.0)
+
+    (totals,) = reports
+    assert totals['prismlink_tile_messages_refused_total{reason="message_size"}'] == 1
+    assert totals["prismlink_tiles_received_total"] == 1
 
 
 def test_a_stop_with_the_link_down_does_not_pull_the_socket_away(
