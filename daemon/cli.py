@@ -22,12 +22,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from codec.backend_names import BackendName
 from codec.errors import BundleError, CodecError
 from daemon.clock import SystemClock
 from daemon.config import load_flight, load_ground
 from daemon.config_sections import LogSettings
-from daemon.errors import EXIT_CONFIG, EXIT_DATA, DaemonError, ShutdownError
-from daemon.files import write_whole
+from daemon.errors import EXIT_CONFIG, EXIT_DATA, DaemonError, FeedError, ShutdownError
+from daemon.files import check_writable, write_whole
 from daemon.lifecycle import StopSignal
 from daemon.log import setup
 
@@ -62,7 +63,6 @@ JsonFile = Annotated[
 BundleFile = Annotated[
     Path, typer.Option("--bundle", metavar="FILE", help="Model bundle (.safetensors).")
 ]
-Backend = Literal["auto", "torch", "torch-cpu", "torch-cuda", "openvino"]
 Format = Literal["geotiff", "envi", "zarr", "npy"]
 
 out = Console()
@@ -126,6 +126,7 @@ def demo(
     """
     from daemon.demo import DemoSettings, run
 
+    _check_json(json_file)
     with _busy("instrument, board, radio and ground at work"):
         summary = run(
             DemoSettings(
@@ -225,8 +226,7 @@ def feed(
     from dataclasses import asdict
 
     from codec.tile_files import find_scenes
-    from daemon.errors import LinkError
-    from daemon.feed import FeedSettings
+    from daemon.feed import FeedSettings, wait_for_listener
     from daemon.feed import feed as play
     from daemon.link.sockets import Endpoint, TileSender
 
@@ -237,13 +237,20 @@ def feed(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     count = repeat * sum(len(find_scenes(path)) for path in scenes)
+    _check_json(json_file)
     with (
         TileSender(Endpoint(address=address, bind=bind, linger_s=10.0), pattern=pattern) as sender,
         StopSignal() as stop,
         _progress("tiles", None if tile_rows else count) as advance,
     ):
-        if not sender.wait_for_listener(wait_s):
-            raise LinkError(f"{address}: nobody subscribed within {wait_s:.0f} s")
+        wait_for_listener(
+            sender,
+            address,
+            wait_s=wait_s,
+            clock=SystemClock(),
+            should_stop=lambda: stop.wait(0),
+            tell=lambda line: err.print(line, markup=False, highlight=False, soft_wrap=True),
+        )
         report = play(
             scenes,
             sender,
@@ -260,6 +267,8 @@ def feed(
         f"{report.refused} refused",
         highlight=False,
     )
+    if report.refused and not report.tiles:
+        raise FeedError(f"{address}: nobody took any of {report.refused} tiles")
 
 
 @app.command()
@@ -273,7 +282,7 @@ def encode(
             help="Quantizer step in 10⁻⁴ reflectance; the bundle's if none.", min=1e-6, max=1e8
         ),
     ] = None,
-    backend: Annotated[Backend, typer.Option(help="What runs the network.")] = "auto",
+    backend: Annotated[BackendName, typer.Option(help="What runs the network.")] = "auto",
     json_file: JsonFile = None,
 ) -> None:
     """Compress scenes into one frame file.
@@ -341,6 +350,7 @@ def _run_service(
     run: Callable[[StopSignal, SystemClock], dict[str, float]],
     json_file: Path | None,
 ) -> None:
+    _check_json(json_file)  # hours before it is written
     clock = SystemClock()
     setup(log.level, as_json=log.as_json, clock=clock)
     with StopSignal() as stop:
@@ -348,6 +358,11 @@ def _run_service(
     _write_json(json_file, totals)
     if late := totals["prismlink_stages_late"]:
         raise ShutdownError(f"{late:.0f} stages did not drain; what they gave up is counted")
+
+
+def _check_json(path: Path | None) -> None:
+    if path is not None:
+        check_writable(path)
 
 
 def _write_json(path: Path | None, numbers: dict[str, Any]) -> None:

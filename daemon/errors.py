@@ -10,6 +10,7 @@ DaemonError
 ├── SpoolError               what waits for the downlink cannot be kept
 │   └── SpoolFullError
 ├── OutputError              a file cannot be written
+├── FeedError                nothing of a feed was taken
 ├── DemoError                a process of the demo did not do its part
 ├── ShutdownError            the process had to end before its work was done
 ├── PacketError              the bytes are not a packet of ours
@@ -132,21 +133,21 @@ class SpoolError(DaemonError):
 
 
 class SpoolFullError(SpoolError):
-    """The spool has no room for the record.
+    """The packets of a frame are larger than the spool itself.
 
     Attributes:
-        used_bytes: Bytes waiting.
+        frame_bytes: All packets of the frame.
         limit_bytes: The most that may wait.
     """
 
     reason = "spool_full"
 
-    def __init__(self, used_bytes: int, limit_bytes: int) -> None:
-        super().__init__(used_bytes, limit_bytes)
-        self.used_bytes, self.limit_bytes = used_bytes, limit_bytes
+    def __init__(self, frame_bytes: int, limit_bytes: int) -> None:
+        super().__init__(frame_bytes, limit_bytes)
+        self.frame_bytes, self.limit_bytes = frame_bytes, limit_bytes
 
     def __str__(self) -> str:
-        return f"{self.used_bytes} of {self.limit_bytes} bytes are used"
+        return f"packets of {self.frame_bytes} bytes; the spool holds {self.limit_bytes}"
 
 
 class OutputError(DaemonError):
@@ -172,6 +173,12 @@ class ShutdownError(DaemonError):
     """The process had to end before its work was done; what it gave up is counted."""
 
     reason = "shutdown"
+
+
+class FeedError(DaemonError):
+    """Nothing of a feed was taken."""
+
+    reason = "feed"
 
 
 class DemoError(DaemonError):

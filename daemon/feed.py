@@ -13,6 +13,7 @@ from codec.patch_grid import PATCH_PX
 from codec.tile import Tile
 from codec.tile_files import find_scenes, read_tile
 from daemon.clock import Clock
+from daemon.errors import FeedError, LinkError
 from daemon.tile_message import TOPIC, Part, TileMessage
 
 ENMAP_PATCHES_PER_S: Final = 14.4
@@ -30,8 +31,15 @@ _NAP_S: Final = 0.2
 """The longest sleep, so that a request to stop is heard."""
 
 
+_ASK_EVERY_S: Final = 0.2
+"""Longest wait for a listener without a look at `should_stop` [s]."""
+
+
 class Sender(Protocol):
     """Where messages go; `daemon.link.sockets.TileSender` is one."""
+
+    def wait_for_listener(self, timeout_s: float) -> bool:
+        """Wait for somebody to listen; tell whether anybody does."""
 
     def send(self, parts: Sequence[Part], timeout_s: float) -> bool:
         """Hand one message over; False if nobody took it in time."""
@@ -97,6 +105,41 @@ class FeedReport:
     def realtime_factor_enmap(self) -> float:
         """Patches per second over EnMAP's."""
         return self.patches / self.seconds / ENMAP_PATCHES_PER_S if self.seconds > 0 else 0.0
+
+
+def wait_for_listener(
+    sender: Sender,
+    address: str,
+    *,
+    wait_s: float,
+    clock: Clock,
+    should_stop: Callable[[], bool],
+    tell: Callable[[str], object],
+) -> None:
+    """Wait until somebody listens.
+
+    Args:
+        sender: Where it is heard of.
+        address: What to call it.
+        wait_s: The longest wait [s].
+        clock: Measures it.
+        should_stop: Asked all the while; True ends the wait.
+        tell: Told once, in a line, what is waited for; not if somebody is there already.
+
+    Raises:
+        LinkError: If nobody does in time.
+        FeedError: If it should stop before.
+    """
+    give_up_s = clock.monotonic_s() + wait_s
+    told = False
+    while not sender.wait_for_listener(min(wait_s, _ASK_EVERY_S)):
+        if should_stop():
+            raise FeedError(f"{address}: asked to end before anybody subscribed")
+        if clock.monotonic_s() >= give_up_s:
+            raise LinkError(f"{address}: nobody subscribed within {wait_s:.0f} s")
+        if not told:
+            tell(f"waiting for a listener at {address}")
+            told = True
 
 
 def feed(

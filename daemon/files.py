@@ -9,13 +9,30 @@ from pathlib import Path
 from daemon.errors import OutputError
 
 
+def check_writable(path: Path) -> None:
+    """Find out now whether `write_whole` can write; leaves nothing but the folder.
+
+    Raises:
+        OutputError: If it cannot.
+    """
+    part = _part(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise OutputError(path, str(error)) from None
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write beside `path`, flush to the disk, then move into place.
 
     Raises:
         OutputError: If any of it fails; `path` is then as it was.
     """
-    part = path.with_name(f".{path.name}.part")
+    part = _part(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
@@ -28,3 +45,7 @@ def write_whole(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             part.unlink()
         raise OutputError(path, str(error)) from None
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")

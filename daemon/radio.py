@@ -28,7 +28,7 @@ class LossyLink:
         repeat: Share of the rest that comes twice.
         reorder: Share of what comes that is held back.
         depth: Most packets that may overtake one that is held back.
-        lost: Packets lost so far.
+        lost: Packets lost so far, those the radio gave up in the end included.
         repeated: Packets that came twice so far.
     """
 
@@ -97,7 +97,7 @@ class Radio:
         self.link = link
         self._board = PacketListener(Endpoint(address=board, bind=True))
         self._ground = PacketSender(Endpoint(address=ground, bind=False))
-        self._stopping = threading.Event()
+        self._stopping, self._gone = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="radio", daemon=True)
 
     def start(self) -> None:
@@ -105,9 +105,13 @@ class Radio:
         self._thread.start()
 
     def stop(self) -> None:
-        """Carry what the board has sent, then close; again is harmless."""
+        """Carry what the board has sent, then close; again, or never started, is harmless.
+
+        What the ground does not take by then is lost, and counted.
+        """
         self._stopping.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         self._board.close()
         self._ground.close()
 
@@ -133,6 +137,8 @@ class Radio:
 
     def _pass_on(self, packets: list[bytes]) -> None:
         for raw in packets:
-            while not self._ground.send(raw, _WAIT_S):
+            while not self._ground.send(raw, 0.0 if self._gone else _WAIT_S):
                 if self._stopping.is_set():
-                    return
+                    self._gone = True
+                    self.link.lost += 1
+                    break

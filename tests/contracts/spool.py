@@ -116,7 +116,7 @@ class SpoolContract:
         with pytest.raises(SpoolFullError) as caught:
             spool.append([b"123", b"456"], SIDE)
 
-        assert (caught.value.used_bytes, caught.value.limit_bytes) == (6, 5)
+        assert (caught.value.frame_bytes, caught.value.limit_bytes) == (6, 5)
         assert drops.told == []
         assert send_all(spool) == [b"abc"]
 

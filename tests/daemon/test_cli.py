@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,10 +20,11 @@ from codec.decoder import Decoder
 from codec.encoder import Encoder
 from codec.tile_files import read_tile, write_tile
 from daemon import cli
+from daemon.link.sockets import TileSender
 from fakes import cubes
 from fakes.bundles import klt_bundle
 
-USAGE, DATA, UNAVAILABLE, OUTPUT, CONFIG = 2, 65, 69, 73, 78
+FAILED, USAGE, DATA, UNAVAILABLE, OUTPUT, CONFIG = 1, 2, 65, 69, 73, 78
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,59 @@ def test_an_address_that_cannot_be_had_ends_with_69(
         prismlink("feed", scene, "--address", f"ipc://{tmp_path}/a", "--bind", "--wait-s", "0"),
         *(UNAVAILABLE, "nobody subscribed"),
     )
+
+
+@pytest.mark.parametrize("side", ["flight", "ground"])
+def test_a_service_that_could_not_report_does_not_start(
+    prismlink: Prismlink, bundle_file: Path, tmp_path: Path, side: str
+) -> None:
+    """The numbers are written at the end; that they cannot be is said at the beginning."""
+    taken, path = tmp_path / "file", settings(tmp_path, side, bundle_file)
+    taken.write_bytes(b"")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"daemon.{side.replace('flight', 'onboard')}.service.run", "never called")
+        ended = prismlink(side, "run", path, "--json", taken / "x.json")
+
+    errors_in_one_line(ended, OUTPUT, taken / "x.json")
+
+
+def test_an_unwritable_report_of_a_feed_is_told_before_it(
+    prismlink: Prismlink, scene: Path, tmp_path: Path
+) -> None:
+    """As is one of the demo."""
+    taken = tmp_path / "file"
+    taken.write_bytes(b"")
+    for words in (("feed", scene, "--address", f"ipc://{tmp_path}/a"), ("demo", scene)):
+        errors_in_one_line(prismlink(*words, "--json", taken / "x.json"), OUTPUT, taken)
+
+
+def test_a_feed_that_nobody_took_has_failed(
+    prismlink: Prismlink, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its numbers written all the same, and one line that says so."""
+    monkeypatch.setattr(TileSender, "send", lambda *_: False)
+    words = ("feed", scene, "--address", f"ipc://{tmp_path}/a", "--pattern", "pull")
+    ended = prismlink(*words, "--repeat", 3, "--rate", 0, "--json", tmp_path / "fed.json")
+
+    errors_in_one_line(ended, FAILED, "nobody took any of 3 tiles")
+    assert json.loads((tmp_path / "fed.json").read_text())["refused"] == 3
+
+
+def test_a_feed_that_waits_can_be_stopped(scene: Path, tmp_path: Path) -> None:
+    """It says what it waits for, and ends on Ctrl-C at once, with a line."""
+    address = f"ipc://{tmp_path}/a"
+    command = [sys.executable, "-m", "daemon.cli", "feed", str(scene), "--address", address]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as feed:
+        try:
+            assert feed.stderr is not None
+            assert feed.stderr.readline() == f"waiting for a listener at {address}\n"
+            feed.send_signal(signal.SIGINT)
+            rest = feed.stderr.read()
+            assert feed.wait(10.0) == FAILED
+        finally:
+            feed.kill()
+
+    assert rest == f"prismlink: {address}: asked to end before anybody subscribed\n"
 
 
 @pytest.mark.parametrize("side", ["flight", "ground"])

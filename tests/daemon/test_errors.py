@@ -56,7 +56,7 @@ def test_exit_codes(error: DaemonError, exit_code: int) -> None:
     ("error", "text"),
     [
         (errors.TruncatedPacketError(10, 4), "needed 10 bytes, got 4"),
-        (errors.SpoolFullError(12, 8), "12 of 8 bytes are used"),
+        (errors.SpoolFullError(12, 8), "packets of 12 bytes; the spool holds 8"),
         (errors.FrameSizeError(9, 8), "frame of 9 bytes is not within 1 to 8"),
         (errors.AddressError("tcp://*:1", "in use"), "tcp://*:1: in use"),
         (errors.OutputError("a.tif", "no space"), "a.tif: no space"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,15 @@ import pytest
 from codec.errors import TileFileError
 from codec.tile import Georeference, Tile, TileInfo
 from codec.tile_files import write_tile
-from daemon.feed import ENMAP_PX_PER_S, FeedReport, FeedSettings, cut, feed
+from daemon.errors import DaemonError, FeedError, LinkError
+from daemon.feed import (
+    ENMAP_PX_PER_S,
+    FeedReport,
+    FeedSettings,
+    cut,
+    feed,
+    wait_for_listener,
+)
 from daemon.tile_message import Part, TileLimits, TileMessage
 from fakes.clock import FakeClock
 
@@ -28,12 +37,29 @@ SCENE = Tile(
 
 
 class Ground:
-    """Takes messages, but for the ones it is told to refuse; each takes `slow_s`."""
+    """Takes messages, but for the ones it is told to refuse; each takes `slow_s`.
 
-    def __init__(self, clock: FakeClock, *, refuse: Sequence[int] = (), slow_s: float = 0) -> None:
+    It is there `comes_s` after the beginning.
+    """
+
+    def __init__(
+        self,
+        clock: FakeClock,
+        *,
+        refuse: Sequence[int] = (),
+        slow_s: float = 0,
+        comes_s: float = 0,
+    ) -> None:
         self._clock, self._refuse, self._slow_s, self._seen = clock, refuse, slow_s, 0
+        self._there_s = clock.monotonic_s() + comes_s
         self.at_s: list[float] = []
         self.tiles: list[Tile] = []
+
+    def wait_for_listener(self, timeout_s: float) -> bool:
+        """Wait in steps, as it is asked to."""
+        if self._clock.monotonic_s() < self._there_s:
+            self._clock.sleep(timeout_s)
+        return self._clock.monotonic_s() >= self._there_s
 
     def send(self, parts: Sequence[Part], timeout_s: float) -> bool:
         """Take or refuse one message."""
@@ -45,6 +71,52 @@ class Ground:
         self.at_s.append(self._clock.monotonic_s())
         self.tiles.append(TileMessage.unpack(list(parts), TileLimits()))
         return True
+
+
+class Wait:
+    """A wait for a listener on a fake clock, and what was told of it."""
+
+    def __init__(self, *, comes_s: float, wait_s: float, stop_s: float = inf) -> None:
+        clock = FakeClock()
+        start_s, self.told = clock.monotonic_s(), list[str]()
+        try:
+            wait_for_listener(
+                Ground(clock, comes_s=comes_s),
+                "tcp://board:1",
+                wait_s=wait_s,
+                clock=clock,
+                should_stop=lambda: clock.monotonic_s() - start_s >= stop_s,
+                tell=self.told.append,
+            )
+            self.error: DaemonError | None = None
+        except DaemonError as error:
+            self.error = error
+        self.took_s = clock.monotonic_s() - start_s
+
+
+def test_what_is_waited_for_is_told_once() -> None:
+    """An instrument without a board is no mystery; one with a board says nothing."""
+    wait = Wait(comes_s=5.0, wait_s=60.0)
+    assert (wait.error, wait.told) == (None, ["waiting for a listener at tcp://board:1"])
+    assert Wait(comes_s=0.0, wait_s=60.0).told == []
+
+
+def test_a_wait_for_a_listener_ends_when_asked() -> None:
+    """Within moments of Ctrl-C, with an error: nothing was fed."""
+    wait = Wait(comes_s=inf, wait_s=60.0, stop_s=3.0)
+
+    assert isinstance(wait.error, FeedError)
+    assert 3.0 <= wait.took_s <= 3.5
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.1, 60.0])
+def test_a_wait_for_a_listener_ends_in_time(wait_s: float) -> None:
+    """With the address and the time in the error."""
+    wait = Wait(comes_s=inf, wait_s=wait_s)
+
+    assert isinstance(wait.error, LinkError)
+    assert f"tcp://board:1: nobody subscribed within {wait_s:.0f} s" in str(wait.error)
+    assert wait_s <= wait.took_s <= wait_s + 0.5
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.errors import OutputError
-from daemon.files import write_whole
+from daemon.files import check_writable, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -24,6 +24,29 @@ def test_content_appears_under_its_name(tmp_path: Path) -> None:
 
     assert path.read_bytes() == b"two"
     assert names(path.parent) == ["file"]
+
+
+def test_a_path_that_can_be_written_is_left_alone(tmp_path: Path) -> None:
+    """Its folder is made; nothing lies in it, and what was there is as it was."""
+    check_writable(tmp_path / "a" / "file")
+    assert names(tmp_path / "a") == []
+    write_whole(tmp_path / "a" / "file", b"old")
+    check_writable(tmp_path / "a" / "file")
+
+    assert (tmp_path / "a" / "file").read_bytes() == b"old"
+    assert names(tmp_path / "a") == ["file"]
+
+
+def test_a_path_that_cannot_be_written_is_told_beforehand(tmp_path: Path) -> None:
+    """In a file, or a folder itself: whatever `write_whole` would refuse."""
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "below", tmp_path / "folder"):
+        with pytest.raises(OutputError) as before:
+            check_writable(path)
+        assert before.value.path == path
+        with pytest.raises(OutputError):
+            write_whole(path, b"")
 
 
 def test_a_write_that_fails_leaves_what_was_there(

@@ -103,15 +103,27 @@ def test_the_radio_carries_from_socket_to_socket(tmp_path: Path) -> None:
 
 
 def test_a_ground_that_is_gone_does_not_hold_the_radio(tmp_path: Path) -> None:
-    """Asked to stop, it stops, whoever listens."""
+    """Asked to stop, it stops, whoever listens; what it could not pass on is lost, and counted."""
     radio = Radio(
         board=f"ipc://{tmp_path}/board", ground=f"ipc://{tmp_path}/ground", link=LossyLink(seed=1)
     )
     radio.start()
     with PacketSender(Endpoint(address=f"ipc://{tmp_path}/board", bind=False)) as sender:
-        assert sender.send(b"nobody will hear this", 10.0)
+        for _ in range(300):
+            assert sender.send(b"nobody will hear this", 10.0)
     stopped = threading.Thread(target=radio.stop)
     stopped.start()
     stopped.join(10.0)
 
     assert not stopped.is_alive()
+    assert radio.packets == radio.link.lost == 300
+
+
+def test_a_radio_never_started_can_be_stopped(tmp_path: Path) -> None:
+    """As when what should have started it failed before."""
+    board = f"ipc://{tmp_path}/board"
+    radio = Radio(board=board, ground=f"ipc://{tmp_path}/ground", link=LossyLink(seed=1))
+    radio.stop()
+    radio.stop()
+
+    PacketListener(Endpoint(address=board, bind=True)).close()
