@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from codec import masks
+from codec.backend_names import BackendName
 from codec.bundle import Bundle
 from codec.conditioning import (
     UNITS_PER_REFLECTANCE,
@@ -31,7 +32,6 @@ from codec.quantize import best_rounding, quantize
 from codec.range_coder import SymbolWriter
 from codec.tile import Tile
 
-BackendName = Literal["auto", "torch", "torch-cpu", "torch-cuda", "openvino"]
 Timer = Callable[[str], AbstractContextManager[None]]
 """Times a named stage: condition, analyze, quantize, entropy_code. Clocks belong to the caller."""
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from codec.backend_names import BackendName
 from codec.bundle import Bundle, load_bundle
 from codec.decoder import Decoder
-from codec.encoder import BackendName, Encoder
+from codec.encoder import Encoder
 from codec.errors import BitstreamError, CodecError, TileFileError
 from codec.frame import PatchFrame, parse
 from codec.network import count_macs

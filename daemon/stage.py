@@ -188,6 +188,9 @@ class Stage(_Threaded, Generic[In, Out]):
         super().__init__(name, clock=clock, observer=observer)
         self._worker, self._inbox, self._deliver = worker, inbox, deliver
         self._tick_s, self._on_drop = tick_s, on_drop
+        # An item such a worker has begun may be among what it keeps: given up in hand, it would be
+        # counted again with what `finish` returns. So from there on it is the worker's.
+        self._keeps = not isinstance(worker, KeepsNothing)
         self._hand: In | None = None
         self._taking = self._given_up = False
 
@@ -240,10 +243,12 @@ class Stage(_Threaded, Generic[In, Out]):
         item = self._take(max(0.0, until_s - self._clock.monotonic_s()))
         if item is None:
             return
+        if self._keeps and not self._empty_hand():
+            return
         start_s = self._clock.monotonic_s()
         outputs, reason = self._guard(lambda: list(self._worker.accept(item)), list[Out]())
         self._observer.took(self.name, self._clock.monotonic_s() - start_s)
-        if not self._empty_hand():
+        if not self._keeps and not self._empty_hand():
             return
         if reason is not None:
             self._on_drop(item, reason)

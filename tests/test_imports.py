@@ -50,7 +50,10 @@ NOT_IN_PROTOCOL: Final = {
 }
 """What brings a socket, a clock or a file into a module that only maps values."""
 
-LIGHT: Final = ["codec.errors", "codec.tile", "codec.frame", "codec.patch_grid", "codec.quality"]
+LIGHT: Final = [
+    *("codec.errors", "codec.tile", "codec.frame", "codec.patch_grid", "codec.quality"),
+    "codec.backend_names",
+]
 """Modules, beside all of `daemon.link`, that tools load without wanting torch."""
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from codec.backend_names import BackendName
 from codec.bundle import Bundle
 from codec.decoder import Decoder
-from codec.encoder import BackendName, Encoder
+from codec.encoder import Encoder
 from codec.patch_grid import PatchGrid
 from codec.patching import split
 from codec.quality import max_abs_error, psnr_db, spectral_angle_deg, ssim

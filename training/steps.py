@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from codec.backend_names import BackendName
 from codec.bundle import Bundle, untrained_bundle
-from codec.encoder import BackendName
 from training.bundles import (
     as_record,
     changed,

@@ -16,7 +16,7 @@ from daemon.clock import Clock, SystemClock
 from daemon.errors import PacketFieldError
 from daemon.lifecycle import shut_down
 from daemon.mailbox import Mailbox, Policy
-from daemon.stage import PAUSE_S, Source, Stage
+from daemon.stage import PAUSE_S, KeepsNothing, Source, Stage
 from fakes.clock import FakeClock
 
 JOIN_S = 10.0
@@ -68,7 +68,7 @@ class Pairs:
         return [kept] if kept else []
 
 
-class Echo:
+class Echo(KeepsNothing):
     """A worker that hands on what it takes."""
 
     def __init__(self, act: Callable[[int], None] = lambda _: None) -> None:
@@ -78,14 +78,6 @@ class Echo:
         """Hand on, then perhaps fail."""
         yield item
         self.act(item)
-
-    def tick(self) -> Iterable[int]:
-        """Nothing waits here."""
-        return ()
-
-    def finish(self) -> Iterable[int]:
-        """Nothing waits here."""
-        return ()
 
 
 def inbox(notes: Notes, clock: Clock, *, max_items: int = 100) -> Mailbox[int]:
@@ -287,6 +279,26 @@ def test_a_stage_that_hangs_is_late_and_loses_nothing_uncounted() -> None:
     assert one.drain(JOIN_S)
     assert out == []
     assert len(notes.drops) == 3
+
+
+def test_an_item_a_worker_keeps_is_not_counted_twice() -> None:
+    """Abandoned while it takes an item it will keep, it returns it at the end, and only so."""
+    notes, clock, out = Notes(), FakeClock(), list[tuple[int, ...]]()
+    box, begun, go_on = inbox(notes, clock), threading.Event(), threading.Event()
+
+    def hang(_: int) -> None:
+        begun.set()
+        go_on.wait(JOIN_S)
+
+    one = stage(Pairs(hang), box, out.append, notes, clock)
+    box.put(0)
+    one.start()
+    assert begun.wait(JOIN_S)
+    one.abandon()
+    go_on.set()
+
+    assert one.drain(JOIN_S)
+    assert (out, notes.drops) == ([(0,)], [])
 
 
 def test_an_error_of_an_item_given_up_does_not_count_it_twice() -> None:
