@@ -24,7 +24,10 @@ check: $(VENV)/.dev ## the fast part: format, lint, types, import rules, unit te
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	# Two workers: one thread each, or their networks fight over the cores.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+	  --ignore tests/end_to_end --ignore tests/daemon/test_lifecycle.py
+	# These signal the process they run in: a worker beside others that died of it took CI along.
+	$(BIN)/python -m pytest tests/daemon/test_lifecycle.py
 
 clean: ## remove what runs and tools leave behind, but not .venv
 	rm -rf $(OUT) output build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
