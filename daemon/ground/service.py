@@ -9,7 +9,6 @@ import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from codec.bundle import load_bundle
@@ -145,12 +144,8 @@ def _line(
         line.stage("collect", CollectWorker(reassembler, clock, metrics), packets, frames.put),
         line.stage("decode", decoder, frames, parts.put),
         line.stage("mosaic", mosaic, parts, tiles.put),
-        line.stage("write", writer, tiles, _tell),
+        line.stage("write", writer, tiles, None),
     )
-
-
-def _tell(path: Path) -> None:
-    log.info("written", extra={"file": path.name})
 
 
 def _count_drop(

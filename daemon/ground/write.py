@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from daemon.files import write_whole
 from daemon.ground.items import RestoredTile
 from daemon.metrics import GroundMetrics
 from daemon.stage import KeepsNothing
+
+log = logging.getLogger(__name__)
 
 MANIFEST: Final = ".manifest.json"
 """What a tile's manifest ends in."""
@@ -70,6 +73,7 @@ class WriteWorker(KeepsNothing):
         self._metrics.patches_written.inc(item.patches)
         self._metrics.patches_missing.inc(len(item.missing))
         self._metrics.tiles_written.labels("partial" if item.missing else "complete").inc()
+        log.info("written", extra={"file": path.name})
         yield path
 
 
