@@ -111,27 +111,28 @@ class Encoder:
         threads: int = 0,
         timer: Timer = NO_TIMER,
     ) -> None:
-        # What travels is the step as float32; both ends must start from the same number.
-        self.step = float(np.float32(bundle.default_step if step is None else step))
-        if not 0 < self.step < 1e9:
-            raise TileError(f"step must be positive, got {step}")
+        self.step = _usable(bundle.default_step if step is None else step)
         self.bundle = bundle
         self.backend = make_backend(bundle, backend, threads)
         self._tables, self._scales, self._timer = bundle.tables, bundle.scales, timer
 
-    def encode(self, tile: Tile) -> list[bytes]:
-        """Compress a tile: the side frame, then one frame per patch."""
-        job = self.open(tile)
+    def encode(self, tile: Tile, step: float | None = None) -> list[bytes]:
+        """Compress a tile: the side frame, then one frame per patch; arguments as of `open`."""
+        job = self.open(tile, step)
         return [job.side_frame, *self.encode_batch(job.patches)]
 
-    def open(self, tile: Tile) -> TileJob:
+    def open(self, tile: Tile, step: float | None = None) -> TileJob:
         """Fit the conditioner to a tile.
 
+        Args:
+            tile: The tile.
+            step: Quantizer step of this tile; the encoder's own if None.
+
         Raises:
-            TileError: If the tile does not fit the bundle.
+            TileError: If the tile does not fit the bundle, or the step is out of range.
         """
         with self._timer("condition"):
-            return self._open(tile)
+            return self._open(tile, self.step if step is None else _usable(step))
 
     def encode_batch(self, patches: Sequence[PatchJob]) -> list[bytes]:
         """Compress patches of any tiles; one frame each, same order."""
@@ -144,7 +145,7 @@ class Encoder:
         with self._timer("entropy_code"):
             return [self._frame(p, s) for p, s in zip(patches, symbols, strict=True)]
 
-    def _open(self, tile: Tile) -> TileJob:
+    def _open(self, tile: Tile, step: float) -> TileJob:
         spec, (band_count, rows, cols) = self.bundle.conditioner, tile.samples.shape
         unit = UNITS_PER_REFLECTANCE / tile.info.reflectance_scale
         measured = tile.valid()
@@ -161,12 +162,12 @@ class Encoder:
                 bands=bands,
                 valid=valid,
                 sample_unit=unit,
-                step=self.step,
+                step=step,
             )
             payload, levels = side.pack(self._tables), side.levels
-            conditioning = side.conditioning(bands, rows * cols, self.step, unit)
+            conditioning = side.conditioning(bands, rows * cols, step, unit)
         else:
-            conditioning = fit_minmax(spec, valid_bands, unit, self.step)
+            conditioning = fit_minmax(spec, valid_bands, unit, step)
         frame = SideFrame(
             model=self.bundle.model,
             info=tile.info,
@@ -174,7 +175,7 @@ class Encoder:
             shape=(band_count, rows, cols),
             patch_px=PatchGrid(tile_rows=rows, tile_cols=cols).patch_px,
             valid_bands=valid_bands,
-            step=self.step,
+            step=step,
             levels=levels,
             payload=payload,
         )
@@ -226,6 +227,14 @@ class Encoder:
         writer.write(deltas[None], np.array([DELTA_TABLE], dtype=np.int32))
         writer.write(symbols, self._scales.indices(deltas, predicted, levels.size))
         return writer.finish()
+
+
+def _usable(step: float) -> float:
+    """What travels is the step as float32; both ends must start from the same number."""
+    travels = float(np.float32(step))
+    if not 0 < travels < 1e9:
+        raise TileError(f"step must be positive and below 1e9, got {step}")
+    return travels
 
 
 def _condition(patch: PatchJob) -> NDArray[np.float32]:

@@ -157,6 +157,15 @@ def test_stages_are_timed_by_name() -> None:
     assert stages == ["condition", "condition", "analyze", "quantize", "entropy_code"]
 
 
+def test_a_tile_may_have_a_step_of_its_own() -> None:
+    """Its frames are those of an encoder of that step; the next tile has the encoder's again."""
+    coder, tile = encoder(), cubes.tile()
+    assert coder.encode(tile, 7.0) == encoder(step=7.0).encode(tile) != coder.encode(tile)
+    for step in (0.0, 1e-50, 1e9, float("nan")):
+        with pytest.raises(TileError, match="step must be positive"):
+            coder.open(tile, step)
+
+
 def test_a_flight_bundle_is_enough() -> None:
     """The decoder's half of the model stays on the ground."""
     coder = Encoder(branch_bundle().for_flight(), backend="torch-cpu")
