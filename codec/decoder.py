@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from codec import masks
 from codec.bundle import Bundle
-from codec.conditioning import UNITS_PER_REFLECTANCE, Conditioning, KltSide, fit_minmax
+from codec.conditioning import UNITS_PER_REFLECTANCE, Conditioning, fit_minmax
 from codec.contexts import DELTA_TABLE, step_ratio
 from codec.errors import BitstreamError, FrameFieldError, PayloadError, TileError, WrongModelError
 from codec.frame import Frame, PatchFrame, SideFrame, parse
+from codec.klt_side import KltSide
 from codec.patch_grid import PatchExtent
 from codec.patching import join
 from codec.quantize import dequantize

@@ -17,15 +17,11 @@ from numpy.typing import NDArray
 from codec import masks
 from codec.backend_names import BackendName
 from codec.bundle import Bundle
-from codec.conditioning import (
-    UNITS_PER_REFLECTANCE,
-    Conditioning,
-    fit_klt,
-    fit_minmax,
-)
+from codec.conditioning import UNITS_PER_REFLECTANCE, Conditioning, fit_minmax
 from codec.contexts import DELTA_TABLE, step_ratio
 from codec.errors import BackendError, TileError
 from codec.frame import PatchFrame, SideFrame
+from codec.klt import fit_klt
 from codec.patch_grid import PatchExtent, PatchGrid
 from codec.patching import pad
 from codec.quantize import best_rounding, quantize

@@ -11,7 +11,7 @@ CodecError
 └── BitstreamError       the bytes handed to the decoder do not decode
     ├── TruncatedError
     ├── ChecksumError
-    ├── FrameVersionError    a later build wrote the frame
+    ├── FrameVersionError    the frame is of a version this build does not read
     ├── FrameFieldError      a field of the header is missing, of another type or out of range
     ├── PayloadError         the entropy-coded payload does not decode to what the header says
     └── WrongModelError      the frame names a model other than the one at hand
@@ -72,7 +72,7 @@ class ChecksumError(BitstreamError):
 
 
 class FrameVersionError(BitstreamError):
-    """A later build wrote the frame."""
+    """The frame is of a version this build does not read."""
 
 
 class FrameFieldError(BitstreamError):

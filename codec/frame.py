@@ -12,6 +12,7 @@ import reprlib
 import struct
 import zlib
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, ClassVar, Final
 
 import google_crc32c
@@ -19,6 +20,7 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from codec import golomb, wavelengths
 from codec.errors import (
     BitstreamError,
     ChecksumError,
@@ -37,7 +39,7 @@ from codec.tile import (
     check_nodata,
 )
 
-VERSION: Final = 1
+VERSION: Final = 2
 _LEAD: Final = struct.Struct(">BBH")
 _CRC: Final = struct.Struct(">I")
 
@@ -46,8 +48,8 @@ TILE_ID_BYTES: Final = 8
 MAX_PATCH_PX: Final = 256
 """Bounds what one patch may ask a decoder to hold: a gigabyte at `MAX_BANDS`."""
 
-_WAVELENGTH_UNIT_NM: Final = 0.01
-"""Wavelengths travel rounded to 0.01 nm: a thousandth of a band's width."""
+_MAX_CRS_BYTES: Final = 65_536
+"""Deflated text grows no further."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,8 +93,8 @@ class SideFrame:
         coded = int(self.valid_bands.sum())
         _require(len(self.levels) <= coded, "level count", len(self.levels))
         _require(all(-128 <= level <= 255 for level in self.levels), "levels", self.levels)
-        wavelengths = len(self.info.wavelengths_nm)
-        _require(wavelengths in (0, bands), "wavelength count", wavelengths)
+        centers = len(self.info.wavelengths_nm)
+        _require(centers in (0, bands), "wavelength count", centers)
 
     @property
     def tile_id(self) -> bytes:
@@ -110,12 +112,14 @@ class SideFrame:
         header = [
             self.model,
             *(info.sensor, info.scene, info.tile_row, info.tile_col, info.sequence),
-            *(info.start_utc_s, info.reflectance_scale, info.nodata),
-            _pack_wavelengths(info.wavelengths_nm),
-            None if geo is None else [geo.crs, list(geo.transform)],
+            *(_number(info.start_utc_s), _number(info.reflectance_scale)),
+            None if info.nodata is None else _number(info.nodata),
+            wavelengths.pack(info.wavelengths_nm),
+            None if geo is None else [_pack_text(geo.crs), *map(_number, geo.transform)],
             *(SAMPLE_DTYPES.index(self.dtype), list(self.shape), self.patch_px),
-            None if self.valid_bands.all() else np.packbits(self.valid_bands).tobytes(),
-            *(self.step, list(self.levels)),
+            None if self.valid_bands.all() else _runs(self.valid_bands),
+            *(_number(self.step), len(self.levels)),
+            golomb.pack(_falls(self.levels)),
         ]
         return _pack(self.KIND, header, self.payload)
 
@@ -123,15 +127,14 @@ class SideFrame:
     def _from_fields(cls, fields: list[Any], payload: bytes) -> SideFrame:
         fields = _typed(fields, _SIDE_TYPES)
         model, sensor, scene, tile_row, tile_col, sequence, start, scale, nodata = fields[:9]
-        wavelengths, geo, dtype, shape, patch_px, valid_bands, step, levels = fields[9:]
+        centers, geo, dtype, shape, patch_px, valid_bands, step, components, levels = fields[9:]
         bands = _typed(shape, (int, int, int))[0]
         _require(0 < bands <= MAX_BANDS, "band count", bands)
         _require(0 <= dtype < len(SAMPLE_DTYPES), "sample type", dtype)
-        _typed(levels, (int,) * len(levels))
+        _require(0 <= components <= bands, "component count", components)
         if geo is not None:
-            crs, transform = _typed(geo, (str, list))
-            numbers = _typed(transform, ((int, float),) * 6)
-            geo = Georeference(crs=crs, transform=tuple(float(x) for x in numbers))  # type: ignore[arg-type]  # six of them
+            crs, *transform = _typed(geo, ((str, bytes), *(_NUMBER,) * 6))
+            geo = Georeference(crs=_unpack_text(crs), transform=tuple(map(float, transform)))  # type: ignore[arg-type]  # six of them
         return cls(
             model=model,
             info=TileInfo(
@@ -143,15 +146,15 @@ class SideFrame:
                 start_utc_s=float(start),
                 reflectance_scale=float(scale),
                 nodata=None if nodata is None else float(nodata),
-                wavelengths_nm=_unpack_wavelengths(wavelengths, bands),
+                wavelengths_nm=wavelengths.unpack(centers, bands),
                 georeference=geo,
             ),
             dtype=SAMPLE_DTYPES[dtype],
             shape=tuple(shape),
             patch_px=patch_px,
-            valid_bands=_unpack_bits(valid_bands, bands),
+            valid_bands=_unpack_runs(valid_bands, bands),
             step=float(step),
-            levels=tuple(levels),
+            levels=_levels(golomb.unpack(levels, components)),
             payload=payload,
         )
 
@@ -212,7 +215,8 @@ _NUMBER: Final = (int, float)
 _NONE: Final = type(None)
 _SIDE_TYPES: Final = (
     *(bytes, str, str, int, int, int, _NUMBER, _NUMBER, (int, float, _NONE)),
-    *((bytes, _NONE), (list, _NONE), int, list, int, (bytes, _NONE), _NUMBER, list),
+    *((int, bytes, _NONE), (list, _NONE), int, list, int, (list, _NONE)),
+    *(_NUMBER, int, bytes),
 )
 _PATCH_TYPES: Final = (bytes, bytes, int, int, int, bytes)
 
@@ -223,7 +227,7 @@ def parse(raw: bytes) -> Frame:
     Raises:
         TruncatedError: If bytes are missing.
         ChecksumError: If the CRC32C does not match.
-        FrameVersionError: If a later build wrote it.
+        FrameVersionError: If it is of another version.
         FrameFieldError: If a field is missing, of another type or out of range.
     """
     smallest = _LEAD.size + _CRC.size
@@ -288,28 +292,51 @@ def _require(condition: bool, name: str, value: object) -> None:
         raise FrameFieldError(f"{name} is out of range: {value!r:.100}")
 
 
-def _unpack_bits(packed: bytes | None, count: int) -> NDArray[np.bool_]:
-    if packed is None:
+def _runs(mask: NDArray[np.bool_]) -> list[int]:
+    """Lengths of the runs of True, False, True, …; the first may be 0, no other is."""
+    edges = np.flatnonzero(np.diff(mask, prepend=True, append=not mask[-1]))
+    lengths: list[int] = np.diff(edges, prepend=0).tolist()
+    return lengths
+
+
+def _unpack_runs(runs: list[Any] | None, count: int) -> NDArray[np.bool_]:
+    if runs is None:
         return np.ones(count, dtype=np.bool_)
-    _require(len(packed) == -(-count // 8), "length of a bit mask", len(packed))
-    return np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=count).astype(np.bool_)
+    _typed(runs, (int,) * len(runs))
+    whole = sum(runs) == count and min(runs) >= 0 and 0 not in runs[1:]
+    _require(whole, "runs of valid bands", runs)
+    return np.repeat(np.arange(len(runs)) % 2 == 0, runs)
 
 
-def _pack_wavelengths(wavelengths_nm: tuple[float, ...]) -> bytes | None:
-    """Second differences of 0.01 nm, little-endian int32, deflated: about 1.5 bytes per band."""
-    if not wavelengths_nm:
-        return None
-    units = np.rint(np.array(wavelengths_nm) / _WAVELENGTH_UNIT_NM).astype("<i4")
-    return zlib.compress(np.diff(units, n=2, prepend=[0, 0]).astype("<i4").tobytes(), 9)
+def _number(value: float) -> float:
+    """The same number as an integer where that is shorter."""
+    return int(value) if abs(value) < 2**32 and value == int(value) else value
 
 
-def _unpack_wavelengths(packed: bytes | None, bands: int) -> tuple[float, ...]:
-    if packed is None:
-        return ()
-    raw = inflate(packed, bands * 4)
-    _require(len(raw) == bands * 4, "wavelengths", len(raw))
-    units = np.cumsum(np.cumsum(np.frombuffer(raw, dtype="<i4"), dtype=np.int64))
-    return tuple(round(unit * _WAVELENGTH_UNIT_NM, 2) for unit in units.tolist())
+def _falls(levels: tuple[int, ...]) -> list[int]:
+    """Levels descend: the first, then how much less each is than the one before."""
+    return [before - level for before, level in zip((0, *levels), levels, strict=False)]
+
+
+def _levels(falls: list[int]) -> tuple[int, ...]:
+    return tuple(-fallen for fallen in accumulate(falls))
+
+
+def _pack_text(text: str) -> str | bytes:
+    """Deflate ASCII where that is shorter: a CRS may be a page of WKT."""
+    if not text.isascii():
+        return text
+    deflated = zlib.compress(text.encode("ascii"), 9)
+    return deflated if len(deflated) < len(text) else text
+
+
+def _unpack_text(packed: str | bytes) -> str:
+    if isinstance(packed, str):
+        return packed
+    try:
+        return inflate(packed, _MAX_CRS_BYTES).decode("ascii")
+    except UnicodeDecodeError as error:
+        raise FrameFieldError(f"the CRS is no ASCII text: {error}") from None
 
 
 def inflate(packed: bytes, limit: int) -> bytes:
