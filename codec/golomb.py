@@ -1,9 +1,9 @@
 """Short lists of small integers ↔ bytes, without a table: an adaptive Golomb–Rice code.
 
 A value v is folded to 2·|v| − [v > 0]. What is above its low k bits goes first, in unary, from
-`_UNARY` on in exponential Golomb; the k bits follow in plain. k follows the mean of the values before
-it, in integers, and an outlier moves it little: band centers are smooth but for a few jumps between
-detectors. Bits fill bytes from the highest; zeros fill the last byte.
+`_UNARY` on in exponential Golomb; the k bits come after it, in plain. k follows the mean of the
+values before it, in integers, and an outlier moves it little: band centers are smooth but for a few
+jumps between detectors. Bits fill bytes from the highest; zeros fill the last byte.
 
 Source: the run of k is LOCO-I's (Weinberger, Seroussi & Sapiro, IEEE TIP 9(8), 2000).
 """
