@@ -118,11 +118,11 @@ def _score(encoder: Encoder, decoder: Decoder, scene: Scene, codec: str) -> Scor
         bpppc=8 * size / samples if samples else float("nan"),
         encode_seconds=encoded_s - start_s,
         decode_seconds=decoded_s - encoded_s,
-        **_quality(scene.tile, restored),
+        **quality(scene.tile, restored),
     )
 
 
-def _quality(tile: Tile, restored: Tile) -> dict[str, float]:
+def quality(tile: Tile, restored: Tile) -> dict[str, float]:
     """Quality of each patch, averaged; the largest error of all."""
     grid = PatchGrid(tile_rows=tile.samples.shape[1], tile_cols=tile.samples.shape[2])
     peak = tile.info.reflectance_scale
