@@ -151,7 +151,7 @@ def flight_run(
 ) -> None:
     """Encode what the instrument sends, until SIGTERM; then finish what was accepted.
 
-    Example: prismlink flight run deploy/flight.yaml --set model.step=256
+    Example: prismlink flight run deploy/flight.yaml --set model.rate_bpppc=0.1
     """
     settings = load_flight(settings_file, overrides or ())
     from daemon.onboard.service import run
@@ -167,9 +167,9 @@ def flight_check_config(settings_file: SettingsFile, overrides: Overrides = None
     """
     settings = load_flight(settings_file, overrides or ())
     from codec.encoder import NO_TIMER
-    from daemon.onboard.models import load_encoder
+    from daemon.onboard.models import control_steps, load_encoder
 
-    load_encoder(settings.model, NO_TIMER)
+    control_steps(settings.model, load_encoder(settings.model, NO_TIMER))
     out.print(f"{settings_file}: ok", highlight=False)
 
 
@@ -282,18 +282,45 @@ def encode(
             help="Quantizer step in 10⁻⁴ reflectance; the bundle's if none.", min=1e-6, max=1e8
         ),
     ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Bits per valid sample of every scene, all bytes counted, met within 5 %.",
+            min=1e-4,
+            max=32,
+        ),
+    ] = None,
+    psnr: Annotated[
+        float | None,
+        typer.Option(
+            help="PSNR of every scene in dB, MAX = reflectance 1.0, met within 0.3 dB.",
+            min=1,
+            max=150,
+        ),
+    ] = None,
     backend: Annotated[BackendName, typer.Option(help="What runs the network.")] = "auto",
     json_file: JsonFile = None,
 ) -> None:
     """Compress scenes into one frame file.
 
-    Example: prismlink encode tests/data/aviris_salton_sea.npz -o salton.prism --step 256
-    """
-    from dataclasses import asdict
+    --step, --rate and --psnr exclude each other. A scene that needs fewer bits than --rate even
+    without loss, or is better than --psnr at any step, is named; one that cannot be brought to the
+    target is an error, and no file is written.
 
+    Example: prismlink encode tests/data/aviris_salton_sea.npz -o salton.prism --rate 0.1
+    """
+    from codec.targets import Target
     from codec.tile_files import find_scenes
     from daemon import offline
 
+    if sum(aim is not None for aim in (step, rate, psnr)) > 1:
+        raise typer.BadParameter("give one of --step, --rate and --psnr, not more")
+    target = None
+    if rate is not None:
+        target = Target(kind="rate", value=rate)
+    elif psnr is not None:
+        target = Target(kind="psnr", value=psnr)
+    _check_json(json_file)
     with _progress("scenes", sum(len(find_scenes(path)) for path in inputs)) as advance:
         made = offline.encode(
             inputs,
@@ -301,12 +328,23 @@ def encode(
             bundle=bundle,
             step=step,
             backend=backend,
+            target=target,
             progress=lambda _: advance(),
         )
-    _write_json(json_file, {**asdict(made), "bpppc": made.bpppc})
+    for scene in made.scenes:
+        if target is not None and not scene.on_target:
+            err.print(
+                f"{scene.path}: no step brings it to {target}; it came to "
+                f"{target.value_of(scene.coded):.4g}, at a step of {scene.coded.step:.4g}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+    _write_json(json_file, made.to_dict())
     out.print(
-        f"{output}: {made.tiles} tiles, {made.patches} patches, {made.bytes_raw / 1e6:.2f} MB → "
-        f"{made.bytes_coded / 1e6:.4f} MB, {made.bpppc:.4f} bits per valid sample",
+        f"{output}: {len(made.scenes)} tiles, {made.patches} patches, "
+        f"{made.bytes_raw / 1e6:.2f} MB → {made.bytes_coded / 1e6:.4f} MB, "
+        f"{made.bpppc:.4f} bits per valid sample",
         highlight=False,
         soft_wrap=True,
     )

@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from codec.backend_names import BackendName
 from codec.tile import MAX_BANDS, MAX_EDGE_PX
@@ -84,13 +91,28 @@ class FlightModelSettings(Section):
         bundle: The bundle file.
         backend: What runs the network, see `codec.backend_names`; "auto": the fastest at hand.
         threads: Cores one computation may use; null: half of them, for two go on at a time.
-        step: Quantizer step; null: the bundle's own.
+        step: Quantizer step of every tile.
+        rate_bpppc: Bits per valid sample that tiles take on average, every byte of every frame
+            counted; packet headers and repair packets come on top.
+        psnr_db: PSNR that every tile should come to [dB].
+
+    At most one of the last three; with none of them the step is the bundle's own.
     """
 
     bundle: File
     backend: BackendName = "auto"
     threads: PositiveInt | None = None
     step: Annotated[float, Field(ge=1e-6, le=1e8)] | None = None
+    rate_bpppc: Annotated[float, Field(ge=1e-4, le=32)] | None = None
+    psnr_db: Annotated[float, Field(ge=1, le=150)] | None = None
+
+    @field_validator("rate_bpppc", "psnr_db")
+    @classmethod
+    def _stands_alone(cls, value: float | None, info: ValidationInfo) -> float | None:
+        others = [key for key in ("step", "rate_bpppc") if info.data.get(key) is not None]
+        if value is not None and others:
+            raise ValueError(f"cannot be met beside {others[0]}; leave one of them null")
+        return value
 
 
 class BatchSettings(Section):

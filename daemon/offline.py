@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from codec.backend_names import BackendName
 from codec.bundle import Bundle, load_bundle
 from codec.decoder import Decoder
 from codec.encoder import Encoder
-from codec.errors import BitstreamError, CodecError, TileFileError
+from codec.errors import BitstreamError, CodecError, TileError, TileFileError
 from codec.frame import PatchFrame, parse
 from codec.network import count_macs
+from codec.targets import CodedTile, Target, code
 from codec.tile import Tile
 from codec.tile_files import find_scenes, read_tile, write_tile
 from daemon import prism_file
@@ -24,27 +27,86 @@ from daemon.ground.write import file_stem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedFile:
-    """What `encode` made of its inputs.
+class EncodedScene:
+    """What `encode` made of a scene.
 
     Attributes:
-        tiles: Tiles in the file.
-        patches: Patches in them.
-        bytes_raw: Bytes of their samples.
-        bytes_coded: Bytes of all frames.
-        valid_samples: Samples that are no fill.
+        path: Where it was read.
+        patches: Its patches.
+        bytes_raw: Bytes of its samples.
+        coded: Its frames, and what they come to.
+        on_target: Whether the target was met; if not, the scene is better than it.
     """
 
-    tiles: int
+    path: Path
     patches: int
     bytes_raw: int
-    bytes_coded: int
-    valid_samples: int
+    coded: CodedTile
+    on_target: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; what is unknown, undefined or infinite becomes None."""
+        return {
+            "scene": self.path.name,
+            "step": self.coded.step,
+            "bytes": self.coded.size_bytes,
+            "bpppc": _finite(self.coded.bpppc),
+            "psnr_db": _finite(self.coded.psnr_db),
+            "on_target": self.on_target,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedFile:
+    """What `encode` made of its inputs: one tile a scene."""
+
+    scenes: tuple[EncodedScene, ...]
+
+    @property
+    def patches(self) -> int:
+        """Patches in the file."""
+        return sum(scene.patches for scene in self.scenes)
+
+    @property
+    def bytes_raw(self) -> int:
+        """Bytes of all samples."""
+        return sum(scene.bytes_raw for scene in self.scenes)
+
+    @property
+    def bytes_coded(self) -> int:
+        """Bytes of all frames."""
+        return sum(scene.coded.size_bytes for scene in self.scenes)
+
+    @property
+    def valid_samples(self) -> int:
+        """Samples that are no fill."""
+        return sum(scene.coded.samples for scene in self.scenes)
 
     @property
     def bpppc(self) -> float:
         """Bits per valid sample."""
         return 8 * self.bytes_coded / max(1, self.valid_samples)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values.
+
+        `step` is None where scenes differ in it, `psnr_db` the mean over scenes, None where one
+        of them has none: only a target makes `encode` decode.
+        """
+        scenes = [scene.to_dict() for scene in self.scenes]
+        steps = {scene["step"] for scene in scenes}
+        qualities = [scene["psnr_db"] for scene in scenes]
+        return {
+            "tiles": len(scenes),
+            "patches": self.patches,
+            "bytes_raw": self.bytes_raw,
+            "bytes_coded": self.bytes_coded,
+            "valid_samples": self.valid_samples,
+            "bpppc": self.bpppc,
+            "step": steps.pop() if len(steps) == 1 else None,
+            "psnr_db": None if not scenes or None in qualities else fmean(qualities),
+            "scenes": scenes,
+        }
 
 
 def encode(
@@ -54,21 +116,31 @@ def encode(
     bundle: Path,
     step: float | None,
     backend: BackendName,
-    progress: Callable[[Path], None] = lambda _: None,
+    target: Target | None = None,
+    progress: Callable[[EncodedScene], None] = lambda _: None,
 ) -> EncodedFile:
     """Encode scenes into one `.prism` file, one tile per scene.
 
+    Args:
+        inputs: Files or folders.
+        output: The file to write.
+        bundle: The model; a PSNR as target needs one that decodes.
+        step: Quantizer step; the bundle's own if None. With a target, where to look first.
+        backend: What runs the network.
+        target: What every scene should come to.
+        progress: Called with each scene that is encoded.
+
     Raises:
         TileFileError: If an input cannot be read, or two are of one name.
-        TileError: If a scene does not fit the bundle, or the step is out of range.
+        TileError: If a scene does not fit the bundle or the step, or misses the target for worse.
         BundleError: If the bundle cannot be used.
         OutputError: If the file cannot be written.
     """
-    threads = claim(None)
-    encoder = Encoder(load_bundle(bundle), step=step, backend=backend, threads=threads)
-    frames: list[bytes] = []
+    threads, loaded = claim(None), load_bundle(bundle)
+    decoder = Decoder(loaded) if target is not None and target.kind == "psnr" else None
+    encoder = Encoder(loaded, step=step, backend=backend, threads=threads)
+    scenes: list[EncodedScene] = []
     paths: dict[bytes, Path] = {}
-    raw = valid = 0
     for path in (scene for given in inputs for scene in find_scenes(given)):
         tile = read_tile(path)
         # Frames find their tile by its name: two of one name could not be told apart again.
@@ -78,17 +150,27 @@ def encode(
                 "remedy: encode it into a file of its own"
             )
         paths[tile.info.tile_id] = path
-        frames += encoder.encode(tile)
-        raw, valid = raw + tile.samples.nbytes, valid + int(tile.valid().sum())
-        progress(path)
+        try:
+            coded = code(encoder, tile, target, decoder)
+        except TileError as error:
+            raise TileError(f"{path}: {error}") from None
+        scenes.append(
+            EncodedScene(
+                path=path,
+                patches=len(coded.frames) - 1,
+                bytes_raw=tile.samples.nbytes,
+                coded=coded,
+                on_target=target is None or not coded.samples or target.is_met_by(coded),
+            )
+        )
+        progress(scenes[-1])
+    frames = [frame for scene in scenes for frame in scene.coded.frames]
     write_whole(output, prism_file.pack(frames))
-    return EncodedFile(
-        tiles=len(paths),
-        patches=len(frames) - len(paths),
-        bytes_raw=raw,
-        bytes_coded=sum(map(len, frames)),
-        valid_samples=valid,
-    )
+    return EncodedFile(scenes=tuple(scenes))
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def decode(source: Path, directory: Path, *, bundle: Path, file_format: str) -> Iterator[Path]:

@@ -8,6 +8,7 @@ from codec.encoder import Encoder
 from daemon.link.packet import Channel
 from daemon.metrics import FlightMetrics
 from daemon.onboard.items import Batch, EncodedFrame
+from daemon.onboard.steps import StepControl
 from daemon.stage import KeepsNothing
 
 
@@ -17,8 +18,8 @@ class EncodeWorker(KeepsNothing):
     What becomes of a frame is not known here: who takes it counts it as encoded.
     """
 
-    def __init__(self, encoder: Encoder, metrics: FlightMetrics) -> None:
-        self._encoder, self._metrics = encoder, metrics
+    def __init__(self, encoder: Encoder, steps: StepControl, metrics: FlightMetrics) -> None:
+        self._encoder, self._steps, self._metrics = encoder, steps, metrics
 
     def accept(self, item: EncodedFrame | Batch) -> Iterator[EncodedFrame]:
         """Encode a batch; its frames come in the order of its patches."""
@@ -28,4 +29,5 @@ class EncodeWorker(KeepsNothing):
         self._metrics.batch_patches.observe(item.patches)
         frames = self._encoder.encode_batch([opened.job for opened in item.opened])
         for opened, raw in zip(item.opened, frames, strict=True):
+            self._steps.learn(opened.job, opened.expected_bytes, len(raw))
             yield EncodedFrame(raw=raw, channel=Channel.PATCH, received_s=opened.received_s)

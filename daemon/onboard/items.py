@@ -31,10 +31,17 @@ class ReceivedTile:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OpenedPatch:
-    """A patch whose tile has its conditioner."""
+    """A patch whose tile has its conditioner.
+
+    Attributes:
+        job: The patch.
+        received_s: When its tile came in [s, monotonic].
+        expected_bytes: What its frame should take, where that was estimated.
+    """
 
     job: PatchJob
     received_s: float
+    expected_bytes: float | None = None
 
     @property
     def patches(self) -> int:

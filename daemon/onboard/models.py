@@ -11,13 +11,33 @@ from codec.bundle import load_bundle
 from codec.encoder import Encoder, Timer
 from codec.errors import BackendError, BundleError, TileError
 from codec.patch_grid import PATCH_PX
+from codec.targets import Target
 from codec.tile import Tile, TileInfo
 from daemon.config import FlightModelSettings
 from daemon.cores import claim
 from daemon.errors import ConfigError
+from daemon.onboard.steps import StepControl
 
 _WARM_UP_BANDS: Final = 64
 """Bands of the tile that warms up a model which takes any number."""
+
+
+def control_steps(settings: FlightModelSettings, encoder: Encoder) -> StepControl:
+    """Make what gives each tile its step.
+
+    Raises:
+        ConfigError: If the model can meet no target: a restart would not help.
+    """
+    target = None
+    if settings.rate_bpppc is not None:
+        target = Target(kind="rate", value=settings.rate_bpppc)
+    elif settings.psnr_db is not None:
+        target = Target(kind="psnr", value=settings.psnr_db)
+    try:
+        return StepControl(encoder, target)
+    except BundleError as error:
+        remedy = "set model.step instead of a target"
+        raise ConfigError(settings.bundle, (f"{error}; {remedy}",)) from None
 
 
 def load_encoder(settings: FlightModelSettings, timer: Timer) -> Encoder:

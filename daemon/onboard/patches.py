@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from codec.encoder import Encoder
 from daemon.link.packet import Channel
 from daemon.metrics import FlightMetrics
 from daemon.onboard.items import EncodedFrame, OpenedPatch, ReceivedTile
+from daemon.onboard.steps import StepControl
 from daemon.stage import KeepsNothing
 
 
 class PatchWorker(KeepsNothing):
     """Opens tiles. The side frame leaves first, so that the ground has it before any patch."""
 
-    def __init__(self, encoder: Encoder, metrics: FlightMetrics) -> None:
-        self._encoder, self._metrics = encoder, metrics
+    def __init__(self, steps: StepControl, metrics: FlightMetrics) -> None:
+        self._steps, self._metrics = steps, metrics
 
     def accept(self, item: ReceivedTile) -> Iterator[EncodedFrame | OpenedPatch]:
         """Fit the conditioner and hand on what the tile becomes."""
-        job = self._encoder.open(item.tile)
+        opened = self._steps.open(item.tile)
+        job = opened.job
         if job.empty:
             self._metrics.tiles_empty.inc()
         yield EncodedFrame(raw=job.side_frame, channel=Channel.SIDE, received_s=item.received_s)
-        for patch in job.patches:
-            yield OpenedPatch(job=patch, received_s=item.received_s)
+        for patch, expected_bytes in zip(job.patches, opened.expected_bytes, strict=True):
+            yield OpenedPatch(job=patch, received_s=item.received_s, expected_bytes=expected_bytes)

@@ -33,10 +33,11 @@ from daemon.onboard.items import (
     OpenedPatch,
     ReceivedTile,
 )
-from daemon.onboard.models import load_encoder
+from daemon.onboard.models import control_steps, load_encoder
 from daemon.onboard.packets import PacketWorker
 from daemon.onboard.patches import PatchWorker
 from daemon.onboard.spool import MemorySpool, SpooledPacket, SpoolWorker
+from daemon.onboard.steps import StepControl
 from daemon.pipeline import Pipeline
 from daemon.stage import Source, Stage
 from daemon.tile_message import TileLimits
@@ -63,6 +64,7 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
     """
     metrics = FlightMetrics(new_registry())
     encoder = load_encoder(settings.model, metrics.timer)
+    steps = control_steps(settings.model, encoder)
     metrics.uses(encoder.bundle.name, encoder.backend.name)
     instrument, link = settings.instrument, settings.link
     with ExitStack() as stack:
@@ -77,7 +79,7 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         stack.callback(listener.close)
         sender = PacketSender(Endpoint(address=link.address, bind=link.bind))
         stack.callback(sender.close)
-        line = _Line(settings, encoder, (listener, sender), clock=clock, metrics=metrics)
+        line = _Line(settings, encoder, steps, (listener, sender), clock=clock, metrics=metrics)
         line.start()
         log.info(
             "ready",
@@ -102,6 +104,7 @@ class _Line:
         self,
         settings: FlightSettings,
         encoder: Encoder,
+        steps: StepControl,
         sockets: tuple[TileListener, PacketSender],
         *,
         clock: Clock,
@@ -148,9 +151,9 @@ class _Line:
         )
         self.stages: tuple[Source | Stage[Any, Any], ...] = (
             line.source("ingest", ingest.poll, ingest.pending),
-            line.stage("patches", PatchWorker(encoder, metrics), tiles, opened.put),
+            line.stage("patches", PatchWorker(steps, metrics), tiles, opened.put),
             line.stage("batches", gather, opened, batches.put),
-            line.stage("encode", EncodeWorker(encoder, metrics), batches, hand_on),
+            line.stage("encode", EncodeWorker(encoder, steps, metrics), batches, hand_on),
             line.stage("packets", PacketWorker(segmenter, clock), frames, packets.put),
             line.stage("spool", SpoolWorker(self.spool, clock, metrics), packets, None),
             line.source("downlink", downlink.poll, downlink.pending),

@@ -18,6 +18,7 @@ import pytest
 from codec.bundle import load_bundle
 from codec.decoder import Decoder
 from codec.encoder import Encoder
+from codec.tile import Tile, TileInfo
 from codec.tile_files import read_tile, write_tile
 from daemon import cli
 from daemon.link.sockets import TileSender
@@ -106,8 +107,84 @@ def test_encode_writes_its_numbers(
 
     assert "1 tiles, 1 patches" in ended.out
     assert json.loads(numbers.read_text()).keys() == {
-        "tiles", "patches", "bytes_raw", "bytes_coded", "valid_samples", "bpppc",
+        "tiles", "patches", "bytes_raw", "bytes_coded", "valid_samples", "bpppc", "step",
+        "psnr_db", "scenes",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("option", "key", "value"),
+    [
+        ("--rate", "bpppc", pytest.approx(2.0, rel=0.05)),
+        ("--psnr", "psnr_db", pytest.approx(70.0, abs=0.3)),
+        ("--step", "step", 20.0),
+    ],
+)
+def test_encode_says_what_a_target_came_to(
+    *, prismlink: Prismlink, bundle_file: Path, tmp_path: Path, option: str, key: str, value: float
+) -> None:
+    """`--rate` is met within 5 %, `--psnr` within 0.3 dB; the numbers say so, scene by scene."""
+    scene = write_tile(cubes.tile(bands=6, rows=64, cols=64, scene="big"), tmp_path / "big", "npy")
+    asked = {"--rate": 2.0, "--psnr": 70.0, "--step": 20.0}[option]
+    ended = prismlink(
+        *("encode", scene, "-o", tmp_path / "x.prism", "--bundle", bundle_file),
+        *("--backend", "torch", option, asked, "--json", tmp_path / "x.json"),
+    )
+    numbers = json.loads((tmp_path / "x.json").read_text())
+
+    assert (ended.status, ended.err) == (0, "")
+    assert numbers[key] == value
+    (found,) = numbers["scenes"]
+    assert found == {
+        "scene": scene.name, "step": numbers["step"], "bytes": numbers["bytes_coded"],
+        "bpppc": numbers["bpppc"], "psnr_db": numbers["psnr_db"], "on_target": True,
+    }  # fmt: skip
+    assert (numbers["psnr_db"] is None) == (option != "--psnr")
+
+
+def test_a_scene_better_than_its_target_is_named(
+    prismlink: Prismlink, bundle_file: Path, tmp_path: Path
+) -> None:
+    """A flat one needs no bits: it is encoded, and a line says what it came to."""
+    flat = Tile(samples=np.full((4, 20, 9), 7, dtype=np.int16), info=TileInfo(scene="flat"))
+    scene = write_tile(flat, tmp_path / "flat", "npy")
+    ended = prismlink(
+        *("encode", scene, "-o", tmp_path / "x.prism", "--bundle", bundle_file),
+        *("--backend", "torch", "--rate", 8, "--json", tmp_path / "x.json"),
+    )
+
+    assert (ended.status, ended.err.count("\n")) == (0, 1)
+    assert f"{scene}: no step brings it to 8 bits per sample; it came to " in ended.err
+    assert not json.loads((tmp_path / "x.json").read_text())["scenes"][0]["on_target"]
+
+
+def test_a_target_out_of_reach_ends_with_65(
+    prismlink: Prismlink, scene: Path, bundle_file: Path, tmp_path: Path
+) -> None:
+    """One line names the scene, the target and the nearest that can be had; nothing is written."""
+    ended = prismlink(
+        *("encode", scene, "-o", tmp_path / "x.prism", "--bundle", bundle_file),
+        *("--backend", "torch", "--rate", 0.001),
+    )
+
+    assert ended.status == DATA
+    assert ended.err.count("\n") == 1
+    assert f"{scene}: 0.001 bits per sample is out of reach; the nearest is" in ended.err
+    assert not (tmp_path / "x.prism").exists()
+
+
+def test_a_quality_needs_the_whole_bundle(
+    prismlink: Prismlink, scene: Path, tmp_path: Path
+) -> None:
+    """It is met by decoding, which a flight bundle cannot: the error says which to take."""
+    flight = tmp_path / "flight.safetensors"
+    flight.write_bytes(klt_bundle().for_flight().to_bytes())
+    ended = prismlink(
+        *("encode", scene, "-o", tmp_path / "x.prism", "--bundle", flight, "--psnr", 50)
+    )
+
+    assert ended.status == CONFIG
+    assert "use the full bundle" in ended.err
 
 
 def test_inspect_prints_what_it_found(
@@ -130,6 +207,9 @@ def test_wrong_usage_ends_with_2(prismlink: Prismlink, scene: Path, tmp_path: Pa
         ["fly"],
         ["encode", scene],
         ["encode", scene, "-o", tmp_path / "x", "--step", "0"],
+        ["encode", scene, "-o", tmp_path / "x", "--rate", "0"],
+        ["encode", scene, "-o", tmp_path / "x", "--rate", "0.1", "--psnr", "50"],
+        ["encode", scene, "-o", tmp_path / "x", "--step", "9", "--psnr", "50"],
         ["decode", scene, "-o", tmp_path, "--format", "jpeg"],
         ["feed", scene, "--rate", "-1"],
     ):

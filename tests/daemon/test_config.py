@@ -98,6 +98,22 @@ def test_settings_take_every_backend(bundle: Path, name: str) -> None:
     assert flight.model.backend == name
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("step=64", "rate_bpppc=0.1"), ("step=64", "psnr_db=55"), ("rate_bpppc=0.1", "psnr_db=55")],
+)
+def test_the_board_has_one_aim(bundle: Path, first: str, second: str) -> None:
+    """Of step, rate and quality at most one is set; the error names the two and the remedy."""
+    settings = [f"model.bundle={bundle}", f"model.{first}"]
+    load_flight(DEPLOY / "flight.yaml", settings)
+    with pytest.raises(ConfigError) as caught:
+        load_flight(DEPLOY / "flight.yaml", [*settings, f"model.{second}"])
+
+    (line,) = caught.value.problems
+    (name, value), other = second.split("="), first.partition("=")[0]
+    assert line == f"model.{name}: {value} cannot be met beside {other}; leave one of them null"
+
+
 def test_a_batch_of_the_largest_patches_fits_its_mailbox(bundle: Path) -> None:
     """Defaults never make a batch that its mailbox would have to drop as oversize."""
     settings = load_flight(DEPLOY / "flight.yaml", [f"model.bundle={bundle}"])
@@ -133,6 +149,8 @@ def test_part_of_a_section_keeps_the_rest(bundle: Path, tmp_path: Path) -> None:
         (load_flight, "flight", "link.address=tcp://*:47101", "link.bind: false makes of tcp://*"),
         (load_ground, "ground", "link.address=tcp://a:0", "a port from 1 to 65535"),
         (load_flight, "flight", "model.backend=gpu", "should be 'auto', 'torch', 'torch-cpu'"),
+        (load_flight, "flight", "model.rate_bpppc=0", "model.rate_bpppc: 0 should be greater"),
+        (load_flight, "flight", "model.psnr_db=.inf", "model.psnr_db"),
         (load_flight, "flight", "spool.kind=disk", "spool.kind: \"disk\" should be 'memory'"),
         (load_flight, "flight", "metrics.port=70000", "metrics.port: 70000 should be less"),
         (load_flight, "flight", "log.level=INFO", "log.level: \"INFO\" should be 'debug'"),

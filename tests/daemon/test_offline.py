@@ -65,14 +65,15 @@ def test_the_numbers_are_those_of_the_file(
     scenes: list[Path], bundle_file: Path, tmp_path: Path
 ) -> None:
     """Every byte of every frame counts; fill does not count as samples."""
-    output, seen = tmp_path / "both.prism", list[Path]()
+    output, seen = tmp_path / "both.prism", list[offline.EncodedScene]()
     made = offline.encode(
         scenes, output, bundle=bundle_file, step=None, backend="torch", progress=seen.append
     )
     frames = list(prism_file.unpack(output.read_bytes()))
     tiles = [read_tile(scene) for scene in scenes]
 
-    assert (made.tiles, made.patches, seen) == (2, 3, scenes)
+    assert (len(made.scenes), made.patches, tuple(seen)) == (2, 3, made.scenes)
+    assert [scene.path for scene in made.scenes] == scenes
     assert made.bytes_coded == sum(map(len, frames))
     assert made.bytes_raw == sum(tile.samples.nbytes for tile in tiles)
     assert made.valid_samples == sum(int(tile.valid().sum()) for tile in tiles)

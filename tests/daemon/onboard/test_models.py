@@ -12,7 +12,7 @@ from codec.encoder import NO_TIMER, Encoder
 from codec.tile import Tile
 from daemon.config import FlightModelSettings
 from daemon.errors import ConfigError
-from daemon.onboard.models import load_encoder
+from daemon.onboard.models import control_steps, load_encoder
 from fakes.bundles import klt_bundle, minmax_bundle
 from fakes.cubes import tile
 
@@ -26,6 +26,29 @@ def test_the_bundle_is_loaded_with_its_step(bundle_file: Path) -> None:
 
     assert made.bundle.name == klt_bundle().name
     assert (made.step, other.step) == (klt_bundle().default_step, 7.0)
+
+
+def test_a_target_of_the_settings_gives_each_tile_its_step(bundle_file: Path) -> None:
+    """A rate or a quality; without either every tile has the encoder's step."""
+
+    def step(**target: float) -> float:
+        settings = FlightModelSettings(bundle=bundle_file, backend="torch", **target)  # type: ignore[arg-type]  # floats
+        control = control_steps(settings, load_encoder(settings, NO_TIMER))
+        return control.open(tile(bands=3)).job.patches[0].conditioning.component_unit
+
+    assert step() == klt_bundle().default_step
+    assert step(step=7.0) == 7.0
+    assert step(rate_bpppc=0.2) > 1.5 * step(rate_bpppc=0.8)
+    assert step(psnr_db=50.0) > 1.5 * step(psnr_db=60.0)
+
+
+def test_a_target_that_the_model_cannot_meet_is_an_error_of_the_settings(tmp_path: Path) -> None:
+    """It names the bundle and what to set instead; a restart would not help."""
+    path = tmp_path / "minmax.safetensors"
+    path.write_bytes(minmax_bundle(bands=5).to_bytes())
+    settings = FlightModelSettings(bundle=path, backend="torch", rate_bpppc=0.1)
+    with pytest.raises(ConfigError, match=r"minmax\.safetensors.*set model\.step instead"):
+        control_steps(settings, load_encoder(settings, NO_TIMER))
 
 
 def test_warming_up_is_not_timed(bundle_file: Path) -> None:

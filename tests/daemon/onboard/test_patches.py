@@ -13,6 +13,7 @@ from daemon.link.packet import Channel
 from daemon.metrics import FlightMetrics, new_registry
 from daemon.onboard.items import EncodedFrame, OpenedPatch, ReceivedTile
 from daemon.onboard.patches import PatchWorker
+from daemon.onboard.steps import StepControl
 from fakes.bundles import minmax_bundle
 from fakes.cubes import tile
 from fakes.flight import encoder
@@ -21,7 +22,9 @@ from fakes.flight import encoder
 def test_side_information_leaves_before_its_patches() -> None:
     """The side frame comes first, then every patch once, all with the tile's arrival time."""
     received = ReceivedTile(tile=tile(bands=4, rows=129, cols=8), received_s=3.5)
-    first, *rest = PatchWorker(encoder(), FlightMetrics(new_registry())).accept(received)
+    first, *rest = PatchWorker(StepControl(encoder()), FlightMetrics(new_registry())).accept(
+        received
+    )
 
     assert isinstance(first, EncodedFrame)
     assert (first.channel, first.received_s) == (Channel.SIDE, 3.5)
@@ -36,9 +39,8 @@ def test_side_information_leaves_before_its_patches() -> None:
 
 def test_a_tile_that_does_not_fit_gives_nothing() -> None:
     """It is an error for the stage to count; not even its side information goes on."""
-    worker = PatchWorker(
-        Encoder(minmax_bundle(bands=5), backend="torch-cpu"), FlightMetrics(new_registry())
-    )
+    refusing = Encoder(minmax_bundle(bands=5), backend="torch-cpu")
+    worker = PatchWorker(StepControl(refusing), FlightMetrics(new_registry()))
     items = worker.accept(ReceivedTile(tile=tile(bands=4, rows=8, cols=8), received_s=0.0))
     with pytest.raises(TileError):
         next(items)
@@ -46,7 +48,7 @@ def test_a_tile_that_does_not_fit_gives_nothing() -> None:
 
 def test_nothing_waits() -> None:
     """Time and the end bring nothing."""
-    worker = PatchWorker(encoder(), FlightMetrics(new_registry()))
+    worker = PatchWorker(StepControl(encoder()), FlightMetrics(new_registry()))
     assert (worker.tick(), worker.finish()) == ((), ())
 
 
@@ -54,6 +56,10 @@ def test_a_tile_of_fill_alone_is_counted_and_goes_on() -> None:
     """Nothing valid is a legal tile: it has its frames, and its own counter."""
     metrics = FlightMetrics(new_registry())
     empty = Tile(samples=np.full((3, 9, 8), -1, dtype=np.int16), info=TileInfo(nodata=-1.0))
-    items = list(PatchWorker(encoder(), metrics).accept(ReceivedTile(tile=empty, received_s=0.0)))
+    items = list(
+        PatchWorker(StepControl(encoder()), metrics).accept(
+            ReceivedTile(tile=empty, received_s=0.0)
+        )
+    )
     assert len(items) == 2
     assert metrics.totals()["prismlink_tiles_empty_total"] == 1

@@ -85,12 +85,13 @@ class Moody:
 
     def __post_init__(self) -> None:
         self.bundle, self.backend = self.encoder.bundle, self.encoder.backend
+        self.step = self.encoder.step
 
-    def open(self, tile: Tile) -> TileJob:
+    def open(self, tile: Tile, step: float | None = None) -> TileJob:
         """Open, or refuse."""
         if self.open_errors and (error := self.open_errors.pop(0)):
             raise error
-        return self.encoder.open(tile)
+        return self.encoder.open(tile, step)
 
     def encode_batch(self, patches: Sequence[PatchJob]) -> list[bytes]:
         """Encode, or refuse."""
@@ -185,6 +186,23 @@ def test_what_goes_in_comes_out_whole(bundle_file: Path, tmp_path: Path) -> None
     assert total(totals, "packets") == len(packets)
     assert total(totals, "bytes_out") == sum(map(len, sender.took))
     assert totals["prismlink_patches_encoded_total"] == 8
+
+
+def test_a_rate_is_met_by_what_is_sent(bundle_file: Path, tmp_path: Path) -> None:
+    """A target of the settings reaches the encoder: frames take about the bits it allows.
+
+    About: here all tiles may be opened before the first frame is heard of.
+    """
+    sender, tiles = FakeSender(up=True), [
+        cubes.tile(bands=8, rows=140, cols=100, noise_dn=30.0, sequence=i) for i in range(10)
+    ]  # fmt: skip
+    options = load(bundle_file, tmp_path, "model.rate_bpppc=0.4")
+    fly([TileMessage.pack(tile) for tile in tiles], options, sender=sender)
+
+    target = Reassembler(max_frames=64, max_bytes=1 << 20, max_age_s=1.0)
+    frames = [target.feed(Packet.unpack(raw), 0.0) for raw in sender.took]
+    bits = 8 * sum(len(frame) for frame in frames if frame is not None)
+    assert bits / sum(tile.samples.size for tile in tiles) == pytest.approx(0.4, rel=0.2)
 
 
 POLICIES = st.sampled_from(["block", "drop_newest", "drop_oldest"])

@@ -1,0 +1,135 @@
+"""What a patch would come to at a step, without encoding it: a look at a part of it.
+
+The shortcut carries nearly all of a patch, is linear and nearly orthonormal. So the latents of one
+step give those of any other by scaling, the means of their magnitudes give the bits of a geometric
+law, and their rounding errors, with what the components leave out, the error of the samples.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, partial
+from typing import Final, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from codec.bundle import Bundle
+from codec.encoder import PatchJob
+from codec.errors import BundleError
+from codec.network import SHORTCUTS
+from codec.patch_grid import LATENT_PX
+from codec.patching import pad
+from codec.quantize import best_rounding, quantize
+
+T = TypeVar("T", bound=np.generic)
+
+BLOCK_PX: Final = 24
+"""Edge of the four squares looked at in a patch: a seventh of its pixels [px]."""
+
+FRAME_BYTES: Final = 34
+"""Of a patch frame without mask or payload."""
+
+_LEAST_MEAN: Final = 2.0**-40
+
+
+class PatchProbe:
+    """A look at a patch of an opened tile.
+
+    Components that the tile leaves out at its step stay left out of every estimate, so the tile
+    should be opened near the steps that are asked about.
+
+    Args:
+        bundle: The model; a flight bundle is enough.
+        patch: The patch.
+
+    Raises:
+        BundleError: If the model has no shortcut.
+    """
+
+    def __init__(self, bundle: Bundle, patch: PatchJob) -> None:
+        shortcut, self._side = bundle.network.shortcut, patch.conditioning
+        if shortcut == "none":
+            raise BundleError(f"model {bundle.name} has no shortcut: no step can be estimated")
+        self._scales = bundle.scales
+        rows, cols = map(_pixels, patch.extent.shape)
+        cut = partial(_cut, rows=rows, cols=cols)
+        self._samples = cut(patch.tile.samples[(slice(None), *patch.extent.slices)])
+        self._valid = None if patch.valid is None else cut(patch.valid)
+        self._components = self._side.condition(self._samples, self._valid)
+        # Each block is transformed for itself: no edge runs between them.
+        count, (high, wide) = self._side.levels.size, (rows.shape[1], cols.shape[1])
+        shape = count, rows.shape[0], high, cols.shape[0], wide
+        blocks = self._components.reshape(shape).transpose(1, 3, 0, 2, 4)
+        blocks = pad(blocks.reshape(rows.shape[0] * cols.shape[0], count, high, wide))
+        found = SHORTCUTS[shortcut].forward(torch.from_numpy(np.ascontiguousarray(blocks)))
+        self._latents: NDArray[np.float32] = found.transpose(0, 1).flatten(1).numpy()
+        self._positions = patch.extent.latent_shape[0] * patch.extent.latent_shape[1]
+
+    @cached_property
+    def left_out(self) -> float:
+        """Mean squared error of a sample that no step takes away [10⁻⁸ reflectance²].
+
+        What the components leave out, and the rounding of integer samples.
+        """
+        error = self._side.restore(self._components) - self._samples[self._side.bands]
+        flat = (error if self._valid is None else error[self._valid]).ravel()
+        rounding = 1 / 12 if np.issubdtype(self._samples.dtype, np.integer) else 0.0
+        mean = float(np.vdot(flat, flat)) / float(max(1, flat.size))
+        unit: float = self._side.sample_unit
+        return (mean + rounding) * unit * unit
+
+    def frame_bytes(self, step: float) -> float:
+        """Bytes of the patch's frame at a step [10⁻⁴ reflectance]."""
+        if not self._latents.size:
+            return FRAME_BYTES
+        means = self._scales.group_means(self._symbols(step), self._side.levels.size)
+        return FRAME_BYTES + float(_bits(means).sum()) * self._positions / 8
+
+    def rounding_error(self, step: float) -> float:
+        """Mean squared error of a sample that rounding at a step costs [10⁻⁸ reflectance²]."""
+        if not self._latents.size:
+            return 0.0
+        error = self._latents * np.float32(self._side.component_unit)
+        error -= self._symbols(step) * np.float32(step)
+        # Both transforms are orthonormal, so no error gets lost. None falls on fill: it is flat.
+        samples: float = self._latents.shape[1] * LATENT_PX**2 * self._side.bands.size
+        if self._valid is not None:
+            samples *= float(self._valid.mean())
+        return float(np.vdot(error, error)) / max(1.0, samples)
+
+    def _symbols(self, step: float) -> NDArray[np.int32]:
+        """Round as the encoder does."""
+        ratio = step / self._side.component_unit
+        symbols = quantize(self._latents, ratio)
+        if not symbols.any():
+            return symbols
+        means = self._scales.group_means(symbols, self._side.levels.size)
+        return quantize(self._latents, ratio, best_rounding(means)[:, None])
+
+
+def _pixels(edge_px: int) -> NDArray[np.int64]:
+    """Where to look along an edge: everywhere, or in the middle of each half.
+
+    Returns:
+        Positions, shape (blocks, pixels).
+    """
+    if edge_px <= 2 * BLOCK_PX:
+        return np.arange(edge_px)[None]
+    middles = np.array([edge_px // 4, 3 * edge_px // 4])
+    return middles[:, None] + np.arange(BLOCK_PX) - BLOCK_PX // 2
+
+
+def _cut(values: NDArray[T], *, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[T]:
+    """Take some rows and columns of an array of shape (bands, rows, cols)."""
+    return values[:, rows.ravel()][:, :, cols.ravel()]
+
+
+def _bits(mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Entropy of symbols of a mean magnitude under the two-sided geometric law [bits].
+
+    P(k) ∝ θ^|k| has the mean magnitude 1/sinh(−ln θ).
+    """
+    decay = np.arcsinh(1 / np.maximum(mean, _LEAST_MEAN))
+    share = np.exp(-decay)
+    return np.asarray((np.log((1 + share) / (1 - share)) + mean * decay) / np.log(2))
