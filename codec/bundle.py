@@ -29,11 +29,12 @@ from codec.errors import (
     BundleTensorError,
     BundleVersionError,
 )
+from codec.neighborhood import NEIGHBOR_TENSORS, NeighborModel
 from codec.network import SHORTCUTS, Analysis, SscnetSpec, Synthesis
 from codec.shortcut import CHANNELS
 from codec.tables import ENTRIES, TABLE_COUNT, TABLES_PER_OCTAVE, FrequencyTables, laplace_tables
 
-VERSION: Final = 1
+VERSION: Final = 2
 _KEY: Final = "prismlink"
 """The one metadata key of the file; its value is a JSON object."""
 
@@ -58,7 +59,8 @@ class Bundle:
         conditioner: How tiles are conditioned.
         default_step: Quantizer step where none is asked for (units as in `SideFrame.step`).
         tensors: Weights "analysis.…" and "synthesis.…" (float32); "tables.counts" (uint32);
-            "scales.offsets" and "scales.groups" (int16); "analysis_ranges" (float32, shape (5,),
+            "scales.offsets" and "scales.groups" (int16); "contexts.…" as in `NeighborModel`, beside
+            the wavelet; "analysis_ranges" (float32, shape (5,),
             largest magnitude at the input of each encoder convolution), if calibrated for int8.
         digests: SHA-256 of every tensor, the absent synthesis of a flight bundle included.
         provenance: Where it came from: data, settings, versions.
@@ -90,7 +92,7 @@ class Bundle:
             )
         self._check_tensors()
         # Made here once, so that a bundle that exists can be used.
-        _ = self.tables, self.scales
+        _ = self.tables, self.scales, self.neighbors
 
     def _check_tensors(self) -> None:
         expected = _expected_tensors(self.network)
@@ -140,6 +142,14 @@ class Bundle:
         return ScaleModel(
             offsets=self.tensors["scales.offsets"], groups=self.tensors["scales.groups"]
         )
+
+    @property
+    def neighbors(self) -> NeighborModel | None:
+        """Refines the scales to each symbol; None unless the shortcut is the wavelet."""
+        if self.network.shortcut != "wavelet":
+            return None
+        tensors = {name: self.tensors[f"contexts.{name}"] for name in NEIGHBOR_TENSORS}
+        return NeighborModel(**tensors)
 
     def analysis(self) -> Analysis:
         """Build the encoder network, in evaluation mode."""
@@ -307,6 +317,8 @@ def _expected_tensors(network: SscnetSpec) -> dict[str, tuple[str, tuple[int, ..
         "scales.groups": ("int16", (per_group,)),
         _RANGES: ("float32", (CONVOLUTIONS,)),
     }
+    if network.shortcut == "wavelet":
+        expected |= {f"contexts.{name}": kind for name, kind in NEIGHBOR_TENSORS.items()}
     for part, module in parts.items():
         for name, tensor in module.state_dict().items():
             expected[f"{part}.{name}"] = ("float32", tuple(tensor.shape))
@@ -319,7 +331,9 @@ def _uncalibrated(network: SscnetSpec) -> dict[str, NDArray[Any]]:
         groups = (np.arange(network.latent_channels) // _LATENTS_PER_GROUP).astype(np.int16)
     else:
         groups = shortcut_groups(SHORTCUTS[network.shortcut].GROUPS)
+    contexts = NEIGHBOR_TENSORS if network.shortcut == "wavelet" else {}
     return {
+        **{f"contexts.{k}": np.zeros(shape, dtype) for k, (dtype, shape) in contexts.items()},
         "tables.counts": laplace_tables().counts,
         "scales.groups": groups,
         # Index 0 of the scales is not magnitude 1; table `DELTA_TABLE` is.

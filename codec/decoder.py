@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from codec import masks
 from codec.bundle import Bundle
 from codec.conditioning import UNITS_PER_REFLECTANCE, Conditioning, fit_minmax
-from codec.contexts import DELTA_TABLE, step_ratio
-from codec.errors import BitstreamError, FrameFieldError, PayloadError, TileError, WrongModelError
+from codec.contexts import step_ratio
+from codec.errors import BitstreamError, FrameFieldError, TileError, WrongModelError
 from codec.frame import Frame, PatchFrame, SideFrame, parse
 from codec.klt_side import KltSide
 from codec.patch_grid import PatchExtent
 from codec.patching import join
 from codec.quantize import dequantize
-from codec.range_coder import SymbolReader
+from codec.symbol_coder import SymbolCoder
 from codec.tile import Samples, Tile, fill_value
 
 
@@ -61,7 +61,7 @@ class Decoder:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self._network = bundle.synthesis()
-        self._tables, self._scales = bundle.tables, bundle.scales
+        self._coder = SymbolCoder(bundle.tables, bundle.scales, bundle.neighbors)
         # The patches of a tile come one after another and share what its side frame says.
         self.conditioning = lru_cache(maxsize=4)(self._conditioning)
 
@@ -98,7 +98,9 @@ class Decoder:
         """
         extent = self._extent(side, patch)
         conditioning = self.conditioning(side)
-        symbols = self._entropy_decode(conditioning, patch, extent)
+        symbols = self._coder.decode(
+            patch.payload, conditioning.levels, patch.step_offset, *extent.shape
+        )
         latents = dequantize(symbols, conditioning.latent_step * step_ratio(patch.step_offset))
         with torch.inference_mode():
             components = self._network(torch.from_numpy(latents)[None])[0].numpy()
@@ -129,7 +131,7 @@ class Decoder:
         if len(side.levels) > self.bundle.conditioner.components:
             raise FrameFieldError(f"{len(side.levels)} components are more than the model sends")
         coded = np.flatnonzero(side.valid_bands)
-        klt = KltSide.unpack(side.levels, side.payload, coded.size, self._tables)
+        klt = KltSide.unpack(side.levels, side.payload, coded.size, self.bundle.tables)
         return klt.conditioning(coded, rows * cols, side.step, unit)
 
     def _extent(self, side: SideFrame, patch: PatchFrame) -> PatchExtent:
@@ -146,23 +148,6 @@ class Decoder:
             return side.grid.extent(patch.patch_row, patch.patch_col)
         except TileError as error:
             raise FrameFieldError(str(error)) from None
-
-    def _entropy_decode(
-        self, conditioning: Conditioning, patch: PatchFrame, extent: PatchExtent
-    ) -> NDArray[np.int32]:
-        levels, (rows, cols) = conditioning.levels, extent.latent_shape
-        predicted = self._scales.predict(levels, patch.step_offset)
-        if not patch.payload:
-            return np.zeros((predicted.size, rows, cols), dtype=np.int32)
-        if not levels.size:
-            raise PayloadError("symbols of a tile without components")
-        reader = SymbolReader(patch.payload, self._tables)
-        groups = self._scales.group_count(levels.size)
-        deltas = reader.read(np.array([DELTA_TABLE], dtype=np.int32), groups)[0]
-        index = self._scales.indices(deltas, predicted, levels.size)
-        symbols = reader.read(index, rows * cols)
-        reader.finish()
-        return symbols.reshape(-1, rows, cols)
 
 
 def _only_side(frames: list[Frame]) -> SideFrame:

@@ -18,14 +18,15 @@ from codec import masks
 from codec.backend_names import BackendName
 from codec.bundle import Bundle
 from codec.conditioning import UNITS_PER_REFLECTANCE, Conditioning, fit_minmax
-from codec.contexts import DELTA_TABLE, step_ratio
+from codec.contexts import step_ratio
 from codec.errors import BackendError, TileError
 from codec.frame import PatchFrame, SideFrame
 from codec.klt import fit_klt
+from codec.network import SHORTCUTS
 from codec.patch_grid import PatchExtent, PatchGrid
 from codec.patching import pad
 from codec.quantize import best_rounding, quantize
-from codec.range_coder import SymbolWriter
+from codec.symbol_coder import SymbolCoder
 from codec.tile import Tile
 
 Timer = Callable[[str], AbstractContextManager[None]]
@@ -110,7 +111,8 @@ class Encoder:
         self.step = _usable(bundle.default_step if step is None else step)
         self.bundle = bundle
         self.backend = make_backend(bundle, backend, threads)
-        self._tables, self._scales, self._timer = bundle.tables, bundle.scales, timer
+        self._scales, self._timer = bundle.scales, timer
+        self._coder = SymbolCoder(bundle.tables, bundle.scales, bundle.neighbors)
 
     def encode(self, tile: Tile, step: float | None = None) -> list[bytes]:
         """Compress a tile: the side frame, then one frame per patch; arguments as of `open`."""
@@ -133,7 +135,7 @@ class Encoder:
     def encode_batch(self, patches: Sequence[PatchJob]) -> list[bytes]:
         """Compress patches of any tiles; one frame each, same order."""
         with self._timer("condition"):
-            components = [_condition(patch) for patch in patches]
+            components = [self._condition(patch) for patch in patches]
         with self._timer("analyze"):
             latents = self.backend.analyze(components)
         with self._timer("quantize"):
@@ -160,7 +162,7 @@ class Encoder:
                 sample_unit=unit,
                 step=step,
             )
-            payload, levels = side.pack(self._tables), side.levels
+            payload, levels = side.pack(self.bundle.tables), side.levels
             conditioning = side.conditioning(bands, rows * cols, step, unit)
         else:
             conditioning = fit_minmax(spec, valid_bands, unit, step)
@@ -190,6 +192,13 @@ class Encoder:
         empty = not valid_bands.any()
         return TileJob(side_frame=frame.pack(), empty=empty, patches=patches)
 
+    def _condition(self, patch: PatchJob) -> NDArray[np.float32]:
+        """Project a patch and extend it to whole latent positions."""
+        samples = patch.tile.samples[(slice(None), *patch.extent.slices)]
+        components = patch.conditioning.condition(samples, patch.valid)
+        shortcut = self.bundle.network.shortcut
+        return pad(components) if shortcut == "none" else SHORTCUTS[shortcut].extend(components)
+
     def _quantize(self, patch: PatchJob, latents: NDArray[np.float32]) -> NDArray[np.int32]:
         """Round once to see how large each group is, then again as is best for that."""
         step = patch.conditioning.latent_step * step_ratio(patch.step_offset)
@@ -208,21 +217,10 @@ class Encoder:
             patch_col=patch.patch_col,
             step_offset=patch.step_offset,
             mask=mask,
-            payload=self._entropy_code(patch, symbols),
+            payload=self._coder.encode(
+                symbols, patch.conditioning.levels, patch.step_offset, *patch.extent.shape
+            ),
         ).pack()
-
-    def _entropy_code(self, patch: PatchJob, symbols: NDArray[np.int32]) -> bytes:
-        """Code the deltas of the patch's groups, then its symbols."""
-        levels = patch.conditioning.levels
-        if not symbols.any():
-            return b""
-        symbols = symbols.reshape(symbols.shape[0], -1)
-        predicted = self._scales.predict(levels, patch.step_offset)
-        deltas = self._scales.deltas(symbols, predicted, levels.size)
-        writer = SymbolWriter(self._tables)
-        writer.write(deltas[None], np.array([DELTA_TABLE], dtype=np.int32))
-        writer.write(symbols, self._scales.indices(deltas, predicted, levels.size))
-        return writer.finish()
 
 
 def _usable(step: float) -> float:
@@ -231,12 +229,6 @@ def _usable(step: float) -> float:
     if not 0 < travels < 1e9:
         raise TileError(f"step must be positive and below 1e9, got {step}")
     return travels
-
-
-def _condition(patch: PatchJob) -> NDArray[np.float32]:
-    """Project a patch and extend it to whole latent positions."""
-    samples = patch.tile.samples[(slice(None), *patch.extent.slices)]
-    return pad(patch.conditioning.condition(samples, patch.valid))
 
 
 def make_backend(bundle: Bundle, name: BackendName, threads: int) -> AnalysisBackend:

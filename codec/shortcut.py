@@ -11,12 +11,16 @@ Appl. 4(3), 1998, table 1 (also ISO/IEC 15444-1 annex F); edges by whole-sample 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from codec.patch_grid import LATENT_PX
+from codec.patching import pad
 
 CHANNELS: Final = LATENT_PX * LATENT_PX
 """Channels each component becomes."""
@@ -120,6 +124,20 @@ class Wavelet:
     """Subband of each of the 64 channels."""
 
     @staticmethod
+    def extend(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Extend images of shape (k, r, c) to whole latent positions, for nothing.
+
+        The pixels added are those that make every coefficient beyond the edge zero: a patch has as
+        many coefficients to code as it has pixels, where reflection has up to 7 more rows of them.
+        """
+        below, right = (_extension(edge) for edge in images.shape[1:])
+        if below.size:
+            images = np.concatenate((images, below @ images), axis=1)
+        if right.size:
+            images = np.concatenate((images, images @ right.T), axis=2)
+        return images
+
+    @staticmethod
     def forward(images: Tensor) -> Tensor:
         """Transform images of shape (n, k, r, c) to (n, 64·k, r/8, c/8)."""
         low, channels = images, []
@@ -143,6 +161,24 @@ class Wavelet:
         return low
 
 
+@lru_cache(maxsize=64)
+def _extension(length: int) -> NDArray[np.float32]:
+    """Pixels after `length` as weights of those before, shape (−length mod 8, length).
+
+    A coefficient lies beyond the edge if its center does; there are as many as there are pixels to
+    choose, and the equations that set them to zero are well conditioned (at most 5).
+    """
+    whole = length + -length % LATENT_PX
+    low, rows, centers = torch.eye(whole, dtype=torch.float64), [], []
+    for level in range(_LEVELS):
+        low, high = _analyze_axis(low)
+        rows.append(high.T)
+        centers.append((2 * np.arange(high.shape[1]) + 1) << level)
+    beyond = torch.cat(rows).numpy()[np.concatenate(centers) >= length]
+    weights = -np.linalg.solve(beyond[:, length:], beyond[:, :length])
+    return weights.astype(np.float32)
+
+
 def _dct_matrix() -> Tensor:
     """Orthonormal DCT-II of eight samples, rows are frequencies."""
     n = torch.arange(LATENT_PX, dtype=torch.float64)
@@ -156,6 +192,8 @@ class Dct:
 
     GROUPS: Final = tuple(max(u, v) for v in range(LATENT_PX) for u in range(LATENT_PX))
     """Frequency shell of each of the 64 channels."""
+
+    extend = staticmethod(pad)
 
     @staticmethod
     def forward(images: Tensor) -> Tensor:

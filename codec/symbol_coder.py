@@ -1,0 +1,145 @@
+"""A patch's symbols ↔ the payload of its frame.
+
+First come the scales of the groups (a subband of a component), as differences from what the tile's
+side information predicts, then the symbols. Beside the wavelet each symbol's table follows from its
+neighbors, see `codec.neighborhood`; under any other transform it is its group's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.contexts import DELTA_TABLE, ScaleModel
+from codec.errors import PayloadError
+from codec.neighborhood import PASSES, NeighborModel, loudness, shifted_components
+from codec.patch_grid import LATENT_PX
+from codec.range_coder import SymbolReader, SymbolWriter
+from codec.subbands import SUBBANDS, to_images, to_symbols
+from codec.tables import FrequencyTables
+
+Symbols = NDArray[np.int32]
+
+
+class SymbolCoder:
+    """Codes patches under one bundle's tables.
+
+    Args:
+        tables: One per scale.
+        scales: Predicts the scale of each group.
+        neighbors: Refines it to each symbol; None where channels are no wavelet subbands.
+    """
+
+    def __init__(
+        self, tables: FrequencyTables, scales: ScaleModel, neighbors: NeighborModel | None
+    ) -> None:
+        self._tables, self._scales, self._neighbors = tables, scales, neighbors
+
+    def encode(
+        self, symbols: Symbols, levels: NDArray[np.int32], step_offset: int, rows: int, cols: int
+    ) -> bytes:
+        """Code a patch.
+
+        Args:
+            symbols: Shape (channels, ⌈rows/8⌉, ⌈cols/8⌉).
+            levels: Level of each component [1/8 octave].
+            step_offset: How much coarser the patch's step is than the tile's [1/8 octave].
+            rows: Rows of the patch [px]; coefficients beyond them are not coded.
+            cols: Columns of the patch [px].
+
+        Returns:
+            Nothing if every symbol is zero.
+        """
+        if not symbols.any():
+            return b""
+        flat = symbols.reshape(len(symbols), -1)
+        predicted = self._scales.predict(levels, step_offset)
+        deltas = self._scales.deltas(flat, predicted, levels.size)
+        index = self._scales.indices(deltas, predicted, levels.size)
+        writer = SymbolWriter(self._tables)
+        writer.write(deltas, np.full(deltas.size, DELTA_TABLE, dtype=np.int32))
+        if self._neighbors is None:
+            writer.write(flat.ravel(), np.repeat(index, flat.shape[1]))
+        else:
+            images = to_images(symbols, rows, cols)
+            for written in self._contexts(images, index.reshape(levels.size, -1)):
+                writer.write(*written)
+        return writer.finish()
+
+    def _contexts(
+        self, images: list[Symbols], group_index: NDArray[np.int32]
+    ) -> list[tuple[Symbols, NDArray[np.int32], NDArray[np.int64]]]:
+        """Symbols, scale indices and steps of each subband, components in turn, pass by pass."""
+        model, loud = self._neighbors, [loudness(image) for image in images]
+        if model is None:
+            raise TypeError("contexts without a model")
+        written = []
+        for band, image in enumerate(images):
+            groups = group_index[:, SUBBANDS[band].first]
+            within = model.within(band, loud)
+            before = model.before(
+                band, shifted_components(loud[band], 1), shifted_components(loud[band], 2)
+            )
+            symbols, indices, steps = [], [], []
+            for number, (row, col) in enumerate(PASSES):
+                first = within[number] + model.own(band, number, loud[band])
+                index = model.indices(band, groups, first, before[number])
+                symbols.append(image[:, row::2, col::2].reshape(len(image), -1))
+                indices.append(index.reshape(len(image), -1))
+                steps.append(np.full(indices[-1].shape[1], number))
+            numbers = np.concatenate(steps) + len(PASSES) * np.arange(len(image))[:, None]
+            joined = np.concatenate(symbols, axis=1), np.concatenate(indices, axis=1), numbers
+            written.append((joined[0].ravel(), joined[1].ravel(), joined[2].ravel()))
+        return written
+
+    def decode(
+        self, payload: bytes, levels: NDArray[np.int32], step_offset: int, rows: int, cols: int
+    ) -> Symbols:
+        """Inverse of `encode`.
+
+        Raises:
+            PayloadError: If the bytes do not decode.
+        """
+        latent = -(-rows // LATENT_PX), -(-cols // LATENT_PX)
+        predicted = self._scales.predict(levels, step_offset)
+        if not payload:
+            return np.zeros((predicted.size, *latent), dtype=np.int32)
+        if not levels.size:
+            raise PayloadError("symbols of a tile without components")
+        reader = SymbolReader(payload, self._tables)
+        groups = self._scales.group_count(levels.size)
+        deltas = reader.read(np.full(groups, DELTA_TABLE, dtype=np.int32))
+        index = self._scales.indices(deltas, predicted, levels.size)
+        if self._neighbors is None:
+            positions = latent[0] * latent[1]
+            symbols = reader.read(np.repeat(index, positions)).reshape(-1, *latent)
+        else:
+            images = self._decode_images(reader, index.reshape(levels.size, -1), rows, cols)
+            symbols = to_symbols(images, rows, cols)
+        reader.finish()
+        return symbols
+
+    def _decode_images(
+        self, reader: SymbolReader, group_index: NDArray[np.int32], rows: int, cols: int
+    ) -> list[Symbols]:
+        model, count = self._neighbors, len(group_index)
+        if model is None:
+            raise TypeError("contexts without a model")
+        images = [np.zeros((count, *b.shape(rows, cols)), dtype=np.int32) for b in SUBBANDS]
+        loud = [np.zeros_like(image) for image in images]
+        nothing = [image[:1].copy() for image in images]
+        for band, (image, heard) in enumerate(zip(images, loud, strict=True)):
+            groups = group_index[:, SUBBANDS[band].first]
+            within = model.within(band, loud)
+            for k in np.flatnonzero(groups).tolist():
+                one = slice(k, k + 1)
+                previous = heard[k - 1 : k] if k > 0 else nothing[band]
+                second = heard[k - 2 : k - 1] if k > 1 else nothing[band]
+                before = model.before(band, previous, second)
+                for number, (row, col) in enumerate(PASSES):
+                    first = within[number][one] + model.own(band, number, heard[one])
+                    index = model.indices(band, groups[one], first, before[number])
+                    read = reader.read(index.ravel()).reshape(index.shape)
+                    image[one, row::2, col::2] = read
+                    heard[one, row::2, col::2] = loudness(read)
+        return images
