@@ -89,57 +89,21 @@ class NeighborModel:
             raise BundleError("contexts.biases must be within 2^24")
 
     def within(self, band: int, coded: Sequence[NDArray[np.int32]]) -> list[NDArray[np.int32]]:
-        """What parent and siblings add to the first sum, for each pass.
-
-        Args:
-            band: Position in `SUBBANDS`.
-            coded: Loudness of the subbands, shape (k, h, w) each; of this one only the shape
-                matters.
-        """
-        shape, parts = coded[band].shape, dict[int, NDArray[np.int32]]()
-        parent = _parent(band)
-        if parent is not None:
-            above = coded[parent]
-            parts |= {3: _enlarged(above, shape), 4: _enlarged(_beside(above), shape)}
-        for neighbor, sibling in zip((5, 7), _siblings(band), strict=False):
-            fitted = _fitted(coded[sibling], shape)
-            parts |= {neighbor: fitted, neighbor + 1: _beside(fitted)}
-        return self._summed(band, 0, parts, shape)
+        """What parent and siblings add to the first sum, for each pass; see `within`."""
+        return self._summed(band, 0, within(band, coded), coded[band].shape)
 
     def before(
         self, band: int, previous: NDArray[np.int32], second: NDArray[np.int32]
     ) -> list[NDArray[np.int32]]:
-        """The second sum, for each pass: what the components before add.
-
-        Args:
-            band: Position in `SUBBANDS`.
-            previous: Loudness of the component before each, shape (k, h, w).
-            second: Loudness of the one before that.
-        """
-        parts = {9: previous, 10: _beside(previous), 11: _diagonal(previous)}
-        parts |= {12: second, 13: _beside(second)}
-        return self._summed(band, 1, parts, previous.shape)
+        """The second sum, for each pass: what the components before add; see `before`."""
+        return self._summed(band, 1, before(previous, second), previous.shape)
 
     def own(self, band: int, number: int, loudness: NDArray[np.int32]) -> NDArray[np.int32]:
-        """What the subband itself adds to the first sum in a pass, shape of that pass.
-
-        Args:
-            band: Position in `SUBBANDS`.
-            number: The pass.
-            loudness: Of the subband, shape (k, h, w); passes not yet coded are not looked at.
-        """
-        row, col = PASSES[number]
-        count, height, width = loudness.shape
-        shape = (count, -(-(height - row) // 2), -(-(width - col) // 2))
-        total = np.zeros(shape, dtype=np.int32)
-        padded = _padded(loudness)
-        for neighbor, offsets in enumerate(_OFFSETS):
-            if number in _SEEN_IN[neighbor]:
-                weight = np.int32(self.weights[band, number, neighbor])
-                for down, right in offsets:
-                    top, left = 1 + row + down, 1 + col + right
-                    part = padded[:, top : top + 2 * shape[1] - 1 : 2]
-                    total += weight * part[:, :, left : left + 2 * shape[2] - 1 : 2]
+        """What the subband itself adds to the first sum in a pass; see `own`."""
+        parts = own(number, loudness)
+        total = np.zeros(pass_shape(loudness.shape, number), dtype=np.int32)
+        for neighbor, part in parts.items():
+            total += np.int32(self.weights[band, number, neighbor]) * part
         return total
 
     def indices(
@@ -169,8 +133,9 @@ class NeighborModel:
     ) -> list[NDArray[np.int32]]:
         sums = []
         for number, (row, col) in enumerate(PASSES):
-            size = shape[0], -(-(shape[1] - row) // 2), -(-(shape[2] - col) // 2)
-            total = np.full(size, self.biases[band, number, which], dtype=np.int32)
+            total = np.full(
+                pass_shape(shape, number), self.biases[band, number, which], dtype=np.int32
+            )
             for neighbor, part in parts.items():
                 total += np.int32(self.weights[band, number, neighbor]) * part[:, row::2, col::2]
             sums.append(total)
@@ -197,6 +162,72 @@ def loudness(symbols: NDArray[np.int32]) -> NDArray[np.int32]:
     """⌊8·log₂(1 + magnitude)⌉, same shape."""
     heard: NDArray[np.int32] = _LOUDNESS[np.minimum(np.abs(symbols), _LOUDEST)]
     return heard
+
+
+def pass_shape(shape: tuple[int, ...], number: int) -> tuple[int, int, int]:
+    """Shape of a pass over images of shape (k, h, w)."""
+    (count, height, width), (row, col) = shape, PASSES[number]
+    return count, -(-(height - row) // 2), -(-(width - col) // 2)
+
+
+def within(band: int, coded: Sequence[NDArray[np.int32]]) -> dict[int, NDArray[np.int32]]:
+    """Loudness summed over the neighbors in parent and siblings, by position in `NEIGHBORS`.
+
+    Args:
+        band: Position in `SUBBANDS`.
+        coded: Loudness of the subbands, shape (k, h, w) each; of this one only the shape matters.
+    """
+    shape, parts = coded[band].shape, dict[int, NDArray[np.int32]]()
+    parent = _parent(band)
+    if parent is not None:
+        above = coded[parent]
+        parts |= {3: _enlarged(above, shape), 4: _enlarged(_beside(above), shape)}
+    for neighbor, sibling in zip((5, 7), _siblings(band), strict=False):
+        fitted = _fitted(coded[sibling], shape)
+        parts |= {neighbor: fitted, neighbor + 1: _beside(fitted)}
+    return parts
+
+
+def before(previous: NDArray[np.int32], second: NDArray[np.int32]) -> dict[int, NDArray[np.int32]]:
+    """Loudness summed over the neighbors in the components before, by position in `NEIGHBORS`.
+
+    Args:
+        previous: Loudness of the component before each, shape (k, h, w).
+        second: Loudness of the one before that.
+    """
+    return {
+        9: previous,
+        10: _beside(previous),
+        11: _diagonal(previous),
+        12: second,
+        13: _beside(second),
+    }
+
+
+def own(number: int, loudness: NDArray[np.int32]) -> dict[int, NDArray[np.int32]]:
+    """Loudness summed over the neighbors a pass finds coded, by position in `NEIGHBORS`.
+
+    Args:
+        number: The pass.
+        loudness: Of the subband, shape (k, h, w); passes not yet coded are not looked at.
+
+    Returns:
+        Arrays of the pass's shape.
+    """
+    row, col = PASSES[number]
+    _, height, width = pass_shape(loudness.shape, number)
+    padded, parts = _padded(loudness), dict[int, NDArray[np.int32]]()
+    for neighbor, offsets in enumerate(_OFFSETS):
+        if number in _SEEN_IN[neighbor]:
+            corners = [(1 + row + down, 1 + col + right) for down, right in offsets]
+            seen = [
+                padded[:, top : top + 2 * height : 2, left : left + 2 * width : 2][
+                    :, :height, :width
+                ]
+                for top, left in corners
+            ]
+            parts[neighbor] = np.sum(seen, axis=0, dtype=np.int32)
+    return parts
 
 
 def shifted_components(loud: NDArray[np.int32], by: int) -> NDArray[np.int32]:
