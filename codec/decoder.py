@@ -103,9 +103,8 @@ class Decoder:
         )
         latents = dequantize(symbols, conditioning.latent_step * step_ratio(patch.step_offset))
         with torch.inference_mode():
-            components = self._network(torch.from_numpy(latents)[None])[0].numpy()
-        rows, cols = extent.shape
-        restored = conditioning.restore(np.ascontiguousarray(components[:, :rows, :cols]))
+            components = self._network(torch.from_numpy(latents)[None], extent.shape)[0].numpy()
+        restored = conditioning.restore(np.ascontiguousarray(components))
         return DecodedPatch(
             patch_row=patch.patch_row,
             patch_col=patch.patch_col,

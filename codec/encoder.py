@@ -22,9 +22,7 @@ from codec.contexts import step_ratio
 from codec.errors import BackendError, TileError
 from codec.frame import PatchFrame, SideFrame
 from codec.klt import fit_klt
-from codec.network import SHORTCUTS
 from codec.patch_grid import PatchExtent, PatchGrid
-from codec.patching import pad
 from codec.quantize import best_rounding, quantize
 from codec.symbol_coder import SymbolCoder
 from codec.tile import Tile
@@ -42,7 +40,7 @@ class AnalysisBackend(Protocol):
     precision: str
 
     def analyze(self, patches: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """Components of shape (k, rows, cols) to latents of shape (channels, rows/8, cols/8)."""
+        """Components of shape (k, rows, cols) to latents (channels, ⌈rows/8⌉, ⌈cols/8⌉)."""
         ...
 
 
@@ -112,7 +110,7 @@ class Encoder:
         self.bundle = bundle
         self.backend = make_backend(bundle, backend, threads)
         self._scales, self._timer = bundle.scales, timer
-        self._coder = SymbolCoder(bundle.tables, bundle.scales, bundle.neighbors)
+        self.coder = SymbolCoder(bundle.tables, bundle.scales, bundle.neighbors)
 
     def encode(self, tile: Tile, step: float | None = None) -> list[bytes]:
         """Compress a tile: the side frame, then one frame per patch; arguments as of `open`."""
@@ -135,7 +133,10 @@ class Encoder:
     def encode_batch(self, patches: Sequence[PatchJob]) -> list[bytes]:
         """Compress patches of any tiles; one frame each, same order."""
         with self._timer("condition"):
-            components = [self._condition(patch) for patch in patches]
+            components = [
+                p.conditioning.condition(p.tile.samples[(slice(None), *p.extent.slices)], p.valid)
+                for p in patches
+            ]
         with self._timer("analyze"):
             latents = self.backend.analyze(components)
         with self._timer("quantize"):
@@ -192,13 +193,6 @@ class Encoder:
         empty = not valid_bands.any()
         return TileJob(side_frame=frame.pack(), empty=empty, patches=patches)
 
-    def _condition(self, patch: PatchJob) -> NDArray[np.float32]:
-        """Project a patch and extend it to whole latent positions."""
-        samples = patch.tile.samples[(slice(None), *patch.extent.slices)]
-        components = patch.conditioning.condition(samples, patch.valid)
-        shortcut = self.bundle.network.shortcut
-        return pad(components) if shortcut == "none" else SHORTCUTS[shortcut].extend(components)
-
     def _quantize(self, patch: PatchJob, latents: NDArray[np.float32]) -> NDArray[np.int32]:
         """Round once to see how large each group is, then again as is best for that."""
         step = patch.conditioning.latent_step * step_ratio(patch.step_offset)
@@ -217,7 +211,7 @@ class Encoder:
             patch_col=patch.patch_col,
             step_offset=patch.step_offset,
             mask=mask,
-            payload=self._coder.encode(
+            payload=self.coder.encode(
                 symbols, patch.conditioning.levels, patch.step_offset, *patch.extent.shape
             ),
         ).pack()

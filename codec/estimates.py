@@ -18,8 +18,6 @@ from codec.bundle import Bundle
 from codec.encoder import PatchJob
 from codec.errors import BundleError
 from codec.network import SHORTCUTS
-from codec.patch_grid import LATENT_PX
-from codec.patching import pad
 from codec.quantize import best_rounding, quantize
 
 T = TypeVar("T", bound=np.generic)
@@ -61,10 +59,13 @@ class PatchProbe:
         count, (high, wide) = self._side.levels.size, (rows.shape[1], cols.shape[1])
         shape = count, rows.shape[0], high, cols.shape[0], wide
         blocks = self._components.reshape(shape).transpose(1, 3, 0, 2, 4)
-        blocks = pad(blocks.reshape(rows.shape[0] * cols.shape[0], count, high, wide))
-        found = SHORTCUTS[shortcut].forward(torch.from_numpy(np.ascontiguousarray(blocks)))
+        images = np.ascontiguousarray(blocks).reshape(len(rows) * len(cols), count, high, wide)
+        found = SHORTCUTS[shortcut].forward(torch.from_numpy(images))
         self._latents: NDArray[np.float32] = found.transpose(0, 1).flatten(1).numpy()
-        self._positions = patch.extent.latent_shape[0] * patch.extent.latent_shape[1]
+        # Latents beyond a ragged edge are zero, and as many as latent positions have beyond pixels.
+        self._looked_at = rows.size * cols.size
+        pixels = patch.extent.shape[0] * patch.extent.shape[1]
+        self._positions = self._latents.shape[1] * pixels / self._looked_at
 
     @cached_property
     def left_out(self) -> float:
@@ -93,7 +94,7 @@ class PatchProbe:
         error = self._latents * np.float32(self._side.component_unit)
         error -= self._symbols(step) * np.float32(step)
         # Both transforms are orthonormal, so no error gets lost. None falls on fill: it is flat.
-        samples: float = self._latents.shape[1] * LATENT_PX**2 * self._side.bands.size
+        samples = float(self._looked_at * self._side.bands.size)
         if self._valid is not None:
             samples *= float(self._valid.mean())
         return float(np.vdot(error, error)) / max(1.0, samples)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from codec.errors import BundleError
-from codec.shortcut import CHANNELS, Dct, Wavelet
+from codec.shortcut import CHANNELS, Dct, Wavelet, mirrored
 
 SHORTCUTS: Final[Mapping[str, type[Wavelet] | type[Dct]]] = {"wavelet": Wavelet, "dct": Dct}
 
@@ -99,12 +99,13 @@ class SscnetSpec:
 
 
 def branch_input(x: Tensor, channels: int, squash: float) -> Tensor:
-    """Cut or zero-fill axis 1 to `channels`, and squash.
+    """Cut or zero-fill axis 1 to `channels`, extend to whole latent positions, and squash.
 
     Tiles may have fewer or more components than the branch sees.
     """
     have = x.shape[1]
     x = x[:, :channels] if have >= channels else functional.pad(x, (0,) * 5 + (channels - have,))
+    x = mirrored(x)
     return x / (1 + x.abs() / squash) if squash else x
 
 
@@ -151,7 +152,7 @@ def _zero(layer: nn.Module) -> None:
 
 
 class Analysis(nn.Module):
-    """Components of shape (n, k, r, c) to latents of shape (n, channels, r/8, c/8).
+    """Components of shape (n, k, r, c) to latents of shape (n, channels, ⌈r/8⌉, ⌈c/8⌉).
 
     Without a shortcut k is `spec.components` and channels `spec.latent_channels`; with one, k is
     free and channels are 64·k: components beyond the branch's go through the shortcut alone.
@@ -165,7 +166,7 @@ class Analysis(nn.Module):
             _zero(self.branch[-2])
 
     def forward(self, components: Tensor) -> Tensor:
-        """Run the network; rows and columns must be multiples of eight."""
+        """Run the network."""
         spec = self.spec
         seen = branch_input(components, spec.components, spec.squash)
         branch: Tensor = self.branch(seen)
@@ -187,15 +188,22 @@ class Synthesis(nn.Module):
         if spec.shortcut != "none":
             _zero(self.branch[-2])
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Run the network backwards."""
+    def forward(self, latents: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Run the network backwards.
+
+        Args:
+            latents: What `Analysis` returns.
+            size: (r, c) of what went in; multiples of eight if None.
+        """
         spec = self.spec
         seen = branch_input(latents, spec.latent_channels, spec.squash)
         branch: Tensor = self.branch(seen)
+        if size is not None:
+            branch = branch[:, :, : size[0], : size[1]]
         if spec.shortcut == "none":
             return branch
         with torch.autocast(latents.device.type, enabled=False):
-            direct = SHORTCUTS[spec.shortcut].inverse(latents)
+            direct = SHORTCUTS[spec.shortcut].inverse(latents, size)
         return add_channels(direct, branch)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.errors import TileError
-from codec.patch_grid import LATENT_PX, PatchGrid
+from codec.patch_grid import PatchGrid
 
 T = TypeVar("T", bound=np.generic)
 
@@ -52,19 +52,3 @@ def join(patches: Iterable[NDArray[T]], grid: PatchGrid) -> NDArray[T]:
             raise TileError(f"patch ({row}, {col}) is {patch.shape}, not {(*lead, *extent.shape)}")
         joined[(..., *extent.slices)] = patch
     return joined
-
-
-def pad(patch: NDArray[T]) -> NDArray[T]:
-    """Extend the last two axes to whole latent positions by reflection at the far edges.
-
-    At most seven pixels are added to an axis, so a small patch costs what it holds and no more.
-
-    Returns:
-        Shape (..., rows, cols), both multiples of `LATENT_PX`; the patch itself if it fits.
-    """
-    rows, cols = patch.shape[-2:]
-    below, right = -rows % LATENT_PX, -cols % LATENT_PX
-    if not (below or right):
-        return patch
-    # `symmetric` repeats the edge pixel, so that even a single pixel has a reflection.
-    return np.pad(patch, [(0, 0)] * (patch.ndim - 2) + [(0, below), (0, right)], "symmetric")

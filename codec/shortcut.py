@@ -11,16 +11,14 @@ Appl. 4(3), 1998, table 1 (also ISO/IEC 15444-1 annex F); edges by whole-sample 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from codec.patch_grid import LATENT_PX
-from codec.patching import pad
 
 CHANNELS: Final = LATENT_PX * LATENT_PX
 """Channels each component becomes."""
@@ -36,71 +34,95 @@ _GAIN: Final = 1.149604398860241
 """Scales low-pass to a gain of √2 at zero frequency: nearly orthonormal subbands."""
 
 
-def _lift(target: Tensor, source: Tensor, weight: float, *, forward: bool) -> Tensor:
-    """Add `weight` times the two nearest samples of `source` to each of `target`, last axis.
+def _lift_odd(odd: Tensor, even: Tensor, weight: float) -> Tensor:
+    """Add to each odd sample `weight` times the even ones beside it, last axis."""
+    following = even[..., 1:]
+    if even.shape[-1] == odd.shape[-1]:  # an even length: beyond the end the signal is mirrored
+        following = torch.cat((following, even[..., -1:]), dim=-1)
+    return odd + weight * (even[..., : odd.shape[-1]] + following)
 
-    `forward`: the neighbors of target[n] are source[n] and source[n+1] (odd samples); else
-    source[n-1] and source[n] (even samples). Beyond the ends the signal is mirrored.
-    """
-    if forward:
-        other = torch.cat((source[..., 1:], source[..., -1:]), dim=-1)
-    else:
-        other = torch.cat((source[..., :1], source[..., :-1]), dim=-1)
-    return target + weight * (source + other)
+
+def _lift_even(even: Tensor, odd: Tensor, weight: float) -> Tensor:
+    """Add to each even sample `weight` times the odd ones beside it, last axis."""
+    before = torch.cat((odd[..., :1], odd), dim=-1)[..., : even.shape[-1]]
+    if even.shape[-1] > odd.shape[-1]:
+        odd = torch.cat((odd, odd[..., -1:]), dim=-1)
+    return even + weight * (before + odd)
 
 
 def _analyze_axis(signal: Tensor) -> tuple[Tensor, Tensor]:
-    """Split the last axis (even length) into low and high halves."""
+    """Split the last axis, of any length, into its low and high half; a single sample is low."""
     even, odd = signal[..., 0::2], signal[..., 1::2]
+    if not odd.shape[-1]:
+        return even, odd
     a, b, c, d = _PREDICT_UPDATE
-    odd = _lift(odd, even, a, forward=True)
-    even = _lift(even, odd, b, forward=False)
-    odd = _lift(odd, even, c, forward=True)
-    even = _lift(even, odd, d, forward=False)
+    odd = _lift_odd(odd, even, a)
+    even = _lift_even(even, odd, b)
+    odd = _lift_odd(odd, even, c)
+    even = _lift_even(even, odd, d)
     return even * _GAIN, odd / _GAIN
 
 
 def _synthesize_axis(low: Tensor, high: Tensor) -> Tensor:
     """Inverse of `_analyze_axis`."""
+    if not high.shape[-1]:
+        return low
     even, odd = low / _GAIN, high * _GAIN
     a, b, c, d = _PREDICT_UPDATE
-    even = _lift(even, odd, -d, forward=False)
-    odd = _lift(odd, even, -c, forward=True)
-    even = _lift(even, odd, -b, forward=False)
-    odd = _lift(odd, even, -a, forward=True)
-    return torch.stack((even, odd), dim=-1).flatten(-2)
+    even = _lift_even(even, odd, -d)
+    odd = _lift_odd(odd, even, -c)
+    even = _lift_even(even, odd, -b)
+    odd = _lift_odd(odd, even, -a)
+    shorter = even.shape[-1] - odd.shape[-1]
+    both = torch.stack((even, functional.pad(odd, (0, shorter))), dim=-1).flatten(-2)
+    return both[..., : both.shape[-1] - shorter]
 
 
-def _analyze_level(image: Tensor) -> tuple[Tensor, Tensor]:
-    """One level: (..., r, c) to the low band (..., r/2, c/2) and details (..., 3, r/2, c/2)."""
+Details = tuple[Tensor, Tensor, Tensor]
+"""HL, LH and HH: detail along rows of pixels, across them, both."""
+
+
+def _analyze_level(image: Tensor) -> tuple[Tensor, Details]:
+    """One level: (..., r, c) to the low band (..., ⌈r/2⌉, ⌈c/2⌉) and details, ⌊⌋ where high."""
     low, high = _analyze_axis(image)
-    low, high = low.transpose(-1, -2), high.transpose(-1, -2)
-    ll, lh = _analyze_axis(low)
-    hl, hh = _analyze_axis(high)
-    details = torch.stack((hl, lh, hh), dim=-3)
-    return ll.transpose(-1, -2), details.transpose(-1, -2)
+    ll, lh = _analyze_axis(low.mT)
+    hl, hh = _analyze_axis(high.mT)
+    return ll.mT, (hl.mT, lh.mT, hh.mT)
 
 
-def _synthesize_level(ll: Tensor, details: Tensor) -> Tensor:
-    hl, lh, hh = details.transpose(-1, -2).unbind(dim=-3)
-    low = _synthesize_axis(ll.transpose(-1, -2), lh).transpose(-1, -2)
-    high = _synthesize_axis(hl, hh).transpose(-1, -2)
+def _synthesize_level(ll: Tensor, details: Details) -> Tensor:
+    hl, lh, hh = details
+    low = _synthesize_axis(ll.mT, lh.mT).mT
+    high = _synthesize_axis(hl.mT, hh.mT).mT
     return _synthesize_axis(low, high)
 
 
-def _unshuffle(images: Tensor, step: int) -> Tensor:
-    """Move squares of step×step samples into axis 2: (n, k, d, r, c) to (n, k, d·s², r/s, c/s)."""
-    n, k, details, rows, cols = images.shape
-    squares = images.reshape(n, k, details, rows // step, step, cols // step, step)
-    return squares.permute(0, 1, 2, 4, 6, 3, 5).flatten(2, 4)
+def _spread(image: Tensor, step: int, rows: int, cols: int) -> Tensor:
+    """Move squares of step×step into channels: (n, k, ≤r·s, ≤c·s) to (n, k, s², r, c)."""
+    n, k, height, width = image.shape
+    whole = functional.pad(image, (0, cols * step - width, 0, rows * step - height))
+    squares = whole.reshape(n, k, rows, step, cols, step)
+    return squares.permute(0, 1, 3, 5, 2, 4).flatten(2, 3)
 
 
-def _shuffle(channels: Tensor, step: int) -> Tensor:
-    """Inverse of `_unshuffle`."""
-    n, k, count, rows, cols = channels.shape
-    squares = channels.reshape(n, k, count // (step * step), step, step, rows, cols)
-    images = squares.permute(0, 1, 2, 5, 3, 6, 4)
-    return images.reshape(n, k, count // (step * step), rows * step, cols * step)
+def _gathered(channels: Tensor, step: int, height: int, width: int) -> Tensor:
+    """Inverse of `_spread`."""
+    n, k, _, rows, cols = channels.shape
+    squares = channels.reshape(n, k, step, step, rows, cols).permute(0, 1, 4, 2, 5, 3)
+    return squares.reshape(n, k, rows * step, cols * step)[..., :height, :width]
+
+
+def mirrored(images: Tensor) -> Tensor:
+    """Extend the last two axes to whole latent positions by reflection at the far edges.
+
+    The edge pixel is repeated, so that even a single pixel has a reflection.
+    """
+    for axis in (-2, -1):
+        length = images.shape[axis]
+        if beyond := -length % LATENT_PX:
+            order = np.pad(np.arange(length), (0, beyond), "symmetric")
+            images = images.index_select(axis, torch.from_numpy(order).to(images.device))
+    return images
 
 
 class Wavelet:
@@ -124,59 +146,46 @@ class Wavelet:
     """Subband of each of the 64 channels."""
 
     @staticmethod
-    def extend(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Extend images of shape (k, r, c) to whole latent positions, for nothing.
-
-        The pixels added are those that make every coefficient beyond the edge zero: a patch has as
-        many coefficients to code as it has pixels, where reflection has up to 7 more rows of them.
-        """
-        below, right = (_extension(edge) for edge in images.shape[1:])
-        if below.size:
-            images = np.concatenate((images, below @ images), axis=1)
-        if right.size:
-            images = np.concatenate((images, images @ right.T), axis=2)
-        return images
-
-    @staticmethod
     def forward(images: Tensor) -> Tensor:
-        """Transform images of shape (n, k, r, c) to (n, 64·k, r/8, c/8)."""
+        """Transform images of shape (n, k, r, c) to (n, 64·k, ⌈r/8⌉, ⌈c/8⌉).
+
+        There are as many coefficients as pixels; what a channel has beyond them is zero.
+        """
+        rows, cols = (-(-edge // LATENT_PX) for edge in images.shape[-2:])
         low, channels = images, []
         for level in range(_LEVELS):
             low, details = _analyze_level(low)
             step = LATENT_PX >> (level + 1)
-            channels.append(_unshuffle(details, step))
+            channels.append(torch.cat([_spread(d, step, rows, cols) for d in details], dim=2))
         channels.append(low.unsqueeze(2))
         return torch.cat(channels[::-1], dim=2).flatten(1, 2)
 
     @staticmethod
-    def inverse(latents: Tensor) -> Tensor:
-        """Transform latents of shape (n, 64·k, r/8, c/8) to (n, k, r, c)."""
+    def inverse(latents: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Transform latents of shape (n, 64·k, r/8, c/8) to (n, k, r, c).
+
+        Args:
+            latents: What `forward` returns.
+            size: (r, c); multiples of eight if None.
+        """
         n, channels, rows, cols = latents.shape
+        height, width = size or (rows * LATENT_PX, cols * LATENT_PX)
         shape = (n, channels // CHANNELS, CHANNELS, rows, cols)
         parts = torch.split(latents.reshape(shape), [1, 3, 12, 48], dim=2)
         low = parts[0].squeeze(2)
         for level, part in zip(reversed(range(_LEVELS)), parts[1:], strict=True):
             step = LATENT_PX >> (level + 1)
-            low = _synthesize_level(low, _shuffle(part, step))
+            r, c = (-(-edge >> level) for edge in (height, width))  # of the image to restore
+            hl, lh, hh = torch.split(part, step * step, dim=2)
+            low = _synthesize_level(
+                low,
+                (
+                    _gathered(hl, step, -(-r // 2), c // 2),
+                    _gathered(lh, step, r // 2, -(-c // 2)),
+                    _gathered(hh, step, r // 2, c // 2),
+                ),
+            )
         return low
-
-
-@lru_cache(maxsize=64)
-def _extension(length: int) -> NDArray[np.float32]:
-    """Pixels after `length` as weights of those before, shape (−length mod 8, length).
-
-    A coefficient lies beyond the edge if its center does; there are as many as there are pixels to
-    choose, and the equations that set them to zero are well conditioned (at most 5).
-    """
-    whole = length + -length % LATENT_PX
-    low, rows, centers = torch.eye(whole, dtype=torch.float64), [], []
-    for level in range(_LEVELS):
-        low, high = _analyze_axis(low)
-        rows.append(high.T)
-        centers.append((2 * np.arange(high.shape[1]) + 1) << level)
-    beyond = torch.cat(rows).numpy()[np.concatenate(centers) >= length]
-    weights = -np.linalg.solve(beyond[:, length:], beyond[:, :length])
-    return weights.astype(np.float32)
 
 
 def _dct_matrix() -> Tensor:
@@ -193,22 +202,22 @@ class Dct:
     GROUPS: Final = tuple(max(u, v) for v in range(LATENT_PX) for u in range(LATENT_PX))
     """Frequency shell of each of the 64 channels."""
 
-    extend = staticmethod(pad)
-
     @staticmethod
     def forward(images: Tensor) -> Tensor:
-        """Transform images of shape (n, k, r, c) to (n, 64·k, r/8, c/8)."""
+        """Transform images of shape (n, k, r, c) to (n, 64·k, ⌈r/8⌉, ⌈c/8⌉)."""
+        images = mirrored(images)
         n, k, rows, cols = images.shape
         basis = _dct_matrix().to(images)
         blocks = images.reshape(n, k, rows // LATENT_PX, LATENT_PX, cols // LATENT_PX, LATENT_PX)
         return torch.einsum("vr,uc,nkirjc->nkvuij", basis, basis, blocks).flatten(1, 3)
 
     @staticmethod
-    def inverse(latents: Tensor) -> Tensor:
-        """Transform latents of shape (n, 64·k, r/8, c/8) to (n, k, r, c)."""
+    def inverse(latents: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Transform latents of shape (n, 64·k, r/8, c/8) to (n, k, r, c); as of `Wavelet`."""
         n, channels, rows, cols = latents.shape
         basis = _dct_matrix().to(latents)
         k = channels // CHANNELS
         blocks = latents.reshape(n, k, LATENT_PX, LATENT_PX, rows, cols)
         images = torch.einsum("vr,uc,nkvuij->nkirjc", basis, basis, blocks)
-        return images.reshape(n, k, rows * LATENT_PX, cols * LATENT_PX)
+        height, width = size or (rows * LATENT_PX, cols * LATENT_PX)
+        return images.reshape(n, k, rows * LATENT_PX, cols * LATENT_PX)[..., :height, :width]

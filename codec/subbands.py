@@ -2,8 +2,7 @@
 
 Latents keep SSCNet's bottleneck shape, 64 channels per component at one eighth of the resolution;
 a subband of level l is spread over 4^(3−l) of them. Here they come together again, cut to the
-coefficients that lie within the patch: beyond its edge there is nothing to code, see
-`codec.patching.pad`.
+coefficients there are: as many as the patch has pixels.
 
 Source: dyadic decomposition, ISO/IEC 15444-1 annex B.
 """

@@ -52,45 +52,34 @@ class SymbolCoder:
         """
         if not symbols.any():
             return b""
+        deltas, written = self.choose(symbols, levels, step_offset, rows, cols)
+        writer = SymbolWriter(self._tables)
+        writer.write(deltas, np.full(deltas.size, DELTA_TABLE, dtype=np.int32))
+        for coded, index, step in written:
+            writer.write(coded, index, step)
+        return writer.finish()
+
+    def choose(
+        self, symbols: Symbols, levels: NDArray[np.int32], step_offset: int, rows: int, cols: int
+    ) -> tuple[Symbols, list[tuple[Symbols, NDArray[np.int32], NDArray[np.int64]]]]:
+        """Choose the scale of everything; arguments as of `encode`.
+
+        Returns:
+            The deltas of the groups; then symbols, scale indices and steps in the order of coding.
+        """
         flat = symbols.reshape(len(symbols), -1)
         predicted = self._scales.predict(levels, step_offset)
         deltas = self._scales.deltas(flat, predicted, levels.size)
         index = self._scales.indices(deltas, predicted, levels.size)
-        writer = SymbolWriter(self._tables)
-        writer.write(deltas, np.full(deltas.size, DELTA_TABLE, dtype=np.int32))
         if self._neighbors is None:
-            writer.write(flat.ravel(), np.repeat(index, flat.shape[1]))
-        else:
-            images = to_images(symbols, rows, cols)
-            for written in self._contexts(images, index.reshape(levels.size, -1)):
-                writer.write(*written)
-        return writer.finish()
-
-    def _contexts(
-        self, images: list[Symbols], group_index: NDArray[np.int32]
-    ) -> list[tuple[Symbols, NDArray[np.int32], NDArray[np.int64]]]:
-        """Symbols, scale indices and steps of each subband, components in turn, pass by pass."""
-        model, loud = self._neighbors, [loudness(image) for image in images]
-        if model is None:
-            raise TypeError("contexts without a model")
-        written = []
-        for band, image in enumerate(images):
-            groups = group_index[:, SUBBANDS[band].first]
-            within = model.within(band, loud)
-            before = model.before(
-                band, shifted_components(loud[band], 1), shifted_components(loud[band], 2)
-            )
-            symbols, indices, steps = [], [], []
-            for number, (row, col) in enumerate(PASSES):
-                first = within[number] + model.own(band, number, loud[band])
-                index = model.indices(band, groups, first, before[number])
-                symbols.append(image[:, row::2, col::2].reshape(len(image), -1))
-                indices.append(index.reshape(len(image), -1))
-                steps.append(np.full(indices[-1].shape[1], number))
-            numbers = np.concatenate(steps) + len(PASSES) * np.arange(len(image))[:, None]
-            joined = np.concatenate(symbols, axis=1), np.concatenate(indices, axis=1), numbers
-            written.append((joined[0].ravel(), joined[1].ravel(), joined[2].ravel()))
-        return written
+            each = np.repeat(index, flat.shape[1])
+            return deltas, [(flat.ravel(), each, np.zeros(each.size, dtype=np.int64))]
+        groups, images = index.reshape(levels.size, -1), to_images(symbols, rows, cols)
+        loud = [loudness(image) for image in images]
+        return deltas, [
+            _in_order(image, self._neighbors, band, groups[:, SUBBANDS[band].first], loud)
+            for band, image in enumerate(images)
+        ]
 
     def decode(
         self, payload: bytes, levels: NDArray[np.int32], step_offset: int, rows: int, cols: int
@@ -114,32 +103,59 @@ class SymbolCoder:
             positions = latent[0] * latent[1]
             symbols = reader.read(np.repeat(index, positions)).reshape(-1, *latent)
         else:
-            images = self._decode_images(reader, index.reshape(levels.size, -1), rows, cols)
+            groups_of = index.reshape(levels.size, -1)
+            images = _decode_images(reader, self._neighbors, groups_of, rows, cols)
             symbols = to_symbols(images, rows, cols)
         reader.finish()
         return symbols
 
-    def _decode_images(
-        self, reader: SymbolReader, group_index: NDArray[np.int32], rows: int, cols: int
-    ) -> list[Symbols]:
-        model, count = self._neighbors, len(group_index)
-        if model is None:
-            raise TypeError("contexts without a model")
-        images = [np.zeros((count, *b.shape(rows, cols)), dtype=np.int32) for b in SUBBANDS]
-        loud = [np.zeros_like(image) for image in images]
-        nothing = [image[:1].copy() for image in images]
-        for band, (image, heard) in enumerate(zip(images, loud, strict=True)):
-            groups = group_index[:, SUBBANDS[band].first]
-            within = model.within(band, loud)
-            for k in np.flatnonzero(groups).tolist():
-                one = slice(k, k + 1)
-                previous = heard[k - 1 : k] if k > 0 else nothing[band]
-                second = heard[k - 2 : k - 1] if k > 1 else nothing[band]
-                before = model.before(band, previous, second)
-                for number, (row, col) in enumerate(PASSES):
-                    first = within[number][one] + model.own(band, number, heard[one])
-                    index = model.indices(band, groups[one], first, before[number])
-                    read = reader.read(index.ravel()).reshape(index.shape)
-                    image[one, row::2, col::2] = read
-                    heard[one, row::2, col::2] = loudness(read)
-        return images
+
+def _in_order(
+    image: Symbols,
+    model: NeighborModel,
+    band: int,
+    group_index: NDArray[np.int32],
+    loud: list[NDArray[np.int32]],
+) -> tuple[Symbols, NDArray[np.int32], NDArray[np.int64]]:
+    """Symbols, scale indices and steps of one subband: components in turn, pass by pass."""
+    heard, count = loud[band], len(image)
+    within = model.within(band, loud)
+    before = model.before(band, shifted_components(heard, 1), shifted_components(heard, 2))
+    symbols, indices, steps = [], [], []
+    for number, (row, col) in enumerate(PASSES):
+        first = within[number] + model.own(band, number, heard)
+        index = model.indices(band, group_index, first, before[number])
+        symbols.append(image[:, row::2, col::2].reshape(count, -1))
+        indices.append(index.reshape(count, -1))
+        steps.append(np.full(indices[-1].shape[1], number))
+    step = np.concatenate(steps) + len(PASSES) * np.arange(count)[:, None]
+    joined = np.concatenate(symbols, axis=1), np.concatenate(indices, axis=1)
+    return joined[0].ravel(), joined[1].ravel(), step.ravel()
+
+
+def _decode_images(
+    reader: SymbolReader,
+    model: NeighborModel,
+    group_index: NDArray[np.int32],
+    rows: int,
+    cols: int,
+) -> list[Symbols]:
+    """Read every subband, in the order of `_in_order`."""
+    count = len(group_index)
+    images = [np.zeros((count, *b.shape(rows, cols)), dtype=np.int32) for b in SUBBANDS]
+    loud = [np.zeros_like(image) for image in images]
+    for band, (image, heard) in enumerate(zip(images, loud, strict=True)):
+        groups, nothing = group_index[:, SUBBANDS[band].first], np.zeros_like(image[:1])
+        within = model.within(band, loud)
+        for k in np.flatnonzero(groups).tolist():
+            one = slice(k, k + 1)
+            previous = heard[k - 1 : k] if k > 0 else nothing
+            second = heard[k - 2 : k - 1] if k > 1 else nothing
+            before = model.before(band, previous, second)
+            for number, (row, col) in enumerate(PASSES):
+                first = within[number][one] + model.own(band, number, heard[one])
+                index = model.indices(band, groups[one], first, before[number])
+                read = reader.read(index.ravel()).reshape(index.shape)
+                image[one, row::2, col::2] = read
+                heard[one, row::2, col::2] = loudness(read)
+    return images

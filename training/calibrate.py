@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -13,9 +12,9 @@ from torch import Tensor, nn
 
 from codec.bundle import Bundle
 from codec.contexts import LEVELS_PER_OCTAVE, ScaleModel
-from codec.encoder import AnalysisBackend, Encoder
+from codec.neighborhood import NEIGHBOR_TENSORS
 from codec.network import branch_input
-from codec.quantize import quantize
+from codec.symbol_coder import SymbolCoder
 from codec.tables import (
     ALPHABET_LIMIT,
     ENTRIES,
@@ -27,7 +26,9 @@ from codec.tables import (
     normalize,
 )
 from training.bundles import changed
+from training.coded import CodedPatch, coded_patches
 from training.config import CalibrateSettings
+from training.neighbors import fit_neighbors
 from training.scenes import Scene
 
 _FIRST_TABLE_EIGHTHS: Final = LEVELS_PER_OCTAVE // TABLES_PER_OCTAVE - SMALLEST_OCTAVE * (
@@ -41,57 +42,6 @@ _ROUND_UP_EIGHTHS: Final = 0.5
 
 _SILENT_EIGHTHS: Final = -(LEVELS_PER_OCTAVE * 24)
 """Prediction for a group that is zero in most patches: below every table, whatever the level."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CodedPatch:
-    """One patch on its way into the range coder.
-
-    Attributes:
-        components: What the network sees, shape (components, rows, cols).
-        levels: Level of each component [1/8 octave], shape (components,).
-        symbols: Shape (64 · components, positions).
-    """
-
-    components: NDArray[np.float32]
-    levels: NDArray[np.int32]
-    symbols: NDArray[np.int32]
-
-
-class _Recorder:
-    """Runs a backend and keeps what went in and what came out."""
-
-    def __init__(self, backend: AnalysisBackend) -> None:
-        self.name, self.precision, self._backend = backend.name, backend.precision, backend
-        self.seen: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
-
-    def analyze(self, patches: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """Run the network, see `AnalysisBackend`."""
-        latents = self._backend.analyze(patches)
-        self.seen += zip(patches, latents, strict=True)
-        return latents
-
-
-def coded_patches(
-    bundle: Bundle, scenes: Iterable[Scene], octaves: Sequence[float]
-) -> Iterator[CodedPatch]:
-    """Encode scenes at some steps with the real encoder; patches without a component are none."""
-    for octave in octaves:
-        encoder = Encoder(bundle, step=bundle.default_step * 2.0**octave, backend="torch-cpu")
-        plain = encoder.backend
-        for scene in scenes:
-            encoder.backend = recorder = _Recorder(plain)
-            jobs = encoder.open(scene.tile).patches
-            encoder.encode_batch(jobs)
-            for job, (components, latents) in zip(jobs, recorder.seen, strict=True):
-                if not len(latents):
-                    continue
-                symbols = quantize(latents, job.conditioning.latent_step)
-                yield CodedPatch(
-                    components=components,
-                    levels=job.conditioning.levels,
-                    symbols=symbols.reshape(len(latents), -1),
-                )
 
 
 def calibrate(bundle: Bundle, scenes: Sequence[Scene], settings: CalibrateSettings) -> Bundle:
@@ -108,12 +58,17 @@ def calibrate(bundle: Bundle, scenes: Sequence[Scene], settings: CalibrateSettin
     patches = list(coded_patches(bundle, scenes, settings.octaves))
     offsets = measure_offsets(bundle, patches)
     scales = ScaleModel(offsets=offsets, groups=bundle.scales.groups)
+    neighbors, contexts = bundle.neighbors, dict[str, NDArray[Any]]()
+    if neighbors is not None:
+        neighbors = fit_neighbors(scales, patches, settings.neighbors)
+        contexts = {f"contexts.{name}": getattr(neighbors, name) for name in NEIGHBOR_TENSORS}
     return changed(
         bundle,
         tensors={
+            **contexts,
             "scales.offsets": offsets,
             "tables.counts": measure_tables(
-                scales,
+                SymbolCoder(bundle.tables, scales, neighbors),
                 patches,
                 law_share=settings.law_share,
                 prior_symbols=settings.prior_symbols,
@@ -136,7 +91,7 @@ def measure_offsets(bundle: Bundle, patches: Iterable[CodedPatch]) -> NDArray[np
     rows, count = bundle.conditioner.components, int(groups.max()) + 1
     found: list[list[NDArray[np.float64]]] = [[] for _ in range(rows)]
     for patch in patches:
-        magnitude = np.abs(patch.symbols).mean(axis=1).reshape(len(patch.levels), -1)
+        magnitude = np.abs(patch.symbols).mean(axis=(1, 2)).reshape(len(patch.levels), -1)
         for row, (level, channels) in enumerate(zip(patch.levels, magnitude, strict=True)):
             means = np.bincount(groups, channels, count) / np.bincount(groups, minlength=count)
             with np.errstate(divide="ignore"):
@@ -153,7 +108,7 @@ def measure_offsets(bundle: Bundle, patches: Iterable[CodedPatch]) -> NDArray[np
 
 
 def measure_tables(
-    scales: ScaleModel,
+    coder: SymbolCoder,
     patches: Iterable[CodedPatch],
     *,
     law_share: float,
@@ -162,7 +117,7 @@ def measure_tables(
     """Count the symbols each table codes, mixed with the analytic law.
 
     Args:
-        scales: Chooses the tables.
+        coder: Chooses the tables.
         patches: What is coded.
         law_share: Least share of the analytic law.
         prior_symbols: Its weight beyond that, in symbols.
@@ -172,15 +127,15 @@ def measure_tables(
     """
     counts = np.zeros((TABLE_COUNT + 1, ENTRIES))
     for patch in patches:
-        predicted = scales.predict(patch.levels, 0)
-        deltas = scales.deltas(patch.symbols, predicted, patch.levels.size)
-        index = scales.indices(deltas, predicted, patch.levels.size)
-        for table in np.unique(index[(index > 0) & (index <= TABLE_COUNT)]):
-            symbols = patch.symbols[index == table].ravel()
-            entries = np.where(
-                np.abs(symbols) > ALPHABET_LIMIT, ENTRIES - 1, symbols + ALPHABET_LIMIT
-            )
-            counts[table] += np.bincount(entries, minlength=ENTRIES)
+        _, written = coder.choose(
+            patch.symbols, patch.levels, patch.step_offset, patch.rows, patch.cols
+        )
+        for symbols, index, _ in written:
+            fits = (index > 0) & (index <= TABLE_COUNT)
+            coded = symbols[fits]
+            entries = np.where(np.abs(coded) > ALPHABET_LIMIT, ENTRIES - 1, coded + ALPHABET_LIMIT)
+            places = index[fits] * ENTRIES + entries
+            counts += np.bincount(places, minlength=counts.size).reshape(counts.shape)
     counts = counts[1:]
     counts[:, :-1] = (counts[:, :-1] + counts[:, -2::-1]) / 2
     law = laplace_tables().counts / 2.0**PRECISION_BITS

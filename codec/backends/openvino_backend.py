@@ -63,8 +63,7 @@ class OpenvinoBackend:
         with torch.inference_mode():
             components = torch.from_numpy(patch[None])
             seen = branch_input(components, spec.components, spec.squash).numpy()
-            rows, cols = patch.shape[1:]
-            branch = torch.from_numpy(self._model(rows, cols)(seen)[0])
+            branch = torch.from_numpy(self._model(*seen.shape[2:])(seen)[0])
             if spec.shortcut != "none":
                 branch = add_channels(SHORTCUTS[spec.shortcut].forward(components), branch)
             latents: NDArray[np.float32] = branch[0].numpy()
