@@ -74,12 +74,9 @@ class SymbolCoder:
         if self._neighbors is None:
             each = np.repeat(index, flat.shape[1])
             return deltas, [(flat.ravel(), each, np.zeros(each.size, dtype=np.int64))]
-        groups, images = index.reshape(levels.size, -1), to_images(symbols, rows, cols)
-        loud = [loudness(image) for image in images]
-        return deltas, [
-            _in_order(image, self._neighbors, band, groups[:, SUBBANDS[band].first], loud)
-            for band, image in enumerate(images)
-        ]
+        images = to_images(symbols, rows, cols)
+        chosen = _index_images(images, self._neighbors, index.reshape(levels.size, -1))
+        return deltas, [_in_order(*pair) for pair in zip(images, chosen, strict=True)]
 
     def decode(
         self, payload: bytes, levels: NDArray[np.int32], step_offset: int, rows: int, cols: int
@@ -110,27 +107,35 @@ class SymbolCoder:
         return symbols
 
 
+def _index_images(
+    images: list[Symbols], model: NeighborModel, group_index: NDArray[np.int32]
+) -> list[NDArray[np.int32]]:
+    """Scale index of every symbol, as images like those of the symbols."""
+    loud, chosen = [loudness(image) for image in images], []
+    for band, heard in enumerate(loud):
+        groups = group_index[:, SUBBANDS[band].first]
+        within = model.within(band, loud)
+        before = model.before(band, shifted_components(heard, 1), shifted_components(heard, 2))
+        index = np.empty_like(heard)
+        for number, (row, col) in enumerate(PASSES):
+            first = within[number] + model.own(band, number, heard)
+            index[:, row::2, col::2] = model.indices(band, groups, first, before[number])
+        chosen.append(index)
+    return chosen
+
+
 def _in_order(
-    image: Symbols,
-    model: NeighborModel,
-    band: int,
-    group_index: NDArray[np.int32],
-    loud: list[NDArray[np.int32]],
+    image: Symbols, index: NDArray[np.int32]
 ) -> tuple[Symbols, NDArray[np.int32], NDArray[np.int64]]:
     """Symbols, scale indices and steps of one subband: components in turn, pass by pass."""
-    heard, count = loud[band], len(image)
-    within = model.within(band, loud)
-    before = model.before(band, shifted_components(heard, 1), shifted_components(heard, 2))
-    symbols, indices, steps = [], [], []
-    for number, (row, col) in enumerate(PASSES):
-        first = within[number] + model.own(band, number, heard)
-        index = model.indices(band, group_index, first, before[number])
-        symbols.append(image[:, row::2, col::2].reshape(count, -1))
-        indices.append(index.reshape(count, -1))
-        steps.append(np.full(indices[-1].shape[1], number))
-    step = np.concatenate(steps) + len(PASSES) * np.arange(count)[:, None]
-    joined = np.concatenate(symbols, axis=1), np.concatenate(indices, axis=1)
-    return joined[0].ravel(), joined[1].ravel(), step.ravel()
+    count = len(image)
+    symbols, indices = (
+        np.concatenate([x[:, row::2, col::2].reshape(count, -1) for row, col in PASSES], axis=1)
+        for x in (image, index)
+    )
+    sizes = [index[0, row::2, col::2].size for row, col in PASSES] if count else [0] * len(PASSES)
+    steps = np.repeat(np.arange(len(PASSES)), sizes) + len(PASSES) * np.arange(count)[:, None]
+    return symbols.ravel(), indices.ravel(), steps.ravel()
 
 
 def _decode_images(
