@@ -99,13 +99,12 @@ class SscnetSpec:
 
 
 def branch_input(x: Tensor, channels: int, squash: float) -> Tensor:
-    """Cut or zero-fill axis 1 to `channels`, extend to whole latent positions, and squash.
+    """Cut or zero-fill axis 1 to `channels`, and squash.
 
     Tiles may have fewer or more components than the branch sees.
     """
     have = x.shape[1]
     x = x[:, :channels] if have >= channels else functional.pad(x, (0,) * 5 + (channels - have,))
-    x = mirrored(x)
     return x / (1 + x.abs() / squash) if squash else x
 
 
@@ -168,7 +167,7 @@ class Analysis(nn.Module):
     def forward(self, components: Tensor) -> Tensor:
         """Run the network."""
         spec = self.spec
-        seen = branch_input(components, spec.components, spec.squash)
+        seen = mirrored(branch_input(components, spec.components, spec.squash))
         branch: Tensor = self.branch(seen)
         if spec.shortcut == "none":
             return branch

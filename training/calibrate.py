@@ -14,6 +14,7 @@ from codec.bundle import Bundle
 from codec.contexts import LEVELS_PER_OCTAVE, ScaleModel
 from codec.neighborhood import NEIGHBOR_TENSORS
 from codec.network import branch_input
+from codec.shortcut import mirrored
 from codec.symbol_coder import SymbolCoder
 from codec.tables import (
     ALPHABET_LIMIT,
@@ -174,7 +175,7 @@ def measure_ranges(
     with torch.inference_mode():
         for patch in patches:
             components = torch.from_numpy(patch.components)[None]
-            branch(branch_input(components, spec.components, spec.squash))
+            branch(mirrored(branch_input(components, spec.components, spec.squash)))
     for hook in hooks:
         hook.remove()
     return ranges

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from codec.bundle import Bundle
 from codec.network import SHORTCUTS, add_channels, branch_input
+from codec.shortcut import mirrored
 
 # Importing OpenVINO reports to its makers over the network, from a thread of its own. Without its
 # telemetry package it takes a stub, as its `tools.ovc.telemetry_utils` provides for.
@@ -62,7 +63,7 @@ class OpenvinoBackend:
         spec = self._bundle.network
         with torch.inference_mode():
             components = torch.from_numpy(patch[None])
-            seen = branch_input(components, spec.components, spec.squash).numpy()
+            seen = mirrored(branch_input(components, spec.components, spec.squash)).numpy()
             branch = torch.from_numpy(self._model(*seen.shape[2:])(seen)[0])
             if spec.shortcut != "none":
                 branch = add_channels(SHORTCUTS[spec.shortcut].forward(components), branch)
