@@ -97,7 +97,8 @@ class PatchProbe:
         samples = float(self._looked_at * self._side.bands.size)
         if self._valid is not None:
             samples *= float(self._valid.mean())
-        return float(np.vdot(error, error)) / max(1.0, samples)
+        energy = float(np.vdot(error, error))
+        return energy / max(1.0, samples)
 
     def _symbols(self, step: float) -> NDArray[np.int32]:
         """Round as the encoder does."""

@@ -236,7 +236,7 @@ def shifted_components(loud: NDArray[np.int32], by: int) -> NDArray[np.int32]:
 
 
 def _parent(band: int) -> int | None:
-    """Same orientation, one level up; the details of the third level have none."""
+    """Same orientation, one level up; the coarsest details have none."""
     return band - 3 if band > 3 else None
 
 

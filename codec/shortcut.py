@@ -24,6 +24,8 @@ CHANNELS: Final = LATENT_PX * LATENT_PX
 """Channels each component becomes."""
 
 _LEVELS: Final = 3
+_PLANE_LEVELS: Final = 2
+"""Levels within the plane of the last low band: 0.4 % fewer bytes on land, far fewer on water."""
 _PREDICT_UPDATE: Final = (
     -1.586134342059924,
     -0.052980118572961,
@@ -97,6 +99,25 @@ def _synthesize_level(ll: Tensor, details: Details) -> Tensor:
     return _synthesize_axis(low, high)
 
 
+def _pyramid(image: Tensor, levels: int) -> Tensor:
+    """Further levels of a low band, side by side in its place: LL, HL; LH, HH."""
+    if not levels:
+        return image
+    ll, (hl, lh, hh) = _analyze_level(image)
+    upper = torch.cat((_pyramid(ll, levels - 1), hl), dim=-1)
+    return torch.cat((upper, torch.cat((lh, hh), dim=-1)), dim=-2)
+
+
+def _flattened(pyramid: Tensor, levels: int) -> Tensor:
+    """Inverse of `_pyramid`."""
+    if not levels:
+        return pyramid
+    rows, cols = (-(-edge // 2) for edge in pyramid.shape[-2:])
+    upper, lower = pyramid[..., :rows, :], pyramid[..., rows:, :]
+    details = upper[..., cols:], lower[..., :cols], lower[..., cols:]
+    return _synthesize_level(_flattened(upper[..., :cols], levels - 1), details)
+
+
 def _spread(image: Tensor, step: int, rows: int, cols: int) -> Tensor:
     """Move squares of step×step into channels: (n, k, ≤r·s, ≤c·s) to (n, k, s², r, c)."""
     n, k, height, width = image.shape
@@ -126,7 +147,7 @@ def mirrored(images: Tensor) -> Tensor:
 
 
 class Wavelet:
-    """Three levels of CDF 9/7.
+    """Three levels of CDF 9/7, and two more within the plane of LL3.
 
     Channels: LL3, HL3, LH3, HH3, then 4 of HL2, 4 of LH2, 4 of HH2, then 16 of each of level 1.
     """
@@ -157,7 +178,7 @@ class Wavelet:
             low, details = _analyze_level(low)
             step = LATENT_PX >> (level + 1)
             channels.append(torch.cat([_spread(d, step, rows, cols) for d in details], dim=2))
-        channels.append(low.unsqueeze(2))
+        channels.append(_pyramid(low, _PLANE_LEVELS).unsqueeze(2))
         return torch.cat(channels[::-1], dim=2).flatten(1, 2)
 
     @staticmethod
@@ -172,7 +193,7 @@ class Wavelet:
         height, width = size or (rows * LATENT_PX, cols * LATENT_PX)
         shape = (n, channels // CHANNELS, CHANNELS, rows, cols)
         parts = torch.split(latents.reshape(shape), [1, 3, 12, 48], dim=2)
-        low = parts[0].squeeze(2)
+        low = _flattened(parts[0].squeeze(2), _PLANE_LEVELS)
         for level, part in zip(reversed(range(_LEVELS)), parts[1:], strict=True):
             step = LATENT_PX >> (level + 1)
             r, c = (-(-edge >> level) for edge in (height, width))  # of the image to restore

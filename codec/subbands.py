@@ -1,7 +1,8 @@
-"""Wavelet latents as the ten subband images they are.
+"""Wavelet latents as the sixteen subband images they are.
 
 Latents keep SSCNet's bottleneck shape, 64 channels per component at one eighth of the resolution;
-a subband of level l is spread over 4^(3−l) of them. Here they come together again, cut to the
+a subband of level l ≤ 3 is spread over 4^(3−l) of them, and levels 4 and 5 share the plane of the
+low band of level 3. Here they come together again, cut to the
 coefficients there are: as many as the patch has pixels.
 
 Source: dyadic decomposition, ISO/IEC 15444-1 annex B.
@@ -18,7 +19,9 @@ from numpy.typing import NDArray
 from codec.patch_grid import LATENT_PX
 from codec.shortcut import CHANNELS
 
-LEVELS: Final = 3
+LEVELS: Final = 5
+_PLANE: Final = 3
+"""Subbands of deeper levels lie within the first channel's plane."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Subband:
     """One subband of every component.
 
     Attributes:
-        level: Halvings of the resolution, 1 to 3.
+        level: Halvings of the resolution, 1 to 5.
         high_rows: Whether it holds vertical detail.
         high_cols: Whether it holds horizontal detail.
         first: First of its channels.
@@ -40,7 +43,7 @@ class Subband:
     @property
     def split(self) -> int:
         """Coefficients per latent position along each axis."""
-        return LATENT_PX >> self.level
+        return max(1, LATENT_PX >> self.level)
 
     @property
     def channels(self) -> slice:
@@ -51,6 +54,16 @@ class Subband:
         """Coefficients of a patch of rows × cols pixels."""
         return self._count(rows, self.high_rows), self._count(cols, self.high_cols)
 
+    def region(self, rows: int, cols: int) -> tuple[slice, slice]:
+        """Where it lies in the plane of its channels, split coefficients to a position."""
+        height, width = self.shape(rows, cols)
+        if self.level <= _PLANE:
+            return slice(height), slice(width)
+        spacing = 1 << self.level
+        top = -(-rows // spacing) if self.high_rows else 0
+        left = -(-cols // spacing) if self.high_cols else 0
+        return slice(top, top + height), slice(left, left + width)
+
     def _count(self, pixels: int, high: bool) -> int:
         """Low-pass coefficients sit at 0, 2^l, …; high-pass ones half a spacing later."""
         spacing = 1 << self.level
@@ -59,14 +72,14 @@ class Subband:
 
 
 SUBBANDS: Final = (
-    Subband(3, high_rows=False, high_cols=False, first=0),
+    Subband(LEVELS, high_rows=False, high_cols=False, first=0),
     *(
-        Subband(level, high_rows=rows, high_cols=cols, first=first + place * split**2)
-        for level, split, first in ((3, 1, 1), (2, 2, 4), (1, 4, 16))
+        Subband(level, high_rows=rows, high_cols=cols, first=first + place * step)
+        for level, first, step in ((5, 0, 0), (4, 0, 0), (3, 1, 1), (2, 4, 4), (1, 16, 16))
         for place, (rows, cols) in enumerate(((False, True), (True, False), (True, True)))
     ),
 )
-"""LL3, HL3, LH3, HH3, HL2, …, HH1: the order of coding, parents before children."""
+"""LL5, HL5, LH5, HH5, HL4, …, HH1: the order of coding, parents before children."""
 
 
 def to_images(symbols: NDArray[np.int32], rows: int, cols: int) -> list[NDArray[np.int32]]:
@@ -75,11 +88,11 @@ def to_images(symbols: NDArray[np.int32], rows: int, cols: int) -> list[NDArray[
     channels = symbols.reshape(-1, CHANNELS, latent_rows, latent_cols)
     images = []
     for band in SUBBANDS:
-        split, (height, width) = band.split, band.shape(rows, cols)
+        split = band.split
         part = channels[:, band.channels].reshape(-1, split, split, latent_rows, latent_cols)
         whole = part.transpose(0, 3, 1, 4, 2)
         whole = whole.reshape(-1, latent_rows * split, latent_cols * split)
-        images.append(np.ascontiguousarray(whole[:, :height, :width]))
+        images.append(np.ascontiguousarray(whole[(slice(None), *band.region(rows, cols))]))
     return images
 
 
@@ -90,7 +103,7 @@ def to_symbols(images: list[NDArray[np.int32]], rows: int, cols: int) -> NDArray
     for band, image in zip(SUBBANDS, images, strict=True):
         split = band.split
         whole = np.zeros((count, latent[0] * split, latent[1] * split), dtype=np.int32)
-        whole[:, : image.shape[1], : image.shape[2]] = image
+        whole[(slice(None), *band.region(rows, cols))] = image
         part = whole.reshape(count, latent[0], split, latent[1], split).transpose(0, 2, 4, 1, 3)
-        symbols[:, band.channels] = part.reshape(count, split**2, *latent)
+        symbols[:, band.channels] |= part.reshape(count, split**2, *latent)
     return symbols.reshape(-1, *latent)
