@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from codec.conditioning import ConditionerSpec
-from codec.contexts import DELTA_TABLE, LEVELS_PER_OCTAVE, ScaleModel, shortcut_groups
+from codec.contexts import ScaleModel, shortcut_groups
 from codec.errors import (
     BundleDigestError,
     BundleError,
@@ -31,8 +31,7 @@ from codec.errors import (
 )
 from codec.neighborhood import NEIGHBOR_TENSORS, NeighborModel
 from codec.network import SHORTCUTS, Analysis, SscnetSpec, Synthesis
-from codec.shortcut import CHANNELS
-from codec.tables import ENTRIES, TABLE_COUNT, TABLES_PER_OCTAVE, FrequencyTables, laplace_tables
+from codec.tables import ENTRIES, TABLE_COUNT, FrequencyTables, laplace_tables
 
 VERSION: Final = 2
 _KEY: Final = "prismlink"
@@ -59,7 +58,7 @@ class Bundle:
         conditioner: How tiles are conditioned.
         default_step: Quantizer step where none is asked for (units as in `SideFrame.step`).
         tensors: Weights "analysis.…" and "synthesis.…" (float32); "tables.counts" (uint32);
-            "scales.offsets" and "scales.groups" (int16); "contexts.…" as in `NeighborModel`, beside
+            "contexts.…" as in `NeighborModel`, beside
             the wavelet; "analysis_ranges" (float32, shape (5,),
             largest magnitude at the input of each encoder convolution), if calibrated for int8.
         digests: SHA-256 of every tensor, the absent synthesis of a flight bundle included.
@@ -92,7 +91,7 @@ class Bundle:
             )
         self._check_tensors()
         # Made here once, so that a bundle that exists can be used.
-        _ = self.tables, self.scales, self.neighbors
+        _ = self.tables, self.neighbors
 
     def _check_tensors(self) -> None:
         expected = _expected_tensors(self.network)
@@ -138,10 +137,11 @@ class Bundle:
 
     @property
     def scales(self) -> ScaleModel:
-        """Predictor of the latents' scales."""
-        return ScaleModel(
-            offsets=self.tensors["scales.offsets"], groups=self.tensors["scales.groups"]
-        )
+        """The groups of latent channels whose scales travel."""
+        if self.network.shortcut != "none":
+            return ScaleModel(groups=shortcut_groups(SHORTCUTS[self.network.shortcut].GROUPS))
+        groups = np.arange(self.network.latent_channels) // _LATENTS_PER_GROUP
+        return ScaleModel(groups=groups.astype(np.int16))
 
     @property
     def neighbors(self) -> NeighborModel | None:
@@ -310,11 +310,8 @@ def _expected_tensors(network: SscnetSpec) -> dict[str, tuple[str, tuple[int, ..
     """Type and shape of every tensor a bundle may hold; () is for any shape."""
     with torch.device("meta"):
         parts = {"analysis": Analysis(network), "synthesis": Synthesis(network)}
-    per_group = network.latent_channels if network.shortcut == "none" else CHANNELS
     expected: dict[str, tuple[str, tuple[int, ...]]] = {
         "tables.counts": ("uint32", (TABLE_COUNT, ENTRIES)),
-        "scales.offsets": ("int16", ()),  # as many components as were calibrated
-        "scales.groups": ("int16", (per_group,)),
         _RANGES: ("float32", (CONVOLUTIONS,)),
     }
     if network.shortcut == "wavelet":
@@ -326,20 +323,9 @@ def _expected_tensors(network: SscnetSpec) -> dict[str, tuple[str, tuple[int, ..
 
 
 def _uncalibrated(network: SscnetSpec) -> dict[str, NDArray[Any]]:
-    """Analytic tables, and offsets that say: every channel is as large as its component."""
-    if network.shortcut == "none":
-        groups = (np.arange(network.latent_channels) // _LATENTS_PER_GROUP).astype(np.int16)
-    else:
-        groups = shortcut_groups(SHORTCUTS[network.shortcut].GROUPS)
+    """Analytic tables, and contexts that say nothing."""
     contexts = NEIGHBOR_TENSORS if network.shortcut == "wavelet" else {}
     return {
         **{f"contexts.{k}": np.zeros(shape, dtype) for k, (dtype, shape) in contexts.items()},
         "tables.counts": laplace_tables().counts,
-        "scales.groups": groups,
-        # Index 0 of the scales is not magnitude 1; table `DELTA_TABLE` is.
-        "scales.offsets": np.full(
-            network.latent_channels,
-            DELTA_TABLE * LEVELS_PER_OCTAVE // TABLES_PER_OCTAVE,
-            dtype=np.int16,
-        ),
     }

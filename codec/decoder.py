@@ -61,6 +61,7 @@ class Decoder:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self._network = bundle.synthesis()
+        self._channels = bundle.scales.groups.size
         self._coder = SymbolCoder(bundle.tables, bundle.scales, bundle.neighbors)
         # The patches of a tile come one after another and share what its side frame says.
         self.conditioning = lru_cache(maxsize=4)(self._conditioning)
@@ -98,9 +99,8 @@ class Decoder:
         """
         extent = self._extent(side, patch)
         conditioning = self.conditioning(side)
-        symbols = self._coder.decode(
-            patch.payload, conditioning.levels, patch.step_offset, *extent.shape
-        )
+        channels = conditioning.levels.size * self._channels
+        symbols = self._coder.decode(patch.payload, channels, *extent.shape)
         latents = dequantize(symbols, conditioning.latent_step * step_ratio(patch.step_offset))
         with torch.inference_mode():
             components = self._network(torch.from_numpy(latents)[None], extent.shape)[0].numpy()

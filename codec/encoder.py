@@ -199,7 +199,7 @@ class Encoder:
         symbols = quantize(latents, step)
         if patch.conditioning.basis is None or not symbols.any():
             return symbols  # latents of a network alone: what an error in them costs is unknown
-        means = self._scales.group_means(symbols, patch.conditioning.levels.size)
+        means = self._scales.channel_means(symbols)
         return quantize(latents, step, best_rounding(means)[:, None, None])
 
     def _frame(self, patch: PatchJob, symbols: NDArray[np.int32]) -> bytes:
@@ -211,9 +211,7 @@ class Encoder:
             patch_col=patch.patch_col,
             step_offset=patch.step_offset,
             mask=mask,
-            payload=self.coder.encode(
-                symbols, patch.conditioning.levels, patch.step_offset, *patch.extent.shape
-            ),
+            payload=self.coder.encode(symbols, *patch.extent.shape),
         ).pack()
 
 

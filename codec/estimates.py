@@ -65,7 +65,7 @@ class PatchProbe:
         # Latents beyond a ragged edge are zero, and as many as latent positions have beyond pixels.
         self._looked_at = rows.size * cols.size
         pixels = patch.extent.shape[0] * patch.extent.shape[1]
-        self._positions = self._latents.shape[1] * pixels / self._looked_at
+        self._positions = float(self._latents.shape[1] * pixels / self._looked_at)
 
     @cached_property
     def left_out(self) -> float:
@@ -84,7 +84,7 @@ class PatchProbe:
         """Bytes of the patch's frame at a step [10⁻⁴ reflectance]."""
         if not self._latents.size:
             return FRAME_BYTES
-        means = self._scales.group_means(self._symbols(step), self._side.levels.size)
+        means = self._scales.channel_means(self._symbols(step))
         return FRAME_BYTES + float(_bits(means).sum()) * self._positions / 8
 
     def rounding_error(self, step: float) -> float:
@@ -106,7 +106,7 @@ class PatchProbe:
         symbols = quantize(self._latents, ratio)
         if not symbols.any():
             return symbols
-        means = self._scales.group_means(symbols, self._side.levels.size)
+        means = self._scales.channel_means(symbols)
         return quantize(self._latents, ratio, best_rounding(means)[:, None])
 
 

@@ -26,7 +26,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.contexts import MAX_INDEX
+from codec.contexts import MAX_INDEX, scale_index
 from codec.errors import BundleError
 from codec.subbands import SUBBANDS
 
@@ -51,8 +51,8 @@ NEIGHBORS: Final = (
 
 WITHIN: Final = 9
 
-GROUP_SCALES: Final = 48
-"""Group scales the map tells apart [tables]; larger ones count as the last."""
+GROUP_SCALES: Final = 32
+"""Group scales the map tells apart [half octaves]; larger ones count as the last."""
 
 SUM_LEVELS: Final = 32
 """Levels of each sum the map tells apart."""
@@ -109,7 +109,7 @@ class NeighborModel:
     def indices(
         self,
         band: int,
-        group_index: NDArray[np.int32],
+        scales: NDArray[np.int32],
         first_sum: NDArray[np.int32],
         second_sum: NDArray[np.int32],
     ) -> NDArray[np.int32]:
@@ -117,16 +117,16 @@ class NeighborModel:
 
         Args:
             band: Position in `SUBBANDS`.
-            group_index: Scale index of each component's group, shape (k,).
+            scales: Scale of each component's group, shape (k,).
             first_sum: Shape (k, h, w).
             second_sum: Same shape.
         """
-        scale = np.clip(group_index, 0, GROUP_SCALES - 1)[:, None, None]
+        scale = np.minimum(scales, GROUP_SCALES - 1)[:, None, None]
         first = np.clip(first_sum >> SUM_SHIFT, 0, SUM_LEVELS - 1)
         second = np.clip(second_sum >> SUM_SHIFT, 0, SUM_LEVELS - 1)
         place = (scale * SUM_LEVELS + first) * SUM_LEVELS + second
-        index = group_index[:, None, None] + self.shifts[band].reshape(-1)[place]
-        return np.where(group_index[:, None, None] > 0, np.clip(index, 1, MAX_INDEX), 0)
+        index = scale_index(scales)[:, None, None] + self.shifts[band].reshape(-1)[place]
+        return np.where(scales[:, None, None] > 0, np.clip(index, 1, MAX_INDEX), 0)
 
     def _summed(
         self, band: int, which: int, parts: Mapping[int, NDArray[np.int32]], shape: tuple[int, ...]

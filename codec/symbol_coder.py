@@ -1,8 +1,9 @@
 """A patch's symbols ↔ the payload of its frame.
 
-First come the scales of the groups (a subband of a component), as differences from what the tile's
-side information predicts, then the symbols. Beside the wavelet each symbol's table follows from its
-neighbors, see `codec.neighborhood`; under any other transform it is its group's.
+    length of the scales, in words u16 │ scales of the groups │ symbols
+
+Beside the wavelet each symbol's table follows from its group's scale and its neighbors, see
+`codec.neighborhood`; under any other transform from its group's scale alone.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.contexts import DELTA_TABLE, ScaleModel
+from codec.contexts import MAX_SCALE, ScaleModel, scale_index
 from codec.errors import PayloadError
 from codec.neighborhood import PASSES, NeighborModel, loudness, shifted_components
 from codec.patch_grid import LATENT_PX
 from codec.range_coder import SymbolReader, SymbolWriter
+from codec.row_coder import pack_rows, unpack_rows
 from codec.subbands import SUBBANDS, to_images, to_symbols
 from codec.tables import FrequencyTables
 
 Symbols = NDArray[np.int32]
+
+_LENGTH_BYTES = 2
+_WORD_BYTES = 4
 
 
 class SymbolCoder:
@@ -26,8 +31,9 @@ class SymbolCoder:
 
     Args:
         tables: One per scale.
-        scales: Predicts the scale of each group.
-        neighbors: Refines it to each symbol; None where channels are no wavelet subbands.
+        scales: Knows the groups.
+        neighbors: Refines a group's scale to each symbol; None where channels are no wavelet
+            subbands.
     """
 
     def __init__(
@@ -35,16 +41,12 @@ class SymbolCoder:
     ) -> None:
         self._tables, self._scales, self._neighbors = tables, scales, neighbors
 
-    def encode(
-        self, symbols: Symbols, levels: NDArray[np.int32], step_offset: int, rows: int, cols: int
-    ) -> bytes:
+    def encode(self, symbols: Symbols, rows: int, cols: int) -> bytes:
         """Code a patch.
 
         Args:
             symbols: Shape (channels, ⌈rows/8⌉, ⌈cols/8⌉).
-            levels: Level of each component [1/8 octave].
-            step_offset: How much coarser the patch's step is than the tile's [1/8 octave].
-            rows: Rows of the patch [px]; coefficients beyond them are not coded.
+            rows: Rows of the patch [px]; there are no coefficients beyond them.
             cols: Columns of the patch [px].
 
         Returns:
@@ -52,68 +54,80 @@ class SymbolCoder:
         """
         if not symbols.any():
             return b""
-        deltas, written = self.choose(symbols, levels, step_offset, rows, cols)
+        scales, written = self.choose(symbols, rows, cols)
+        packed = pack_rows(_as_rows(scales), self._tables)
         writer = SymbolWriter(self._tables)
-        writer.write(deltas, np.full(deltas.size, DELTA_TABLE, dtype=np.int32))
         for coded, index, step in written:
             writer.write(coded, index, step)
-        return writer.finish()
+        return (len(packed) // _WORD_BYTES).to_bytes(_LENGTH_BYTES) + packed + writer.finish()
 
     def choose(
-        self, symbols: Symbols, levels: NDArray[np.int32], step_offset: int, rows: int, cols: int
+        self, symbols: Symbols, rows: int, cols: int
     ) -> tuple[Symbols, list[tuple[Symbols, NDArray[np.int32], NDArray[np.int64]]]]:
         """Choose the scale of everything; arguments as of `encode`.
 
         Returns:
-            The deltas of the groups; then symbols, scale indices and steps in the order of coding.
+            Scales of the groups, shape (components, groups); then symbols, scale indices and steps
+            in the order of coding.
         """
-        flat = symbols.reshape(len(symbols), -1)
-        predicted = self._scales.predict(levels, step_offset)
-        deltas = self._scales.deltas(flat, predicted, levels.size)
-        index = self._scales.indices(deltas, predicted, levels.size)
+        scales = self._scales.scales(symbols)
         if self._neighbors is None:
+            index = scale_index(scales)[:, self._scales.groups].ravel()
+            flat = symbols.reshape(index.size, -1)
             each = np.repeat(index, flat.shape[1])
-            return deltas, [(flat.ravel(), each, np.zeros(each.size, dtype=np.int64))]
+            return scales, [(flat.ravel(), each, np.zeros(each.size, dtype=np.int64))]
         images = to_images(symbols, rows, cols)
-        chosen = _index_images(images, self._neighbors, index.reshape(levels.size, -1))
-        return deltas, [_in_order(*pair) for pair in zip(images, chosen, strict=True)]
+        chosen = _index_images(images, self._neighbors, self._by_band(scales))
+        return scales, [_in_order(*pair) for pair in zip(images, chosen, strict=True)]
 
-    def decode(
-        self, payload: bytes, levels: NDArray[np.int32], step_offset: int, rows: int, cols: int
-    ) -> Symbols:
+    def decode(self, payload: bytes, channels: int, rows: int, cols: int) -> Symbols:
         """Inverse of `encode`.
 
         Raises:
             PayloadError: If the bytes do not decode.
         """
         latent = -(-rows // LATENT_PX), -(-cols // LATENT_PX)
-        predicted = self._scales.predict(levels, step_offset)
         if not payload:
-            return np.zeros((predicted.size, *latent), dtype=np.int32)
-        if not levels.size:
+            return np.zeros((channels, *latent), dtype=np.int32)
+        if not channels:
             raise PayloadError("symbols of a tile without components")
-        reader = SymbolReader(payload, self._tables)
-        groups = self._scales.group_count(levels.size)
-        deltas = reader.read(np.full(groups, DELTA_TABLE, dtype=np.int32))
-        index = self._scales.indices(deltas, predicted, levels.size)
+        start = _LENGTH_BYTES + _WORD_BYTES * int.from_bytes(payload[:_LENGTH_BYTES])
+        shape = channels // self._scales.groups.size, self._scales.count
+        rows_of = unpack_rows(payload[_LENGTH_BYTES:start], *_rows_shape(shape), self._tables)
+        scales = rows_of.T if shape[0] > 1 else rows_of
+        if scales.min() < 0 or scales.max() > MAX_SCALE:
+            raise PayloadError(f"the scale of a group is out of range: {np.abs(scales).max()}")
+        reader = SymbolReader(payload[start:], self._tables)
         if self._neighbors is None:
-            positions = latent[0] * latent[1]
-            symbols = reader.read(np.repeat(index, positions)).reshape(-1, *latent)
+            index = scale_index(scales)[:, self._scales.groups].ravel()
+            symbols = reader.read(np.repeat(index, latent[0] * latent[1])).reshape(-1, *latent)
         else:
-            groups_of = index.reshape(levels.size, -1)
-            images = _decode_images(reader, self._neighbors, groups_of, rows, cols)
+            images = _decode_images(reader, self._neighbors, self._by_band(scales), rows, cols)
             symbols = to_symbols(images, rows, cols)
         reader.finish()
         return symbols
 
+    def _by_band(self, scales: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Scale of each subband of each component, shape (components, subbands)."""
+        return scales[:, self._scales.groups[[band.first for band in SUBBANDS]]]
+
+
+def _rows_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    """A row for each group, along the components; for all groups of the only one."""
+    return shape[::-1] if shape[0] > 1 else shape
+
+
+def _as_rows(scales: NDArray[np.int32]) -> NDArray[np.int32]:
+    return np.ascontiguousarray(scales.T) if len(scales) > 1 else scales
+
 
 def _index_images(
-    images: list[Symbols], model: NeighborModel, group_index: NDArray[np.int32]
+    images: list[Symbols], model: NeighborModel, scales: NDArray[np.int32]
 ) -> list[NDArray[np.int32]]:
     """Scale index of every symbol, as images like those of the symbols."""
     loud, chosen = [loudness(image) for image in images], []
     for band, heard in enumerate(loud):
-        groups = group_index[:, SUBBANDS[band].first]
+        groups = scales[:, band]
         within = model.within(band, loud)
         before = model.before(band, shifted_components(heard, 1), shifted_components(heard, 2))
         index = np.empty_like(heard)
@@ -141,16 +155,16 @@ def _in_order(
 def _decode_images(
     reader: SymbolReader,
     model: NeighborModel,
-    group_index: NDArray[np.int32],
+    scales: NDArray[np.int32],
     rows: int,
     cols: int,
 ) -> list[Symbols]:
     """Read every subband, in the order of `_in_order`."""
-    count = len(group_index)
+    count = len(scales)
     images = [np.zeros((count, *b.shape(rows, cols)), dtype=np.int32) for b in SUBBANDS]
     loud = [np.zeros_like(image) for image in images]
     for band, (image, heard) in enumerate(zip(images, loud, strict=True)):
-        groups, nothing = group_index[:, SUBBANDS[band].first], np.zeros_like(image[:1])
+        groups, nothing = scales[:, band], np.zeros_like(image[:1])
         within = model.within(band, loud)
         for k in np.flatnonzero(groups).tolist():
             one = slice(k, k + 1)

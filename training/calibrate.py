@@ -1,9 +1,9 @@
-"""Calibration: scales, tables and int8 ranges, measured on what the codec really codes."""
+"""Calibration: contexts, tables and int8 ranges, measured on what the codec really codes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from codec.bundle import Bundle
-from codec.contexts import LEVELS_PER_OCTAVE, ScaleModel
 from codec.neighborhood import NEIGHBOR_TENSORS
 from codec.network import branch_input
 from codec.shortcut import mirrored
@@ -20,9 +19,7 @@ from codec.tables import (
     ALPHABET_LIMIT,
     ENTRIES,
     PRECISION_BITS,
-    SMALLEST_OCTAVE,
     TABLE_COUNT,
-    TABLES_PER_OCTAVE,
     laplace_tables,
     normalize,
 )
@@ -32,21 +29,9 @@ from training.config import CalibrateSettings
 from training.neighbors import fit_neighbors
 from training.scenes import Scene
 
-_FIRST_TABLE_EIGHTHS: Final = LEVELS_PER_OCTAVE // TABLES_PER_OCTAVE - SMALLEST_OCTAVE * (
-    LEVELS_PER_OCTAVE
-)
-"""What `ScaleModel.predict` has to reach for mean magnitude 1 [1/8 octave]: tables count from 1 at
-the smallest octave."""
-
-_ROUND_UP_EIGHTHS: Final = 0.5
-"""`predict` floors to quarter octaves: half an eighth more makes it round without a bias."""
-
-_SILENT_EIGHTHS: Final = -(LEVELS_PER_OCTAVE * 24)
-"""Prediction for a group that is zero in most patches: below every table, whatever the level."""
-
 
 def calibrate(bundle: Bundle, scenes: Sequence[Scene], settings: CalibrateSettings) -> Bundle:
-    """Measure scales, tables and ranges on training scenes.
+    """Measure contexts, tables and ranges on training scenes.
 
     Args:
         bundle: The trained model.
@@ -57,19 +42,16 @@ def calibrate(bundle: Bundle, scenes: Sequence[Scene], settings: CalibrateSettin
         A new model with the same networks.
     """
     patches = list(coded_patches(bundle, scenes, settings.octaves))
-    offsets = measure_offsets(bundle, patches)
-    scales = ScaleModel(offsets=offsets, groups=bundle.scales.groups)
     neighbors, contexts = bundle.neighbors, dict[str, NDArray[Any]]()
     if neighbors is not None:
-        neighbors = fit_neighbors(scales, patches, settings.neighbors)
+        neighbors = fit_neighbors(bundle.scales, patches, settings.neighbors)
         contexts = {f"contexts.{name}": getattr(neighbors, name) for name in NEIGHBOR_TENSORS}
     return changed(
         bundle,
         tensors={
             **contexts,
-            "scales.offsets": offsets,
             "tables.counts": measure_tables(
-                SymbolCoder(bundle.tables, scales, neighbors),
+                SymbolCoder(bundle.tables, bundle.scales, neighbors),
                 patches,
                 law_share=settings.law_share,
                 prior_symbols=settings.prior_symbols,
@@ -77,35 +59,6 @@ def calibrate(bundle: Bundle, scenes: Sequence[Scene], settings: CalibrateSettin
             "analysis_ranges": measure_ranges(bundle, patches, settings.range_quantile),
         },
     )
-
-
-def measure_offsets(bundle: Bundle, patches: Iterable[CodedPatch]) -> NDArray[np.int16]:
-    """Measure how large each group's symbols are beside its component's level.
-
-    A group's offset is the median over patches, in which patches that are all zero count as
-    smaller than any other. All channels of a group share it: they are the phases of one subband.
-
-    Returns:
-        Shape (components sent · channels per component,), as `ScaleModel.offsets`.
-    """
-    groups = bundle.scales.groups
-    rows, count = bundle.conditioner.components, int(groups.max()) + 1
-    found: list[list[NDArray[np.float64]]] = [[] for _ in range(rows)]
-    for patch in patches:
-        magnitude = np.abs(patch.symbols).mean(axis=(1, 2)).reshape(len(patch.levels), -1)
-        for row, (level, channels) in enumerate(zip(patch.levels, magnitude, strict=True)):
-            means = np.bincount(groups, channels, count) / np.bincount(groups, minlength=count)
-            with np.errstate(divide="ignore"):
-                eighths = np.log2(means) * LEVELS_PER_OCTAVE
-            found[row].append(eighths - level + _FIRST_TABLE_EIGHTHS)
-    offsets = np.full((rows, count), np.nan)
-    for row, values in enumerate(found):
-        if values:
-            offsets[row] = np.median(np.stack(values), axis=0, overwrite_input=False)
-        else:  # no scene has so many components: as the one before
-            offsets[row] = offsets[row - 1] if row else _SILENT_EIGHTHS
-    limited = np.maximum(np.rint(offsets + _ROUND_UP_EIGHTHS), _SILENT_EIGHTHS)
-    return np.ascontiguousarray(limited[:, groups].ravel(), dtype=np.int16)
 
 
 def measure_tables(
@@ -128,9 +81,7 @@ def measure_tables(
     """
     counts = np.zeros((TABLE_COUNT + 1, ENTRIES))
     for patch in patches:
-        _, written = coder.choose(
-            patch.symbols, patch.levels, patch.step_offset, patch.rows, patch.cols
-        )
+        _, written = coder.choose(patch.symbols, patch.rows, patch.cols)
         for symbols, index, _ in written:
             fits = (index > 0) & (index <= TABLE_COUNT)
             coded = symbols[fits]

@@ -21,16 +21,12 @@ class CodedPatch:
     Attributes:
         components: What the network sees, shape (components, rows, cols).
         symbols: Shape (64 · components, rows/8, cols/8).
-        levels: Level of each component [1/8 octave], shape (components,).
-        step_offset: As `PatchFrame.step_offset`.
         rows: Rows of the patch [px].
         cols: Columns of the patch [px].
     """
 
     components: NDArray[np.float32]
     symbols: NDArray[np.int32]
-    levels: NDArray[np.int32]
-    step_offset: int
     rows: int
     cols: int
 
@@ -52,17 +48,10 @@ class _WatchedCoder(SymbolCoder):
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle.tables, bundle.scales, bundle.neighbors)
-        self.seen: list[tuple[NDArray[np.int32], NDArray[np.int32], int, int, int]] = []
+        self.seen: list[tuple[NDArray[np.int32], int, int]] = []
 
-    def encode(
-        self,
-        symbols: NDArray[np.int32],
-        levels: NDArray[np.int32],
-        step_offset: int,
-        rows: int,
-        cols: int,
-    ) -> bytes:
-        self.seen.append((symbols, levels, step_offset, rows, cols))
+    def encode(self, symbols: NDArray[np.int32], rows: int, cols: int) -> bytes:
+        self.seen.append((symbols, rows, cols))
         return b""
 
 
@@ -76,14 +65,6 @@ def coded_patches(
         encoder.coder = coder = _WatchedCoder(bundle)
         for scene in scenes:
             encoder.encode(scene.tile)
-        for components, patch in zip(backend.seen, coder.seen, strict=True):
-            symbols, levels, step_offset, rows, cols = patch
+        for components, (symbols, rows, cols) in zip(backend.seen, coder.seen, strict=True):
             if symbols.any():
-                yield CodedPatch(
-                    components=components,
-                    symbols=symbols,
-                    levels=levels,
-                    step_offset=step_offset,
-                    rows=rows,
-                    cols=cols,
-                )
+                yield CodedPatch(components=components, symbols=symbols, rows=rows, cols=cols)

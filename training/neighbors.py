@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from codec.contexts import ScaleModel
+from codec.contexts import TABLES_PER_SCALE, ScaleModel
 from codec.neighborhood import (
     GROUP_SCALES,
     NEIGHBORS,
@@ -49,7 +49,7 @@ class _Samples:
     Attributes:
         magnitude: Shape (n,).
         neighbors: Loudness, shape (n, neighbors).
-        scale: Scale index of the group, shape (n,).
+        scale: Scale of the group, shape (n,).
         place: Subband and pass, shape (n,).
     """
 
@@ -72,12 +72,9 @@ def _symbols(scales: ScaleModel, patch: CodedPatch) -> Iterable[tuple[NDArray[np
     """Magnitudes, scales, places and neighbors of each subband and pass; no groups of zeros."""
     images = to_images(patch.symbols, patch.rows, patch.cols)
     loud = [loudness(image) for image in images]
-    flat = patch.symbols.reshape(len(patch.symbols), -1)
-    predicted = scales.predict(patch.levels, patch.step_offset)
-    deltas = scales.deltas(flat, predicted, patch.levels.size)
-    index = scales.indices(deltas, predicted, patch.levels.size).reshape(patch.levels.size, -1)
+    scales_of = scales.scales(patch.symbols)
     for band, image in enumerate(images):
-        group = index[:, SUBBANDS[band].first]
+        group = scales_of[:, scales.groups[SUBBANDS[band].first]]
         heard = loud[band]
         far = within(band, loud) | before(
             shifted_components(heard, 1), shifted_components(heard, 2)
@@ -119,7 +116,7 @@ class _Law(nn.Module):
     def logits(self, sums: Tensor, scale: Tensor, band: Tensor) -> Tensor:
         """From sums of shape (n, 2), group scales and subbands of shape (n,)."""
         one_hot = functional.one_hot(band, len(SUBBANDS)).float()
-        known = torch.cat((sums / 8, scale[:, None] / 8, one_hot), dim=1)
+        known = torch.cat((sums / 8, scale[:, None] / 4, one_hot), dim=1)
         logits: Tensor = self.map(known)
         return logits
 
@@ -175,7 +172,7 @@ def _written_down(law: _Law) -> NeighborModel:
         at = torch.full((len(sums),), band)
         mean = _mean_magnitude(law.logits(sums, scale.flatten(), at))
         index = (torch.log2(mean) - SMALLEST_OCTAVE) * TABLES_PER_OCTAVE + 1
-        shift = (index - scale.flatten()).round().clamp(-127, 127)
+        shift = (index - (scale.flatten() * TABLES_PER_SCALE - 1)).round().clamp(-127, 127)
         shifts[band] = shift.reshape(shifts[band].shape).numpy().astype(np.int8)
     return NeighborModel(
         weights=weights.reshape(shape).numpy().astype(np.int16),
