@@ -1,8 +1,7 @@
-"""The KLT of a tile: its mean, and the eigenvectors of its covariance worth sending."""
+"""The KLT of a tile: its mean, and its leading eigenvectors, turned to what codes best."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from codec.coding_gain import coding_rotation, sample_blocks
 from codec.conditioning import ConditionerSpec, centered_samples
 from codec.contexts import LEVELS_PER_OCTAVE
 from codec.errors import TileError
@@ -26,21 +26,9 @@ _GUESS_PX: Final = 16
 _BLOCK_PX: Final = 65_536
 """Pixels converted to float32 at a time: 59 MB at 224 bands."""
 
-COMPONENT_FLOOR: Final = -1.5 * LEVELS_PER_OCTAVE
-_FLOOR_PX: Final = 4096
-_FLOOR_LIMITS: Final = (-2.5 * LEVELS_PER_OCTAVE, -1.0 * LEVELS_PER_OCTAVE)
-"""Components below a level [1/8 octave over the step] are not sent: in a tile of 4096 pixels those
-of σ < 0.35 steps. Their latents would nearly all round to zero, and their eigenvector would be paid
-for nothing. What they save grows with the pixels and what they cost hardly does, so the floor on σ
-falls with the root of the pixels, as far as this was measured: 1.7 % fewer bytes at equal PSNR on
-three held-back land scenes and 0.9 % on eight others than with one floor, 19 % on open water."""
-
-
-def _floor(pixels: int) -> float:
-    """Level of the weakest component worth sending [1/8 octave]."""
-    octaves = math.log2(pixels / _FLOOR_PX) / 2
-    lowest, highest = _FLOOR_LIMITS
-    return min(max(COMPONENT_FLOOR - LEVELS_PER_OCTAVE * octaves, lowest), highest)
+_FAINTEST: Final = -3 * LEVELS_PER_OCTAVE
+"""Level from which on components are considered [1/8 octave]: σ ≥ step/8. Turned, the weak ones may
+be worth sending: from -2 octaves on, bytes are 0.9 % more at equal PSNR."""
 
 
 def fit_klt(
@@ -76,9 +64,17 @@ def fit_klt(
     variances, vectors = eigen.eigenvalues.numpy(), eigen.eigenvectors.numpy()
     leading = slice(None, -1 - min(spec.components, bands.size), -1)
     variances, vectors = np.maximum(variances[leading], 1e-12), vectors[:, leading]
+    considered = np.log2(np.sqrt(variances) / step) * LEVELS_PER_OCTAVE >= _FAINTEST
+    variances, vectors = variances[considered], vectors[:, considered]
+    basis, blocks = torch.from_numpy((vectors.T / step).astype(np.float32)), []
+    for block, ok in _sampled(samples, valid):
+        flat = basis @ centered_samples(block, bands, mean.astype(np.float32), ok, sample_unit)
+        blocks.append(flat.reshape(-1, *block.shape[1:]))
+    in_steps = torch.from_numpy(variances / step**2)
+    rotation = coding_rotation(torch.stack(blocks), in_steps, pixels, bands.size).numpy()
+    variances, vectors = rotation**2 @ variances, vectors @ rotation.T
     levels = np.rint(np.log2(np.sqrt(variances) / step) * LEVELS_PER_OCTAVE)
-    levels = np.minimum(levels[levels >= _floor(pixels)], MAX_LEVEL).astype(np.int32)
-    vectors = vectors[:, : levels.size]
+    levels = np.minimum(levels, MAX_LEVEL).astype(np.int32)
     # Eigenvectors have no sign of their own; a fixed one makes equal tiles give equal bytes.
     vectors = vectors * np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)
     entries = np.rint(vectors.T / entry_steps(levels, pixels)[:, None])
@@ -114,6 +110,15 @@ def _moments(
     shift = sums / counts
     with np.errstate(invalid="ignore"):  # garbage in a float tile; `fit_klt` refuses it
         return guess + shift, products / pixels - np.outer(shift, shift)
+
+
+def _sampled(
+    samples: Samples, valid: NDArray[np.bool_] | None
+) -> Iterator[tuple[Samples, NDArray[np.bool_] | None]]:
+    """The blocks of a tile whose statistics `coding_rotation` takes."""
+    for rows, cols in sample_blocks(*samples.shape[1:]):
+        chosen = slice(None), rows, cols
+        yield samples[chosen], None if valid is None else valid[chosen]
 
 
 def _row_blocks(

@@ -132,9 +132,8 @@ def test_a_fine_step_on_a_large_tile_is_in_range() -> None:
 def test_large_tiles_send_weaker_components() -> None:
     """What a component saves grows with the pixels, what its eigenvector costs does not."""
     small, large = (
-        fit(cubes.tile(bands=12, rows=edge, cols=edge, noise_dn=5.0, materials=2), step=20.0)
+        fit(cubes.tile(bands=12, rows=edge, cols=edge, noise_dn=5.6, materials=2), step=20.0)
         for edge in (24, 128)
     )
-    assert len(large.levels) > len(small.levels)
-    assert min(small.levels) >= -8
-    assert min(large.levels) >= -20
+    assert len(small.levels) == 1
+    assert len(large.levels) == SPEC.components
