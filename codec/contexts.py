@@ -73,11 +73,8 @@ class ScaleModel:
         means = self.means(symbols)
         with np.errstate(divide="ignore"):
             octaves = np.log2(means) - SMALLEST_OCTAVE
-        found = np.rint(octaves * TABLES_PER_OCTAVE / TABLES_PER_SCALE) + 1
-        scales: NDArray[np.int32] = np.where(means > 0, np.clip(found, 1, MAX_SCALE), 0).astype(
-            np.int32
-        )
-        return scales
+        found = np.clip(np.rint(octaves * TABLES_PER_OCTAVE / TABLES_PER_SCALE) + 1, 1, MAX_SCALE)
+        return np.asarray(np.where(means > 0, found, 0), dtype=np.int32)
 
 
 def scale_index(scales: NDArray[np.int32]) -> NDArray[np.int32]:
