@@ -79,7 +79,7 @@ class ScaleModel:
 
 def scale_index(scales: NDArray[np.int32]) -> NDArray[np.int32]:
     """Scale index, as tables count, of groups of some scale; 0 stays 0."""
-    return np.maximum(scales * np.int32(TABLES_PER_SCALE) - 1, 0).astype(np.int32)
+    return np.asarray(np.maximum(scales * np.int32(TABLES_PER_SCALE) - 1, 0), dtype=np.int32)
 
 
 def shortcut_groups(groups: tuple[int, ...]) -> NDArray[np.int16]:
