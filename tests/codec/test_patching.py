@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from codec.errors import TileError
 from codec.patch_grid import PatchGrid
-from codec.patching import join, pad, split
+from codec.patching import join, split
 
 GRID = PatchGrid(tile_rows=9, tile_cols=17, patch_px=8)
 
@@ -55,22 +55,3 @@ def test_a_patch_of_another_shape_is_refused() -> None:
     patches[2] = patches[2][:, :, :1][:, :1]
     with pytest.raises(TileError, match=r"patch \(0, 2\)"):
         join(patches, GRID)
-
-
-@given(st.integers(1, 20), st.integers(1, 20))
-def test_padding_adds_at_most_seven(rows: int, cols: int) -> None:
-    """Padding reaches the next multiple of eight and keeps what was there."""
-    padded = pad(image(rows, cols))
-    assert padded.shape == (2, rows + -rows % 8, cols + -cols % 8)
-    assert np.array_equal(padded[:, :rows, :cols], image(rows, cols))
-
-
-def test_padding_reflects() -> None:
-    """Padding mirrors the edge, the edge pixel included: no step for the transform to code."""
-    assert pad(np.array([[1, 2, 3, 4, 5]])).tolist() == [[1, 2, 3, 4, 5, 5, 4, 3]] * 8
-
-
-def test_a_whole_patch_is_not_copied() -> None:
-    """A patch that fits is returned as it is."""
-    patch = image(16, 8)
-    assert pad(patch) is patch

@@ -16,81 +16,111 @@ from codec.errors import PayloadError
 from codec.quantize import SYMBOL_LIMIT
 from codec.range_coder import SymbolReader, SymbolWriter
 from codec.tables import ENTRIES, TABLE_COUNT, FrequencyTables, laplace_tables, scale_of
+from fakes.bundles import flat_tables
 
 TABLES = laplace_tables()
-FLAT = FrequencyTables(np.full((TABLE_COUNT, ENTRIES), 2**24 // ENTRIES, dtype=np.uint32))
-"""Tables of no float's making, for frozen bytes."""
+FLAT = flat_tables()
 
 SYMBOLS = np.array(
-    [[0, 0, 0, 0], [1, -1, 0, 2], [127, -127, 128, -128], [70_000, -5, 3, SYMBOL_LIMIT]],
-    dtype=np.int32,
+    [0, 0, 1, -1, 0, 2, 127, -127, 128, -128, 70_000, -5, 3, SYMBOL_LIMIT], dtype=np.int32
 )
-INDEX = np.array([0, 20, 20, 60], dtype=np.int32)
-GOLDEN = bytes.fromhex("817f7e80 fe0102fc 80807eff 862c5a88 cb377dfe 00402743")
+INDEX = np.array([0, 0, 20, 41, 20, 20, 41, 20, 20, 20, 60, 60, 20, 60], dtype=np.int32)
+STEP = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 3, 3, 3], dtype=np.int64)
+GOLDEN = bytes.fromhex("7e817f80fe0102fca0ed60083d0f1f6ef7e5ff67000028f8")
 
 
-def coded(symbols: NDArray[Any], index: NDArray[Any], tables: FrequencyTables = TABLES) -> bytes:
+def coded(
+    symbols: NDArray[Any],
+    index: NDArray[Any],
+    step: NDArray[Any] | int = 0,
+    tables: FrequencyTables = TABLES,
+) -> bytes:
     """Bytes of one `write`."""
     writer = SymbolWriter(tables)
-    writer.write(symbols, index)
+    writer.write(symbols, index, step)
     return writer.finish()
 
 
 def decoded(
-    raw: bytes, index: NDArray[Any], count: int, tables: FrequencyTables = TABLES
+    raw: bytes,
+    index: NDArray[Any],
+    step: NDArray[Any] | int = 0,
+    tables: FrequencyTables = TABLES,
 ) -> NDArray[Any]:
-    """Symbols of one `read`."""
-    reader = SymbolReader(raw, tables)
-    symbols = reader.read(index, count)
+    """Symbols of one `read` per step."""
+    reader, steps = SymbolReader(raw, tables), np.broadcast_to(step, index.shape)
+    read = [reader.read(index[steps == each]) for each in np.unique(steps)]
     reader.finish()
-    return symbols
+    return np.concatenate(read)
 
 
 @given(st.data())
 def test_round_trip(data: st.DataObject) -> None:
-    """Any symbols under any indices come back: escapes, plain low bits, rows of zeros."""
-    rows, count = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 5))
-    index = data.draw(arrays(np.int32, rows, elements=st.integers(0, MAX_INDEX)))
-    near = st.integers(-300, 300)
-    sizes = near | st.integers(-SYMBOL_LIMIT, SYMBOL_LIMIT)
-    symbols = data.draw(arrays(np.int32, (rows, count), elements=sizes))
+    """Any symbols under any indices in any steps come back: escapes, plain low bits, zeros."""
+    count = data.draw(st.integers(1, 30))
+    index = data.draw(arrays(np.int32, count, elements=st.integers(0, MAX_INDEX)))
+    sizes = st.integers(-300, 300) | st.integers(-SYMBOL_LIMIT, SYMBOL_LIMIT)
+    symbols = data.draw(arrays(np.int32, count, elements=sizes))
     symbols[index == 0] = 0
-    assert np.array_equal(decoded(coded(symbols, index), index, count), symbols)
+    step = np.sort(data.draw(arrays(np.int64, count, elements=st.sampled_from([0, 1, 2, 9, 900]))))
+    assert np.array_equal(decoded(coded(symbols, index, step), index, step), symbols)
 
 
 @given(st.lists(st.integers(-200, 200), min_size=1, max_size=8), st.integers(1, MAX_INDEX))
 def test_writes_are_read_in_order(values: list[int], scale: int) -> None:
-    """Several writes before `finish` are several reads before `finish`."""
-    index = np.array([scale], dtype=np.int32)
+    """Steps of one write are as many writes; each is read before the next is known."""
+    index, symbols = np.full(len(values), scale, dtype=np.int32), np.array(values, dtype=np.int32)
     writer = SymbolWriter(TABLES)
-    for value in values:
-        writer.write(np.array([[value]], dtype=np.int32), index)
-    reader = SymbolReader(writer.finish(), TABLES)
-    read = [reader.read(index, 1) for _ in values]
+    for value in symbols:
+        writer.write(value[None], index[:1])
+    raw = writer.finish()
+    assert raw == coded(symbols, index, np.arange(len(values)))
+    reader = SymbolReader(raw, TABLES)
+    assert [int(reader.read(index[:1])[0]) for _ in values] == values
     reader.finish()
-    assert [int(symbols[0, 0]) for symbols in read] == values
 
 
 def test_the_bytes_are_frozen() -> None:
-    """Order of rows, escapes, plain bits and words is version 1's for ever."""
-    assert coded(SYMBOLS, INDEX, FLAT) == GOLDEN
-    assert np.array_equal(decoded(GOLDEN, INDEX, 4, FLAT), SYMBOLS)
+    """Order of steps, indices, symbols, escapes, plain bits and words is that of the format."""
+    assert coded(SYMBOLS, INDEX, STEP, FLAT) == GOLDEN
+    assert np.array_equal(decoded(GOLDEN, INDEX, STEP, FLAT), SYMBOLS)
 
 
-def test_all_zero_rows_cost_nothing() -> None:
-    """Rows of index 0 are not in the bytes; a payload of nothing else is empty."""
-    zeros = np.zeros((3, 100), dtype=np.int32)
-    assert coded(zeros, np.zeros(3, dtype=np.int32)) == b""
-    assert not decoded(b"", np.zeros(3, dtype=np.int32), 100).any()
+def test_what_lies_beyond_a_step_is_not_looked_at() -> None:
+    """A step is read the same whatever the symbols of later steps are: decoders adapt to it."""
+    other = SYMBOLS.copy()
+    other[STEP > 0] = 7
+    reader = SymbolReader(coded(other, INDEX, STEP), TABLES)
+    assert np.array_equal(reader.read(INDEX[STEP == 0]), SYMBOLS[STEP == 0])
+
+
+@pytest.mark.parametrize("last", [3, 472, 473, 474, 500, 10**6])
+def test_any_number_of_steps(last: int) -> None:
+    """Sorting by two bytes while they hold the steps changes no byte."""
+    rng = np.random.default_rng(0)
+    step = np.sort(rng.integers(0, last + 1, 400))
+    step[-1] = last
+    index = rng.integers(1, MAX_INDEX + 1, step.size, dtype=np.int32)
+    symbols = rng.integers(-500, 500, step.size, dtype=np.int32)
+    assert np.array_equal(decoded(coded(symbols, index, step), index, step), symbols)
+
+
+def test_index_zero_costs_nothing() -> None:
+    """Symbols of index 0 are not in the bytes; a payload of nothing else is empty."""
+    zeros = np.zeros(100, dtype=np.int32)
+    assert coded(zeros, zeros) == b""
+    assert not decoded(b"", zeros).any()
+    some = np.array([0, 5, 0, -3], dtype=np.int32), np.array([0, 9, 0, 9], dtype=np.int32)
+    assert coded(*some) == coded(some[0][1::2], some[1][1::2])
 
 
 def test_the_rate_is_the_entropy() -> None:
     """Symbols of a table's own law cost their entropy, to half a percent."""
     rng = np.random.default_rng(0)
     probabilities = TABLES.probabilities(29)
-    symbols = rng.choice(ENTRIES, size=(1, 40_000), p=probabilities) - 127
+    symbols = rng.choice(ENTRIES, size=40_000, p=probabilities) - 127
     bits = -np.log2(probabilities[symbols + 127]).sum()
-    raw = coded(symbols.astype(np.int32), np.array([29], dtype=np.int32))
+    raw = coded(symbols.astype(np.int32), np.full(40_000, 29, dtype=np.int32))
     assert len(raw) * 8 == pytest.approx(bits, rel=0.005)
 
 
@@ -99,8 +129,8 @@ def test_low_bits_go_in_plain() -> None:
     rng = np.random.default_rng(0)
     lengths = []
     for index in (TABLE_COUNT, TABLE_COUNT + 8):
-        symbols = rng.laplace(0, scale_of(index), (1, 20_000)).astype(np.int32)
-        lengths.append(len(coded(symbols, np.array([index], dtype=np.int32))))
+        symbols = rng.laplace(0, scale_of(index), 20_000).astype(np.int32)
+        lengths.append(len(coded(symbols, np.full(20_000, index, dtype=np.int32))))
     assert (lengths[1] - lengths[0]) * 8 / 20_000 == pytest.approx(2, abs=0.05)
 
 
@@ -110,9 +140,9 @@ def test_low_bits_go_in_plain() -> None:
 @example(b"\x00" * 40, (137,))
 def test_any_bytes_decode_or_are_refused(raw: bytes, scales: tuple[int, ...]) -> None:
     """Bytes no encoder wrote give symbols in range or a `PayloadError`, never anything else."""
-    index = np.array(scales, dtype=np.int32)
+    index = np.repeat(np.array(scales, dtype=np.int32), 6)
     try:
-        symbols = decoded(raw, index, 6)
+        symbols = decoded(raw, index)
     except PayloadError:
         return
     assert np.abs(symbols.astype(np.int64)).max() <= 2 * SYMBOL_LIMIT + 127
@@ -127,28 +157,27 @@ def test_half_a_word_is_refused(length: int) -> None:
 
 def test_bytes_left_over_are_refused() -> None:
     """A payload longer than its symbols is damaged or not meant for them."""
-    raw = coded(SYMBOLS, INDEX)
+    raw = coded(SYMBOLS, INDEX, STEP)
     with pytest.raises(PayloadError, match="left over"):
-        decoded(raw + b"\x01\x02\x03\x04" * 2, INDEX, 4)
+        decoded(raw + b"\x01\x02\x03\x04" * 2, INDEX, STEP)
 
 
 def test_an_escape_beyond_the_limit_is_refused() -> None:
     """A symbol no encoder can mean is not handed to the network."""
-    wide = np.array([[2**30, 0]], dtype=np.int32)
-    index = np.array([5], dtype=np.int32)
+    wide, index = np.array([2**30, 0], dtype=np.int32), np.array([5, 5], dtype=np.int32)
     with pytest.raises(PayloadError, match="out of range"):
-        decoded(coded(wide, index), index, 2)
+        decoded(coded(wide, index), index)
 
 
 def test_a_shifted_symbol_beyond_the_limit_is_refused() -> None:
     """Nor does a shift carry a symbol out of 32 bits in silence."""
-    wide = np.array([[2**26]], dtype=np.int32)
-    index = np.array([MAX_INDEX], dtype=np.int32)
+    wide, index = np.array([2**26], dtype=np.int32), np.array([MAX_INDEX], dtype=np.int32)
     with pytest.raises(PayloadError, match="out of range"):
-        decoded(coded(wide, index), index, 1)
+        decoded(coded(wide, index), index)
 
 
 def test_tables_need_not_be_the_same_object() -> None:
     """Equal tables of two loads of a bundle decode each other's bytes."""
     copy = FrequencyTables(TABLES.counts.copy())
-    assert np.array_equal(decoded(coded(SYMBOLS, INDEX), INDEX, 4, copy), SYMBOLS)
+    raw = coded(SYMBOLS, INDEX, STEP)
+    assert np.array_equal(decoded(raw, INDEX, STEP, copy), SYMBOLS)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
-from codec.shortcut import CHANNELS, Dct, Wavelet
+from codec.shortcut import CHANNELS, Dct, Wavelet, mirrored
 
 Transform = type[Wavelet] | type[Dct]
 BOTH = pytest.mark.parametrize("transform", [Wavelet, Dct])
@@ -27,6 +31,45 @@ def test_the_inverse_is_exact(transform: Transform, rows: int, cols: int) -> Non
     assert latents.shape == (2, 3 * CHANNELS, rows // 8, cols // 8)
     tolerance = 1e-11 if transform is Wavelet else 1e-6
     assert torch.allclose(transform.inverse(latents), x, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("rows", range(1, 41))
+def test_any_size_comes_back(rows: int) -> None:
+    """From one pixel to forty each way, forward and inverse are exact and nothing is mirrored."""
+    for transform, cols in itertools.product((Wavelet, Dct), range(1, 41)):
+        x = images(rows, cols, components=1)[:1]
+        latents = transform.forward(x)
+        assert latents.shape == (1, CHANNELS, -(-rows // 8), -(-cols // 8))
+        tolerance = 1e-11 if transform is Wavelet else 1e-5
+        restored = transform.inverse(latents, (rows, cols))
+        assert torch.allclose(restored, x, rtol=0, atol=tolerance), (transform, cols)
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_a_wavelet_has_as_many_latents_as_pixels(rows: int, cols: int) -> None:
+    """Noise fills exactly one latent per pixel; all others are zero, not merely small."""
+    latents = Wavelet.forward(images(rows, cols))
+    assert (latents != 0).sum() == 2 * 3 * rows * cols
+
+
+def test_float32_is_enough() -> None:
+    """At any size single precision loses no more than its own last bits."""
+    for rows, cols in ((51, 56), (1, 1), (13, 128), (100, 100), (127, 9)):
+        x = images(rows, cols).float() * 1e4
+        restored = Wavelet.inverse(Wavelet.forward(x), (rows, cols))
+        assert (restored - x).abs().max() < 1e-6 * x.abs().max()
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(1, 1), (3, 5), (9, 17), (8, 16)])
+def test_mirroring_reflects(rows: int, cols: int) -> None:
+    """Pixels stay; beyond the far edges the edge pixel comes first, as often as it takes."""
+    x = images(rows, cols)
+    whole = mirrored(x)
+    assert whole.shape == (2, 3, rows + -rows % 8, cols + -cols % 8)
+    assert torch.equal(whole[..., :rows, :cols], x)
+    for r, c in itertools.product(*map(range, whole.shape[2:])):
+        inside = [min(i % (2 * n), 2 * n - 1 - i % (2 * n)) for i, n in ((r, rows), (c, cols))]
+        assert torch.equal(whole[..., r, c], x[..., inside[0], inside[1]])
 
 
 @BOTH
@@ -52,20 +95,33 @@ def test_each_latent_is_nearly_a_unit_vector() -> None:
     """Orthonormal: exactly for the DCT, within a fifth for the wavelet's best-known defect."""
     identity = torch.eye(CHANNELS, dtype=torch.float64)
     for transform, tolerance in ((Dct, 1e-6), (Wavelet, 0.3)):
-        latents = torch.zeros(CHANNELS, CHANNELS, 9, 9, dtype=torch.float64)
-        latents[:, :, 4, 4] = identity
+        latents = torch.zeros(CHANNELS, CHANNELS, 16, 16, dtype=torch.float64)
+        # Far from the edge at every level: the plane of the first channel holds five of them.
+        latents[1:, :, 7, 7], latents[0, 0, 1, 2] = identity[1:], 1
         atoms = transform.inverse(latents).flatten(1)
         gram = atoms @ atoms.T
         assert (gram.diagonal().sqrt() - 1).abs().max() < tolerance
         assert (gram - torch.diag(gram.diagonal())).abs().max() < tolerance
 
 
-@BOTH
-def test_a_constant_is_one_channel(transform: Transform) -> None:
-    """A flat component costs its first channel, at eight times its value, and nothing else."""
-    latents = transform.forward(torch.full((1, 1, 16, 24), 5.0, dtype=torch.float64))
-    assert torch.allclose(latents[:, 0], torch.full((1, 2, 3), 40.0, dtype=torch.float64))
-    assert latents[:, 1:].abs().max() < 1e-5
+@pytest.mark.parametrize(
+    "place", [(1, 1), (2, 2), (1, 5), (5, 1), (6, 5), (3, 12), (12, 3), (11, 12)]
+)
+def test_each_deeper_latent_is_too(place: tuple[int, int]) -> None:
+    """LL5, HL5, LH5, HH5, HL4, LH4, HH4 in the plane of the first channel, off its edges."""
+    latents = torch.zeros(1, CHANNELS, 16, 16, dtype=torch.float64)
+    latents[0, 0, *place] = 1
+    assert Wavelet.inverse(latents).square().sum().sqrt().item() == pytest.approx(1, abs=0.3)
+
+
+@pytest.mark.parametrize(("transform", "gain", "every"), [(Wavelet, 32, 4), (Dct, 8, 1)])
+def test_a_constant_is_one_subband(transform: Transform, gain: int, every: int) -> None:
+    """A flat component costs its lowest subband, LL5 or the mean of a block, and nothing else."""
+    latents = transform.forward(torch.full((1, 1, 64, 96), 5.0, dtype=torch.float64))
+    lowest = latents[:, 0, : 8 // every, : 12 // every].clone()
+    latents[:, 0, : 8 // every, : 12 // every] = 0
+    assert torch.allclose(lowest, torch.full_like(lowest, 5.0 * gain))
+    assert latents.abs().max() < 1e-5
 
 
 @BOTH

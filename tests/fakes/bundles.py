@@ -6,11 +6,13 @@ import functools
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codec.bundle import Bundle, make_bundle, untrained_bundle
 from codec.conditioning import ConditionerSpec
+from codec.neighborhood import NEIGHBOR_TENSORS
 from codec.network import SscnetSpec
-from codec.tables import ENTRIES, PRECISION_BITS, TABLE_COUNT
+from codec.tables import ALPHABET_LIMIT, ENTRIES, PRECISION_BITS, TABLE_COUNT, FrequencyTables
 
 WIDTHS = (6, 5, 4, 7)
 
@@ -72,19 +74,49 @@ def branch_bundle(*, seed: int = 0, calibrated: bool = False) -> Bundle:
     )
 
 
+def flat_tables() -> FrequencyTables:
+    """Tables under which all symbols are equally likely."""
+    return FrequencyTables(
+        np.full((TABLE_COUNT, ENTRIES), (1 << PRECISION_BITS) // ENTRIES, dtype=np.uint32)
+    )
+
+
+def integer_tables() -> FrequencyTables:
+    """Tables of no float's making: halves at every few magnitudes, wider from table to table."""
+    magnitude = np.abs(np.arange(-ALPHABET_LIMIT, ALPHABET_LIMIT + 2))
+    widths = 1 + np.arange(TABLE_COUNT)[:, None] // 3
+    weights = (1 << 12) >> np.minimum(12, magnitude // widths)
+    whole = 1 << PRECISION_BITS
+    counts = 1 + weights * (whole - ENTRIES) // weights.sum(axis=1, keepdims=True)
+    counts[:, ALPHABET_LIMIT] += whole - counts.sum(axis=1)
+    return FrequencyTables(counts.astype(np.uint32))
+
+
+def context_tensors() -> dict[str, NDArray[Any]]:
+    """Contexts in which every neighbor counts and any table may follow, by formula."""
+    weights, biases, shifts = (
+        np.arange(np.prod(shape)).reshape(shape) for _, shape in NEIGHBOR_TENSORS.values()
+    )
+    return {
+        "weights": (weights * 37 % 61 - 10).astype(np.int16),
+        "biases": (biases * 101 % 997 - 300).astype(np.int32),
+        "shifts": (shifts * 29 % 23 - 11).astype(np.int8),
+    }
+
+
 @functools.cache
 def frozen_bundle() -> Bundle:
-    """A codec of integers only: no weight, and all symbols equally likely. Its name is frozen."""
+    """A codec of integers only: no weight, contexts and tables by formula. Its name is frozen."""
     bundle = klt_bundle()
     weights = {
         name: np.zeros_like(array)
         for name, array in bundle.tensors.items()
         if name.startswith(("analysis.", "synthesis."))
     }
-    counts = np.full((TABLE_COUNT, ENTRIES), (1 << PRECISION_BITS) // ENTRIES, dtype=np.uint32)
+    contexts = {f"contexts.{name}": array for name, array in context_tensors().items()}
     return make_bundle(
         bundle.network,
         bundle.conditioner,
         default_step=64.0,
-        tensors={**weights, "tables.counts": counts},
+        tensors={**weights, **contexts, "tables.counts": integer_tables().counts},
     )

@@ -43,7 +43,7 @@ def test_the_start_is_the_linear_codec(linear: Bundle) -> None:
     latents, shortcut, _, restored = RoundTrip(bundle)(components, present)
 
     direct = TorchBackend(linear).analyze([components[0].numpy()])[0]
-    means = linear.scales.group_means(quantize(direct, 1.0), 2)
+    means = linear.scales.channel_means(quantize(direct, 1.0))
     symbols = quantize(direct, 1.0, best_rounding(means)[:, None, None])
     expected = Wavelet.inverse(torch.from_numpy(dequantize(symbols, 1.0))[None])
 

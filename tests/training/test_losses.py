@@ -38,7 +38,7 @@ def test_training_chooses_the_encoder_s_rounding() -> None:
     torch.manual_seed(0)
     latents = torch.randn(1, 128, 4, 4) * torch.logspace(-2, 2, 128)[None, :, None, None]
     model = klt_bundle().scales
-    means = model.group_means(quantize(latents[0].numpy(), 1.0), 2)
+    means = model.channel_means(quantize(latents[0].numpy(), 1.0))
 
     ours = best_rounding(latents, GROUPS)[0, :, 0, 0]
 

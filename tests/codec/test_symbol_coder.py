@@ -1,0 +1,328 @@
+"""Rules of `codec.symbol_coder`: any symbols come back exactly, wherever they are decoded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from codec.backend_names import BackendName
+from codec.bundle import Bundle
+from codec.contexts import MAX_INDEX, MAX_SCALE, ScaleModel, shortcut_groups
+from codec.encoder import Encoder
+from codec.errors import PayloadError
+from codec.frame import PatchFrame, SideFrame, parse
+from codec.neighborhood import NEIGHBOR_TENSORS, NeighborModel
+from codec.quantize import SYMBOL_LIMIT
+from codec.shortcut import CHANNELS, Dct, Wavelet
+from codec.subbands import to_images, to_symbols
+from codec.symbol_coder import SymbolCoder
+from fakes import cubes
+from fakes.bundles import branch_bundle, context_tensors, integer_tables
+
+NEIGHBORS = NeighborModel(**context_tensors())
+SILENT = NeighborModel(
+    **{name: np.zeros(shape, dtype) for name, (dtype, shape) in NEIGHBOR_TENSORS.items()}
+)
+EXTREME = replace(
+    NEIGHBORS,
+    weights=np.where(NEIGHBORS.weights % 2, 32767, -32768).astype(np.int16),
+    biases=np.where(NEIGHBORS.biases % 2, 1 << 24, -1 << 24).astype(np.int32),
+    shifts=np.where(NEIGHBORS.shifts % 2, 127, -128).astype(np.int8),
+)
+LIMITS = (0, 1, 3, 130, 5000, SYMBOL_LIMIT)
+SIZES = st.integers(1, 40)
+
+
+def coder(neighbors: NeighborModel | None = NEIGHBORS) -> SymbolCoder:
+    """A coder of integers only; without neighbors it is that of another transform."""
+    groups = shortcut_groups(Dct.GROUPS if neighbors is None else Wavelet.GROUPS)
+    return SymbolCoder(integer_tables(), ScaleModel(groups=groups), neighbors)
+
+
+def drawn(count: int, rows: int, cols: int, seed: int) -> NDArray[np.int32]:
+    """Symbols of a patch: each channel of a magnitude of its own, none beyond the edge."""
+    rng = np.random.default_rng(seed)
+    shape = count * CHANNELS, -(-rows // 8), -(-cols // 8)
+    limits = rng.choice(LIMITS, (shape[0], 1, 1))
+    symbols = rng.integers(-limits, limits, shape, endpoint=True, dtype=np.int32)
+    return to_symbols(to_images(symbols, rows, cols), rows, cols)
+
+
+# ---- decode(encode(x)) = x
+
+
+@given(
+    st.integers(1, 5),
+    SIZES,
+    SIZES,
+    st.sampled_from([NEIGHBORS, SILENT, EXTREME]),
+    st.integers(0, 2**32),
+)
+def test_round_trip(count: int, rows: int, cols: int, neighbors: NeighborModel, seed: int) -> None:
+    """Whatever the symbols up to 2²⁴, the size and the contexts, all come back."""
+    symbols, made = drawn(count, rows, cols, seed), coder(neighbors)
+    again = made.decode(made.encode(symbols, rows, cols), len(symbols), rows, cols)
+    assert again.dtype == np.int32
+    assert np.array_equal(again, symbols)
+
+
+@given(st.integers(1, 3), SIZES, SIZES, st.integers(0, 2**32))
+def test_round_trip_without_neighbors(count: int, rows: int, cols: int, seed: int) -> None:
+    """Beside another transform every position of every channel comes back."""
+    shape = count * CHANNELS, -(-rows // 8), -(-cols // 8)
+    rng, made = np.random.default_rng(seed), coder(None)
+    limit = rng.choice(LIMITS)
+    symbols = rng.integers(-limit, limit, shape, endpoint=True, dtype=np.int32)
+    payload = made.encode(symbols, rows, cols)
+    assert np.array_equal(made.decode(payload, len(symbols), rows, cols), symbols)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("size", [(1, 1), (24, 17)])
+def test_the_largest_symbols_come_back(sign: int, size: tuple[int, int]) -> None:
+    """All symbols at the limit, under contexts that expect nearly nothing."""
+    filled = np.full((2 * CHANNELS, -(-size[0] // 8), -(-size[1] // 8)), sign * SYMBOL_LIMIT)
+    symbols = to_symbols(to_images(filled.astype(np.int32), *size), *size)
+    payload = coder(EXTREME).encode(symbols, *size)
+    assert np.array_equal(coder(EXTREME).decode(payload, 128, *size), symbols)
+
+
+@pytest.mark.parametrize("neighbors", [NEIGHBORS, None])
+def test_nothing_is_no_bytes(neighbors: NeighborModel | None) -> None:
+    """A patch of zeros has no payload, and no payload is a patch of zeros."""
+    zeros = np.zeros((2 * CHANNELS, 3, 2), dtype=np.int32)
+    assert coder(neighbors).encode(zeros, 17, 16) == b""
+    assert np.array_equal(coder(neighbors).decode(b"", 128, 17, 16), zeros)
+
+
+# ---- what is coded, and under what
+
+
+@given(st.integers(1, 3), SIZES, SIZES, st.integers(0, 2**32))
+def test_as_many_symbols_as_pixels(count: int, rows: int, cols: int, seed: int) -> None:
+    """Coefficients beyond the patch are never coded, whatever they hold."""
+    rng = np.random.default_rng(seed)
+    shape = count * CHANNELS, -(-rows // 8), -(-cols // 8)
+    symbols = rng.integers(-9, 9, shape, endpoint=True, dtype=np.int32)
+    _, written = coder().choose(symbols, rows, cols)
+    assert sum(coded.size for coded, _, _ in written) == count * rows * cols
+    again = coder().decode(coder().encode(symbols, rows, cols), len(symbols), rows, cols)
+    assert np.array_equal(again, to_symbols(to_images(symbols, rows, cols), rows, cols))
+
+
+def test_what_is_chosen_is_what_is_coded() -> None:
+    """Steps ascend, indices are in range, and an index of zero covers zeros only."""
+    scales, written = coder().choose(drawn(4, 33, 20, 0), 33, 20)
+    assert 0 <= scales.min() <= scales.max() <= MAX_SCALE
+    for symbols, index, step in written:
+        assert symbols.shape == index.shape == step.shape
+        assert (np.diff(step) >= 0).all()
+        assert 0 <= index.min() <= index.max() <= MAX_INDEX
+        assert not symbols[index == 0].any()
+
+
+def test_without_calibration_neighbors_change_nothing() -> None:
+    """Contexts of zeros choose for every symbol its group's table: one per subband."""
+    symbols = drawn(3, 24, 24, 1)
+    _, written = coder(SILENT).choose(symbols, 24, 24)
+    for _, index, _ in written:
+        assert all(len(np.unique(each)) <= 1 for each in np.split(index, 3))
+
+
+def test_neighbors_are_heeded() -> None:
+    """With contexts symbols of one subband come under many tables."""
+    _, written = coder().choose(drawn(3, 24, 24, 1), 24, 24)
+    assert max(len(np.unique(index)) for _, index, _ in written) > 8
+
+
+# ---- frozen bytes
+
+
+PAYLOAD = bytes.fromhex(
+    "000512e0865e23358e578b5841d432fc003405d7cd9610090500b7456d248b365058dcf0e8f98f01ed02ac20"
+    "9f8009abcd812cde50c6a75ee6e590fb2591751997c9f536d0dda58f2aad61342a1a847ab139d62239a44147"
+    "f8ec9da4c9b17c386026f1df644aa967b60b5a78897b2479dd1e9347c5716a2742c70331dd9c5e93998e4975"
+    "8e4be548e2cfe85114440dd5f8cd934dceb08761b8e8b546ca6d7857341cb3cf99e8dc6f9070541c99003351"
+    "a84b2b4dc5794ebeed0c89d2a7b356a5a89ebb17348ee70e79b861e679b089e798ddd32a1bd39ccfbc746bd2"
+    "8f8b393f0675f9d12c082a8eec9f5858c610"
+)
+
+
+def formula() -> NDArray[np.int32]:
+    """Symbols of two components over 13×10 pixels: zeros, small ones, escapes, plain bits."""
+    number = np.arange(2 * CHANNELS * 4).reshape(2 * CHANNELS, 2, 2)
+    symbols = (number * 7919 % 257 - 128) >> (number // 32 % 8)
+    symbols[0] *= 4000
+    return to_symbols(to_images(symbols.astype(np.int32), 13, 10), 13, 10)
+
+
+def test_the_payload_is_frozen() -> None:
+    """Order, contexts, escapes and plain bits of `docs/wire-format.md`, byte by byte, for ever."""
+    assert coder().encode(formula(), 13, 10) == PAYLOAD
+    assert np.array_equal(coder().decode(PAYLOAD, 128, 13, 10), formula())
+
+
+# ---- damage
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[bytes, NDArray[np.int32]]:
+    """A payload of about a hundred bytes, and its symbols: some escaped, some with plain bits."""
+    rng = np.random.default_rng(0)
+    symbols = rng.laplace(0, np.where(np.arange(128) % 64, 1, 300)[:, None, None], (128, 2, 2))
+    symbols = to_symbols(to_images(symbols.astype(np.int32), 10, 9), 10, 9)
+    return coder().encode(symbols, 10, 9), symbols
+
+
+def test_any_cut_is_reported(small: tuple[bytes, NDArray[np.int32]]) -> None:
+    """A payload cut anywhere is refused or, at a word, decodes to other symbols: never a crash."""
+    payload, symbols = small
+    for length in range(1, len(payload)):
+        try:
+            found = coder().decode(payload[:length], 128, 10, 9)
+        except PayloadError:
+            continue
+        assert length % 4 == 2
+        assert not np.array_equal(found, symbols)
+
+
+def test_any_flipped_bit_decodes_or_is_refused(small: tuple[bytes, NDArray[np.int32]]) -> None:
+    """Damage the checksum missed gives symbols of the patch's shape or a `PayloadError`."""
+    payload, symbols = small
+    refused = 0
+    for place in range(len(payload)):
+        broken = bytearray(payload)
+        broken[place] ^= 1 << place % 8
+        try:
+            found = coder().decode(bytes(broken), 128, 10, 9)
+        except PayloadError:
+            refused += 1
+            continue
+        assert found.shape == symbols.shape
+    assert refused
+
+
+@settings(max_examples=60)
+@given(
+    st.builds(
+        lambda words, raw: words.to_bytes(2) + raw[: len(raw) // 4 * 4],
+        st.integers(0, 8) | st.integers(0, 65_535),
+        st.binary(max_size=400),
+    )
+    | st.binary(max_size=9),
+    st.integers(0, 4),
+    SIZES,
+    SIZES,
+    st.sampled_from([NEIGHBORS, EXTREME, None]),
+)
+def test_any_bytes_decode_or_are_refused(
+    raw: bytes, count: int, rows: int, cols: int, neighbors: NeighborModel | None
+) -> None:
+    """Bytes no encoder wrote give symbols in range or a `PayloadError`."""
+    try:
+        found = coder(neighbors).decode(raw, count * CHANNELS, rows, cols)
+    except PayloadError:
+        return
+    assert found.shape == (count * CHANNELS, -(-rows // 8), -(-cols // 8))
+    assert np.abs(found.astype(np.int64)).max(initial=0) <= 2 * SYMBOL_LIMIT + 127
+
+
+def test_bytes_left_over_are_refused(small: tuple[bytes, NDArray[np.int32]]) -> None:
+    """A payload longer than its symbols is damaged or not meant for them."""
+    with pytest.raises(PayloadError, match="left over"):
+        coder().decode(small[0] + b"\x01\x02\x03\x04" * 2, 128, 10, 9)
+
+
+# ---- the same symbols everywhere
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Put PyTorch's thread count back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def with_contexts(bundle: Bundle) -> Bundle:
+    """The bundle with contexts that matter; its digests do not, nothing is written."""
+    contexts = {f"contexts.{name}": array for name, array in context_tensors().items()}
+    return replace(bundle, tensors={**bundle.tensors, **contexts})
+
+
+def symbols_of(frames: list[bytes], bundle: Bundle) -> list[NDArray[np.int32]]:
+    """What the ground decodes of each patch, before any float."""
+    side, *patches = map(parse, frames)
+    assert isinstance(side, SideFrame)
+    made = SymbolCoder(bundle.tables, bundle.scales, bundle.neighbors)
+    found = []
+    for patch in patches:
+        assert isinstance(patch, PatchFrame)
+        shape = side.grid.extent(patch.patch_row, patch.patch_col).shape
+        found.append(made.decode(patch.payload, len(side.levels) * CHANNELS, *shape))
+    return found
+
+
+class Watched(SymbolCoder):
+    """Keeps the symbols that go in."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle.tables, bundle.scales, bundle.neighbors)
+        self.seen: list[NDArray[np.int32]] = []
+
+    def encode(self, symbols: NDArray[np.int32], rows: int, cols: int) -> bytes:
+        """Keep what lies within the patch."""
+        self.seen.append(to_symbols(to_images(symbols, rows, cols), rows, cols))
+        return super().encode(symbols, rows, cols)
+
+
+@pytest.mark.parametrize("backend", ["torch-cpu", "openvino"])
+@pytest.mark.usefixtures("threads")
+def test_symbols_do_not_depend_on_threads_or_backend(backend: BackendName) -> None:
+    """Decoded symbols are the encoder's, whatever ran its network, with one thread or two."""
+    bundle = with_contexts(branch_bundle(calibrated=True))
+    encoder = Encoder(bundle, step=4.0, backend=backend, threads=1)
+    encoder.coder = watched = Watched(bundle)
+    frames = encoder.encode(cubes.tile(rows=141, cols=30, noise_dn=60.0))
+    assert np.abs(watched.seen[0]).max() > 127
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        for found, symbols in zip(symbols_of(frames, bundle), watched.seen, strict=True):
+            assert np.array_equal(found, symbols)
+
+
+SCRIPT = """
+import sys
+import numpy as np
+from test_symbol_coder import coder
+symbols = coder().decode(sys.stdin.buffer.read(), 192, 40, 37)
+sys.stdout.buffer.write(symbols.astype("<i4").tobytes())
+"""
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_symbols_do_not_depend_on_the_process(count: str) -> None:
+    """Another process, of its own thread count and hash seed, decodes the same symbols."""
+    symbols = drawn(3, 40, 37, 5)
+    here = Path(__file__).parent
+    paths = os.pathsep.join(map(str, (here, here.parent, here.parents[1])))
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        input=coder().encode(symbols, 40, 37),
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": count, "PYTHONHASHSEED": count},
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout == symbols.astype("<i4").tobytes()
