@@ -78,8 +78,8 @@ class Conditioning:
 
         Args:
             samples: Shape (bands, rows, cols), in the tile's units.
-            valid: Shape (coded, rows, cols), or None where all coded samples are valid; invalid
-                samples take the band's mean.
+            valid: Shape (coded, rows, cols), or None where all coded samples are valid; what
+                invalid samples become, see `centered_samples`.
 
         Returns:
             What the network sees, shape (components, rows, cols), new.
@@ -116,7 +116,12 @@ def centered_samples(
     valid: NDArray[np.bool_] | None,
     sample_unit: float,
 ) -> torch.Tensor:
-    """Coded samples minus the mean [10⁻⁴ reflectance], shape (coded, rows·cols); 0 if invalid."""
+    """Coded samples minus the mean [10⁻⁴ reflectance], shape (coded, rows·cols).
+
+    An invalid sample becomes the mean of the valid ones beside it, 0 where there is none: thin gaps
+    vanish, and wide ones cost no more than their edge. With 0 everywhere one dead detector in a
+    hundred cost a fifth more bytes; with wide gaps interpolated a half-empty tile cost a third.
+    """
     chosen = samples if bands.size == samples.shape[0] else samples[bands]
     flat = chosen.reshape(bands.size, samples.shape[1] * samples.shape[2]).astype(np.float32)
     with np.errstate(over="ignore"):  # garbage in a float tile; `fit_klt` refuses it
@@ -125,7 +130,31 @@ def centered_samples(
         flat -= mean[:, None]
     if valid is not None:
         flat[~valid.reshape(flat.shape)] = 0
+        _bridge_gaps(flat.reshape(valid.shape), valid)
     return torch.from_numpy(flat)
+
+
+def _bridge_gaps(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
+    """Fill invalid samples, which are 0, with the mean of the valid ones beside them, in place.
+
+    Args:
+        values: Shape (bands, rows, cols).
+        valid: Same shape.
+    """
+    _, height, width = valid.shape
+    # Gaps of whole pixels, the common kind, are sought in one band for all.
+    whole = bool((valid == valid[:1]).all())
+    band, row, col = np.nonzero(~(valid[:1] if whole else valid))
+    # Beyond an edge a gap is its own neighbor: invalid and 0, it adds nothing.
+    beside = [
+        (np.clip(row + down, 0, height - 1), np.clip(col + right, 0, width - 1))
+        for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1))
+    ]
+    counts = np.stack([valid[band, r, c] for r, c in beside]).sum(axis=0, dtype=np.float32)
+    near = np.flatnonzero(counts)
+    bands = slice(None) if whole else band[near]
+    sums = np.stack([values[bands, r[near], c[near]] for r, c in beside]).sum(axis=0)
+    values[bands, row[near], col[near]] = sums / counts[near]
 
 
 def fit_minmax(

@@ -193,11 +193,16 @@ class PatchFrame:
     def pack(self) -> bytes:
         """Return the frame's bytes."""
         header = [self.model, self.tile_id, self.patch_row, self.patch_col, self.step_offset]
-        return _pack(self.KIND, [*header, self.mask], self.payload)
+        if len(self.mask) <= _HEADER_MASK_BYTES:
+            return _pack(self.KIND, [*header, self.mask], self.payload)
+        return _pack(self.KIND, [*header, len(self.mask)], self.mask + self.payload)
 
     @classmethod
     def _from_fields(cls, fields: list[Any], payload: bytes) -> PatchFrame:
         model, tile_id, row, col, step_offset, mask = _typed(fields, _PATCH_TYPES)
+        if isinstance(length := mask, int):
+            _require(0 <= length <= len(payload), "mask length", length)
+            mask, payload = payload[:length], payload[length:]
         return cls(
             model=model,
             tile_id=tile_id,
@@ -218,7 +223,11 @@ _SIDE_TYPES: Final = (
     *((int, bytes, _NONE), (list, _NONE), int, list, int, (list, _NONE)),
     *(_NUMBER, int, bytes),
 )
-_PATCH_TYPES: Final = (bytes, bytes, int, int, int, bytes)
+_PATCH_TYPES: Final = (bytes, bytes, int, int, int, (bytes, int))
+
+_HEADER_MASK_BYTES: Final = 0x8000
+"""A longer mask goes in front of the payload. A header has room for twice that, but single samples
+missing anywhere in a patch of 224 bands take up to 460 kB."""
 
 
 def parse(raw: bytes) -> Frame:

@@ -23,12 +23,12 @@ MAX_LEVEL: Final = 24 * LEVELS_PER_OCTAVE
 _GUESS_PX: Final = 16
 """Rows and columns looked at, at least, to guess the mean."""
 
-_BLOCK_PX: Final = 65_536
-"""Pixels converted to float32 at a time: 59 MB at 224 bands."""
+_BLOCK_PX: Final = 16_384
+"""Pixels converted to float32 at a time: 15 MB at 224 bands."""
 
-_FAINTEST: Final = -3 * LEVELS_PER_OCTAVE
-"""Level from which on components are considered [1/8 octave]: σ ≥ step/8. Turned, the weak ones may
-be worth sending: from -2 octaves on, bytes are 0.9 % more at equal PSNR."""
+_FAINTEST_STEPS: Final = 1 / 8
+"""Standard deviation from which on components are considered [step]. Turned, the weak ones may be
+worth sending: from 1/4 on, bytes are 0.9 % more at equal PSNR."""
 
 
 def fit_klt(
@@ -54,17 +54,23 @@ def fit_klt(
         TileError: If the samples are too large for the step.
     """
     pixels = samples.shape[1] * samples.shape[2]
-    mean, covariance = _moments(samples, bands, valid, sample_unit)
+    mean, covariance = _moments(samples, bands, valid, sample_unit, torch.float32)
     mean_symbols = np.rint(mean / mean_step(step, pixels))
     largest = np.abs(mean_symbols).max(initial=0)
     if not (largest <= SYMBOL_LIMIT and np.isfinite(covariance).all()):
         raise TileError(f"samples are too large for a step of {step:g}·10⁻⁴ reflectance")
     # PyTorch's, as every product here: one pool of threads, whose size the process sets.
     eigen = torch.linalg.eigh(torch.from_numpy(covariance))
+    faintest = (_FAINTEST_STEPS * step) ** 2
+    if bands.size and eigen.eigenvalues[0] < -faintest:
+        # No variance is negative: float32 lost as much of the weak components. Under a saturated
+        # cloud, all of them: 27 % more error on the water beside it, single samples 700 DN off.
+        _, covariance = _moments(samples, bands, valid, sample_unit, torch.float64)
+        eigen = torch.linalg.eigh(torch.from_numpy(covariance))
     variances, vectors = eigen.eigenvalues.numpy(), eigen.eigenvectors.numpy()
     leading = slice(None, -1 - min(spec.components, bands.size), -1)
     variances, vectors = np.maximum(variances[leading], 1e-12), vectors[:, leading]
-    considered = np.log2(np.sqrt(variances) / step) * LEVELS_PER_OCTAVE >= _FAINTEST
+    considered = variances >= faintest
     variances, vectors = variances[considered], vectors[:, considered]
     basis, blocks = torch.from_numpy((vectors.T / step).astype(np.float32)), []
     for block, ok in _sampled(samples, valid):
@@ -86,30 +92,45 @@ def fit_klt(
 
 
 def _moments(
-    samples: Samples, bands: NDArray[np.int64], valid: NDArray[np.bool_] | None, sample_unit: float
+    samples: Samples,
+    bands: NDArray[np.int64],
+    valid: NDArray[np.bool_] | None,
+    sample_unit: float,
+    precision: torch.dtype,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean [10⁻⁴ reflectance] and covariance of the coded bands, invalid samples at the mean.
+    """Mean [10⁻⁴ reflectance] and covariance of the coded bands, gaps filled as they are coded.
 
     One pass: sums are taken about a guess of the mean, so that nothing cancels in float32, and
     moved to the mean itself at the end.
     """
-    pixels = samples.shape[1] * samples.shape[2]
-    thin = (slice(None), *(slice(None, None, 1 + edge // _GUESS_PX) for edge in samples.shape[1:]))
-    zero = np.zeros(bands.size, dtype=np.float32)
-    some = centered_samples(
-        samples[thin], bands, zero, None if valid is None else valid[thin], sample_unit
-    )
-    some_counts = some.shape[1] if valid is None else np.maximum(valid[thin].sum(axis=(1, 2)), 1)
-    guess = (some.sum(dim=1).numpy() / some_counts).astype(np.float32)
+    guess = _guessed_mean(samples, bands, valid, sample_unit)
     sums, products = np.zeros(bands.size), np.zeros((bands.size, bands.size))
     for block, ok in _row_blocks(samples, valid):
         centered = centered_samples(block, bands, guess, ok, sample_unit)
+        centered = centered.to(precision)
         sums += centered.sum(dim=1).numpy()
         products += (centered @ centered.T).numpy()
-    counts = pixels if valid is None else np.maximum(valid.sum(axis=(1, 2)), 1)
-    shift = sums / counts
+    pixels = samples.shape[1] * samples.shape[2]
+    shift = sums / pixels
     with np.errstate(invalid="ignore"):  # garbage in a float tile; `fit_klt` refuses it
         return guess + shift, products / pixels - np.outer(shift, shift)
+
+
+def _guessed_mean(
+    samples: Samples, bands: NDArray[np.int64], valid: NDArray[np.bool_] | None, sample_unit: float
+) -> NDArray[np.float32]:
+    """About the mean of the coded bands [10⁻⁴ reflectance]; where there is fill, just their mean.
+
+    Fill is then coded as this mean: were it far off, fill would outweigh what was measured.
+    """
+    if valid is not None:
+        coded = samples if bands.size == samples.shape[0] else samples[bands]
+        means = np.mean(coded, axis=(1, 2), where=valid, dtype=np.float64)
+        return np.asarray(means * sample_unit, dtype=np.float32)
+    thin = (slice(None), *(slice(None, None, 1 + edge // _GUESS_PX) for edge in samples.shape[1:]))
+    zero = np.zeros(bands.size, dtype=np.float32)
+    some = centered_samples(samples[thin], bands, zero, None, sample_unit)
+    return some.mean(dim=1).numpy()
 
 
 def _sampled(

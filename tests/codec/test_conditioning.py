@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from codec.conditioning import ConditionerSpec, fit_minmax
+from codec.conditioning import ConditionerSpec, centered_samples, fit_minmax
 from codec.errors import BundleError, TileError
 
 
@@ -48,3 +48,21 @@ def test_a_damaged_spec_is_refused(fields: dict[str, object]) -> None:
     """A conditioner that conditions nothing is a bundle error."""
     with pytest.raises(BundleError):
         ConditionerSpec(**fields)  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize("one_band", [False, True])
+def test_gaps_are_bridged_not_kept(one_band: bool) -> None:
+    """An invalid sample becomes the mean of the valid ones beside it, or the band's mean."""
+    samples = np.full((2, 4, 4), 100, dtype=np.int16)
+    samples[:, 0, 0], samples[:, 1, 1] = 130, 160
+    valid = np.ones((2, 4, 4), dtype=np.bool_)
+    valid[:, 0, 1] = valid[:, 2:, 2:] = False
+    if one_band:
+        valid[1] = True
+    samples[~valid] = -9999
+    mean = np.full(2, 100, dtype=np.float32)
+    first, second = centered_samples(samples, np.arange(2), mean, valid, 1.0).numpy()
+    expected = np.zeros((4, 4))
+    expected[0, 0], expected[1, 1], expected[0, 1] = 30, 60, (30 + 60 + 0) / 3
+    assert first.reshape(4, 4).tolist() == expected.tolist()
+    assert one_band or np.array_equal(first, second)

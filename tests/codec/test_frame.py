@@ -382,6 +382,22 @@ def test_inflate_stops_at_its_limit() -> None:
         inflate(packed, 99)
 
 
+@pytest.mark.parametrize("length", [0, 1, 0x8000, 0x8001, 500_000])
+def test_a_mask_of_any_length(length: int) -> None:
+    """A mask comes back whatever its length; one beyond 32,768 bytes is no part of the header."""
+    frame = replace(PATCH, mask=b"m" * length)
+    raw = frame.pack()
+    assert same(parse(raw), frame)
+    assert (struct.unpack_from(">H", raw, 2)[0] < 100) == (length in {0, 1, 0x8001, 500_000})
+
+
+@pytest.mark.parametrize("length", [-1, 6, 2**40])
+def test_a_mask_longer_than_its_frame(length: int) -> None:
+    """The length of a mask in front of the payload is held against what is there."""
+    with pytest.raises(FrameFieldError, match="mask length"):
+        parse(framed(1, [*header_of(PATCH)[:5], length], PATCH.payload))
+
+
 # ---- what cannot be sent
 
 

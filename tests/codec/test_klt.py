@@ -137,3 +137,24 @@ def test_large_tiles_send_weaker_components() -> None:
     )
     assert len(small.levels) == 1
     assert len(large.levels) == SPEC.components
+
+
+def test_fill_on_a_lattice_does_not_hide_the_scene() -> None:
+    """Fill wherever a thin sample looks: the mean and the components are those of the rest."""
+    tile = cubes.tile(rows=48, cols=48, nodata=-1, noise_dn=2.0)
+    samples = tile.samples.copy()
+    samples[:, np.indices((48, 48)).sum(axis=0) % 2 == 0] = -1
+    holed = Tile(samples=samples, info=tile.info)
+    way, valid = conditioning(holed), holed.valid()
+    error = way.restore(way.condition(samples, valid)) - samples
+    assert np.sqrt(np.square(error[valid]).mean()) < 6.0
+
+
+def test_a_saturated_cloud_does_not_hide_the_scene() -> None:
+    """Variances a hundred million times those of the rest do not drown it in rounding errors."""
+    tile = cubes.tile(bands=100, rows=64, cols=64, noise_dn=1.0, mean_dn=100.0)
+    samples = tile.samples.copy()
+    samples[:, :32, :32] = 32_767
+    way = conditioning(Tile(samples=samples, info=tile.info), step=4.0)
+    error = way.restore(way.condition(samples, None)) - samples
+    assert np.sqrt(np.square(error[:, 32:]).mean()) < 1.5
