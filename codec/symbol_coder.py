@@ -92,6 +92,8 @@ class SymbolCoder:
         if not channels:
             raise PayloadError("symbols of a tile without components")
         start = _LENGTH_BYTES + _WORD_BYTES * int.from_bytes(payload[:_LENGTH_BYTES])
+        if start > len(payload):
+            raise PayloadError(f"scales of {start} bytes in a payload of {len(payload)}")
         shape = channels // self._scales.groups.size, self._scales.count
         rows_of = unpack_rows(payload[_LENGTH_BYTES:start], *_rows_shape(shape), self._tables)
         scales = rows_of.T if shape[0] > 1 else rows_of
