@@ -3,12 +3,13 @@
 
 PYTHON ?= python3
 OUT ?= demo-output
+SCENES ?= data
 VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check clean distclean
+.PHONY: help demo test check report clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +29,10 @@ check: $(VENV)/.dev ## the fast part: format, lint, types, import rules, unit te
 	  --ignore tests/end_to_end --ignore tests/daemon/test_lifecycle.py
 	# These signal the process they run in: a worker beside others that died of it took CI along.
 	$(BIN)/python -m pytest tests/daemon/test_lifecycle.py
+
+report: $(VENV)/.dev ## score the default bundle and every baseline on SCENES=folder; see docs/results.md
+	$(BIN)/prismlink-train report deploy/models/default.safetensors --scenes $(SCENES) \
+	  --settings deploy/training.yaml --out docs
 
 clean: ## remove what runs and tools leave behind, but not .venv
 	rm -rf $(OUT) output build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,7 +8,7 @@ that lie far apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -74,6 +74,23 @@ def delta(points: Iterable[Point], baseline: Iterable[Point], low: float, high: 
         ),
         psnr_coverage=_length(at_rate) / _length(asked),
     )
+
+
+def rate_gaps(
+    points: Iterable[Point], baseline: Iterable[Point], rates: Sequence[float]
+) -> NDArray[np.float64]:
+    """Rate at equal PSNR over the baseline's, minus 1, at some of the baseline's rates.
+
+    NaN where either curve does not reach; see `delta` for the points.
+    """
+    ours, theirs = (np.array(_front(curve)).reshape(-1, 2).T for curve in (points, baseline))
+    if min(ours.shape[1], theirs.shape[1]) < _LEAST_POINTS:
+        return np.full(len(rates), np.nan)
+    asked = np.log(rates)
+    psnr = PchipInterpolator(np.log(theirs[0]), theirs[1], extrapolate=False)(asked)
+    log_rate = PchipInterpolator(ours[1], np.log(ours[0]), extrapolate=False)(psnr)
+    gaps: NDArray[np.float64] = np.expm1(log_rate - asked)
+    return gaps
 
 
 def envelope(points: Iterable[Point]) -> list[Point]:

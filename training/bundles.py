@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +17,7 @@ from codec.errors import BundleError
 from codec.network import Analysis, SscnetSpec, Synthesis, count_macs
 from training.config import Settings
 from training.errors import CheckpointError
+from training.files import write_whole
 from training.scenes import Split
 
 VERSIONS_OF: Final = ("prismlink", "torch", "numpy", "fastai", "fasterai", "openvino")
@@ -40,25 +39,12 @@ def read_bundle(path: Path) -> Bundle:
 
 
 def write_bundle(bundle: Bundle, path: Path) -> None:
-    """Write beside `path`, flush to the disk, then rename: `path` is whole or as it was.
+    """Write a bundle, whole or not at all.
 
     Raises:
-        CheckpointError: If it cannot be written.
+        TrainingError: If it cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".partial-", delete=False) as file:
-            try:
-                file.write(bundle.to_bytes())
-                file.flush()
-                os.fsync(file.fileno())
-                Path(file.name).chmod(0o644)
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
+    write_whole(path, bundle.to_bytes())
 
 
 def changed(
@@ -106,9 +92,9 @@ def origin(settings: Settings, split: Split) -> dict[str, Any]:
     """Describe where a model comes from: scenes, settings, versions, commit, date."""
     return {
         "made_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "versions": _versions(),
-        "settings": settings.model_dump(mode="json"),
+        "commit": commit(),
+        "versions": versions(VERSIONS_OF),
+        "settings": settings.model_dump(mode="json", exclude={"report"}),
         "scenes": {
             "training": sorted(scene.name for scene in split.training),
             "validation": sorted(scene.name for scene in split.validation),
@@ -134,7 +120,7 @@ def as_record(stage: str, values: Any) -> dict[str, Any]:
     return {"stage": stage, **asdict(values)}
 
 
-def _commit() -> str:
+def commit() -> str:
     """Commit of the tree this code runs from, "+" if it was changed since; empty if unknown."""
     here = Path(__file__).parent
     try:
@@ -149,9 +135,10 @@ def _commit() -> str:
     return run.stdout.strip()
 
 
-def _versions() -> dict[str, str]:
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Versions of distributions; empty where one is not installed."""
     found = {}
-    for name in VERSIONS_OF:
+    for name in names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

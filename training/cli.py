@@ -1,4 +1,4 @@
-"""`prismlink-train`: fit, prune, calibrate, export, evaluate. Each reads and writes bundle files.
+"""`prismlink-train`: fit, prune, calibrate, export; evaluate, report. What goes in is bundle files.
 
 Exit codes: 0 done; 64 wrong use; 65 a bundle does not fit; 66 scenes missing or unreadable; 70
 another error named in one line; 78 wrong settings; 130 interrupted (a later `--resume` goes on).
@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 
 from codec.errors import CodecError
 from training.errors import TrainingError
+from training.files import write_whole
 
 EXIT_INTERRUPTED: Final = 130
 
@@ -38,6 +39,9 @@ SettingsOption = Annotated[
 BundleArgument = Annotated[Path, typer.Argument(help="Bundle to start from.")]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on after the last checkpoint, where there is one.")
+]
+BackendOption = Annotated[
+    str, typer.Option("--backend", help="auto, torch, torch-cpu, torch-cuda or openvino.")
 ]
 
 
@@ -130,9 +134,14 @@ def evaluate(
     held_back: Annotated[
         bool, typer.Option("--held-back", help="Only the validation scenes of the settings.")
     ] = False,
-    backend: Annotated[
-        str, typer.Option("--backend", help="auto, torch, torch-cpu, torch-cuda or openvino.")
-    ] = "auto",
+    baselines: Annotated[
+        Path | None,
+        typer.Option(
+            "--baselines",
+            help="Add KLT + JPEG 2000 and others; their scores are read from this file, or kept.",
+        ),
+    ] = None,
+    backend: BackendOption = "auto",
     settings: SettingsOption = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write every score to this file.")
@@ -152,17 +161,56 @@ def evaluate(
         linear=linear,
         held_back=held_back,
         backend=backend,
+        baselines=baselines,
         console=console,
     )
     if json_file is not None:
-        _write_json(json_file, scores)
+        text = json.dumps(scores, indent=1, allow_nan=False) + "\n"
+        write_whole(json_file, text.encode())
 
 
-def _write_json(path: Path, value: Any) -> None:
-    try:
-        path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"{path}: cannot be written: {error.strerror}") from None
+@app.command()
+def report(
+    bundle: Annotated[Path, typer.Argument(help="Bundle the report is about.")],
+    scenes: ScenesOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write results.* to.")] = Path(
+        "docs"
+    ),
+    ablation: Annotated[
+        list[str] | None,
+        typer.Option("--ablation", help="LABEL=FILE: a bundle to show beside it; repeatable."),
+    ] = None,
+    every_scene: Annotated[
+        bool, typer.Option("--all", help="Not only the validation scenes of the settings.")
+    ] = False,
+    baselines: Annotated[
+        Path,
+        typer.Option("--baselines", help="Where scores of the baselines are read and kept."),
+    ] = Path("runs/baselines.json"),
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Processes for the baselines; 0: one a core.")
+    ] = 0,
+    backend: BackendOption = "auto",
+    settings: SettingsOption = None,
+) -> None:
+    """Score a bundle, its ablations and every baseline; write tables, plots and JSON.
+
+    Example: prismlink-train report deploy/models/default.safetensors --scenes data --out docs
+    """
+    from training.report import report_step  # as above
+
+    report_step(
+        bundle,
+        scenes,
+        settings,
+        out,
+        ablation=ablation or (),
+        every_scene=every_scene,
+        baselines=baselines,
+        workers=workers,
+        backend=backend,
+        console=console,
+    )
 
 
 def main() -> None:

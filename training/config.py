@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from codec.conditioning import ConditionerSpec
 from codec.network import SscnetSpec
@@ -159,6 +160,60 @@ class CalibrateSettings(_Section):
     range_quantile: Annotated[float, Field(gt=0, le=1)] = 0.9999
 
 
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(after <= before for before, after in pairwise(values)):
+        raise ValueError("must ascend")
+    return values
+
+
+def _descending(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(after >= before for before, after in pairwise(values)):
+        raise ValueError("must descend")
+    return values
+
+
+Ladder = Annotated[tuple[Positive, ...], AfterValidator(_descending)]
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
+
+
+class BaselineSettings(_Section):
+    """The `report: baselines:` section: how far the codecs ours is held against are searched.
+
+    Attributes:
+        components: Component counts of KLT + JPEG 2000, ascending. Beyond 64 they matter from half
+            a bit per sample on: without them the curve levels off.
+        steps: Steps of its irreversible variants, descending [10⁻⁴ reflectance].
+        reversible_steps: Steps its components are rounded to before they are coded without loss.
+        band_steps: Steps of JPEG 2000 without a KLT [10⁻⁴ reflectance].
+        distances: JPEG XL's scale of loss, from its coarsest; 1 is meant to be invisible.
+    """
+
+    components: Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_ascending)] = (
+        *(4, 8, 12, 16, 24, 32, 48, 64, 96, 128),
+    )
+    steps: Ladder = tuple(2048.0 * 2.0 ** (-i / 2) for i in range(20))
+    reversible_steps: Ladder = (32.0, 16.0, 8.0, 4.0, 2.0)
+    band_steps: Ladder = tuple(4096.0 * 2.0 ** (-i / 2) for i in range(20))
+    distances: Ladder = (25.0, 15.0, 8.0, 5.0, 3.0, 2.0, 1.0, 0.5, 0.25, 0.1)
+
+
+class ReportSettings(_Section):
+    """The `report:` section.
+
+    Attributes:
+        steps: Steps scored beside the bundle's own [10⁻⁴ reflectance]; each scene from the coarsest
+            to the first that takes more bits than anybody asks for.
+        ranges: Rates that Bjøntegaard's deltas are taken over, (low, high) [bits per sample].
+        baselines: What ours is held against.
+    """
+
+    steps: Annotated[Ladder, Field(min_length=2)] = tuple(
+        float(f"{1024 * 2 ** (-0.6 * i):.3g}") for i in range(15)
+    )
+    ranges: tuple[Range, ...] = ((0.05, 0.5), (0.5, 2.0))
+    baselines: BaselineSettings = BaselineSettings()
+
+
 class Settings(_Section):
     """The whole file.
 
@@ -169,6 +224,7 @@ class Settings(_Section):
         fit: How.
         prune: How it is pruned.
         calibrate: How tables, scales and ranges are measured.
+        report: What is scored, and against what.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -177,6 +233,7 @@ class Settings(_Section):
     fit: FitSettings = FitSettings()
     prune: PruneSettings = PruneSettings()
     calibrate: CalibrateSettings = CalibrateSettings()
+    report: ReportSettings = ReportSettings()
 
 
 def load_settings(path: Path | None) -> Settings:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from codec.patch_grid import PatchGrid
 from codec.patching import split
 from codec.quality import max_abs_error, psnr_db, spectral_angle_deg, ssim
 from codec.tile import Tile
+from training.bjontegaard import Delta, Interval, Point, delta
 from training.scenes import Scene
 
 
@@ -67,6 +69,12 @@ class Score:
             for k, v in asdict(self).items()
         }
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Score:
+        """Inverse of `to_dict`, but for infinite values: they come back as NaN."""
+        fields: dict[str, Any] = {k: math.nan if v is None else v for k, v in values.items()}
+        return cls(**fields)
+
 
 def evaluate(
     bundle: Bundle,
@@ -75,6 +83,7 @@ def evaluate(
     *,
     codec: str,
     backend: BackendName = "auto",
+    max_bpppc: float = math.inf,
     on_score: Callable[[Score], None] = lambda _: None,
 ) -> list[Score]:
     """Encode and decode scenes at some steps.
@@ -85,21 +94,24 @@ def evaluate(
         steps: Quantizer steps [10⁻⁴ reflectance].
         codec: Name in the scores.
         backend: What runs the encoder network.
+        max_bpppc: A scene that took more is left out of the steps that follow [bits per sample].
         on_score: Called with each score as it is found.
     """
-    decoder = Decoder(bundle)
-    scores = []
+    encoder, decoder = Encoder(bundle, backend=backend), Decoder(bundle)
+    scores: list[Score] = []
+    beyond = set()
     for step in steps:
-        encoder = Encoder(bundle, step=step, backend=backend)
-        for scene in scenes:
-            scores.append(_score(encoder, decoder, scene, codec))
+        for scene in (scene for scene in scenes if scene.name not in beyond):
+            scores.append(_score(encoder, decoder, scene, step, codec))
+            if scores[-1].bpppc > max_bpppc:
+                beyond.add(scene.name)
             on_score(scores[-1])
     return scores
 
 
-def _score(encoder: Encoder, decoder: Decoder, scene: Scene, codec: str) -> Score:
+def _score(encoder: Encoder, decoder: Decoder, scene: Scene, step: float, codec: str) -> Score:
     start_s = time.perf_counter()
-    frames = encoder.encode(scene.tile)
+    frames = encoder.encode(scene.tile, step)
     encoded_s = time.perf_counter()
     restored = decoder.decode(frames)
     decoded_s = time.perf_counter()
@@ -110,7 +122,7 @@ def _score(encoder: Encoder, decoder: Decoder, scene: Scene, codec: str) -> Scor
         group=scene.group,
         codec=codec,
         bundle=encoder.bundle.name,
-        step=encoder.step,
+        step=step,
         backend=encoder.backend.name,
         precision=encoder.backend.precision,
         bytes=size,
@@ -152,58 +164,29 @@ def quality(tile: Tile, restored: Tile) -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """A codec against another on one scene.
+Curves = dict[str, list[Point]]
+"""Rate and PSNR by the name of the scene."""
 
-    Attributes:
-        scene: Name of the scene.
-        rate_change: Bytes at equal PSNR over the other's, minus 1, averaged over the PSNR range
-            both reach; NaN where the ranges do not meet.
-        psnr_change_db: PSNR at equal bytes minus the other's, averaged over the common range [dB].
+
+def curves(scores: Iterable[Score]) -> Curves:
+    """Take rate and PSNR out of one codec's scores."""
+    found: Curves = {}
+    for score in scores:
+        found.setdefault(score.scene, []).append((score.bpppc, score.psnr_db))
+    return found
+
+
+def compare(ours: Curves, theirs: Curves, over: Interval | None = None) -> dict[str, Delta]:
+    """Compare two codecs on every scene that both have points of.
+
+    Args:
+        ours: The codec that is judged.
+        theirs: What it is held against.
+        over: Lowest and highest rate [bits per sample]; None takes all that theirs has.
     """
-
-    scene: str
-    rate_change: float
-    psnr_change_db: float
-
-
-def compare(scores: Sequence[Score], baseline: Sequence[Score]) -> list[Comparison]:
-    """Compare two codecs scene by scene, at equal quality and at equal rate.
-
-    Between the measured steps, PSNR is taken as linear in log₂ of the bytes: the mean over the
-    common range of Bjøntegaard's deltas (VCEG-M33, 2001), without his cubic, which can overshoot.
-    """
-    return [
-        Comparison(scene=scene, rate_change=2**octaves - 1, psnr_change_db=decibels)
-        for scene, ours, theirs in _curves(scores, baseline)
-        for octaves in [_mean_gap(ours[::-1], theirs[::-1])]
-        for decibels in [_mean_gap(ours, theirs)]
-    ]
-
-
-Curve = np.ndarray[tuple[int, int], np.dtype[np.float64]]
-"""Rows log₂(bytes) and PSNR, shape (2, steps)."""
-
-
-def _curves(
-    scores: Sequence[Score], baseline: Sequence[Score]
-) -> Iterator[tuple[str, Curve, Curve]]:
-    for scene in dict.fromkeys(score.scene for score in scores):
-        curves = [
-            np.array([(np.log2(s.bytes), s.psnr_db) for s in side if s.scene == scene]).T
-            for side in (scores, baseline)
-        ]
-        if all(curve.size and np.isfinite(curve).all() for curve in curves):
-            yield scene, curves[0], curves[1]
-
-
-def _mean_gap(ours: Curve, theirs: Curve) -> float:
-    """Mean of our second row minus theirs, over the range of the first row both cover."""
-    low = max(ours[0].min(), theirs[0].min())
-    high = min(ours[0].max(), theirs[0].max())
-    if low >= high:
-        return float("nan")
-    at = np.linspace(low, high, 101)
-    ours, theirs = ours[:, np.argsort(ours[0])], theirs[:, np.argsort(theirs[0])]
-    return float(np.mean(np.interp(at, *ours) - np.interp(at, *theirs)))
+    return {
+        scene: delta(points, theirs[scene], *(over or (min(rates), max(rates))))
+        for scene, points in ours.items()
+        if theirs.get(scene)
+        for rates in [[rate for rate, _ in theirs[scene]]]
+    }

@@ -2,8 +2,9 @@
 
 All components are planes of one codestream, so OpenJPEG spends the bytes where they take away most
 error, over components and subbands alike; the KLT is orthonormal, so planes of one common scale
-make equal error equal cost. The basis travels as ours does (`KltSide`), at a step that fits the
-operating point. What was found to matter, each measured on held-back scenes:
+make equal error equal cost. The basis is the plain KLT's, whatever ours has become; it travels as
+ours does (`KltSide`), at a step that fits the operating point. What was found to matter, each
+measured on held-back scenes:
 
 - few wavelet levels: code-blocks end at subbands, and on scenes of 50 to 100 pixels those of a
   third level cost more than it saves; hence `resolutions` is part of a setting (1 to 4 %);
@@ -26,10 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec import masks
-from codec.conditioning import UNITS_PER_REFLECTANCE, ConditionerSpec
+from codec.conditioning import UNITS_PER_REFLECTANCE, centered_samples
+from codec.contexts import LEVELS_PER_OCTAVE
 from codec.errors import TileError
-from codec.klt import fit_klt
-from codec.klt_side import KltSide
+from codec.klt_side import KltSide, entry_steps, mean_step
 from codec.tables import FrequencyTables
 from codec.tile import Samples, Tile, fill_value
 
@@ -47,6 +48,13 @@ _LEAST_BITS: Final = 9
 _MOST_BITS: Final = 21
 """Bits of a plane's samples: the least imagecodecs takes beyond bytes, and the most that OpenJPEG
 takes at `RESOLUTIONS`."""
+
+_FLOOR_PX: Final = 4096
+_FLOOR_OCTAVES: Final = -1.5
+_FLOOR_LIMITS: Final = (-2.5, -1.0)
+"""Components below this many octaves over the step are not sent: in a tile of 4096 pixels those of
+σ < 0.35 steps. What they save grows with the pixels and what they cost hardly does, so the floor on
+σ falls with the root of the pixels, as far as this was measured (with our wavelet coder)."""
 
 _HEAD: Final = struct.Struct(">ffBHII")
 """Step of the basis, unit of the planes, components, bytes of band bitmap, basis and mask."""
@@ -92,14 +100,7 @@ class KltJ2k:
         bands, (rows, cols) = np.flatnonzero(valid_bands), tile.samples.shape[1:]
         unit = UNITS_PER_REFLECTANCE / tile.info.reflectance_scale
         side_step = float(np.float32(self.side_step))  # as it travels
-        side = fit_klt(
-            ConditionerSpec(kind="klt", components=self.components),
-            tile.samples,
-            bands=bands,
-            valid=valid,
-            sample_unit=unit,
-            step=side_step,
-        )
+        side = fit_plain_klt(tile, bands, valid, step=side_step, components=self.components)
         conditioning = side.conditioning(bands, rows * cols, side_step, unit)
         planes = conditioning.condition(tile.samples, valid) * np.float32(side_step)
         stream, plane_unit = encode_planes(
@@ -138,6 +139,50 @@ def decode(raw: bytes, like: Tile, tables: FrequencyTables) -> Tile:
     planes = decode_planes(raw[at:], plane_unit, (components, rows, cols))
     restored = conditioning.restore(planes / np.float32(side_step))
     return place(restored, bands, masks.unpack(mask, restored.shape), like)
+
+
+def fit_plain_klt(
+    tile: Tile,
+    bands: NDArray[np.int64],
+    valid: NDArray[np.bool_] | None,
+    *,
+    step: float,
+    components: int,
+) -> KltSide:
+    """Fit mean and leading eigenvectors: the KLT of the textbook, without what ours makes of it.
+
+    Args:
+        tile: The tile.
+        bands: Positions of the bands with any valid sample, shape (coded,).
+        valid: Shape (coded, rows, cols), or None if all coded samples are valid.
+        step: What the basis is coded for [10⁻⁴ reflectance].
+        components: Most components.
+    """
+    samples = tile.samples[bands]
+    pixels = samples.shape[1] * samples.shape[2]
+    unit = UNITS_PER_REFLECTANCE / tile.info.reflectance_scale
+    where = True if valid is None else valid
+    mean = unit * np.mean(samples, axis=(1, 2), where=where, dtype=np.float64)
+    guess = np.asarray(mean, dtype=np.float32)
+    centered = centered_samples(tile.samples, bands, guess, valid, unit).double()
+    shift = centered.mean(dim=1, keepdim=True)  # not zero where gaps were filled
+    covariance = (centered @ centered.T / pixels - shift @ shift.T).numpy()
+    variances, vectors = np.linalg.eigh(covariance)
+    variances, vectors = np.maximum(variances[::-1], 1e-12), vectors[:, ::-1]
+    levels = np.rint(np.log2(np.sqrt(variances) / step) * LEVELS_PER_OCTAVE).astype(np.int32)
+    sent = np.flatnonzero(levels >= _floor(pixels))[:components]
+    levels = levels[sent]
+    symbols = (
+        (mean + shift.numpy()[:, 0]) / mean_step(step, pixels),
+        *(vectors[:, sent] / entry_steps(levels, pixels)).T,
+    )
+    return KltSide(levels=tuple(levels.tolist()), symbols=np.rint(symbols).astype(np.int32))
+
+
+def _floor(pixels: int) -> float:
+    """Level of the weakest component worth sending [1/8 octave]."""
+    octaves = _FLOOR_OCTAVES - math.log2(pixels / _FLOOR_PX) / 2
+    return LEVELS_PER_OCTAVE * min(max(octaves, _FLOOR_LIMITS[0]), _FLOOR_LIMITS[1])
 
 
 # ---- planes ↔ a codestream ---------------------------------------------------------------------

@@ -6,16 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, cast, get_args
 
-import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress as Bar
-from rich.table import Table
 
 from codec.backend_names import BackendName
 from codec.bundle import Bundle, untrained_bundle
+from training.baseline_cache import baselines_of
 from training.bundles import (
     as_record,
     changed,
@@ -27,13 +26,11 @@ from training.bundles import (
 )
 from training.calibrate import calibrate
 from training.config import FitSettings, Settings, load_settings
+from training.console_tables import comparison_table, score_table, size_table
 from training.errors import CheckpointError, SettingsError
-from training.evaluate import Score, compare, evaluate
+from training.evaluate import Score, compare, curves, evaluate
 from training.scenes import Scene, Split, load_scenes, split_scenes
 from training.seeds import seed_everything
-
-_NAME_LENGTH: Final = 18
-"""Characters a table has for the name of a scene, in a terminal of 80."""
 
 
 def fit_step(
@@ -80,7 +77,7 @@ def prune_step(
         "before": size_of(trained.network),
         "after": size_of(pruned.network),
     }
-    console.print(_size_table(record["before"], record["after"]))
+    console.print(size_table(record["before"], record["after"]))
     start = changed(pruned, stage=record)
     _train_step(
         "tune",
@@ -123,7 +120,7 @@ def export_step(
     """Score and ship."""
     settings, split = _prepare(scenes, settings_path)
     model = read_bundle(bundle)
-    linear = _linear_of(model)
+    linear = linear_of(model)
     steps = [model.default_step * 2.0**octave for octave in settings.calibrate.octaves]
     held_back = split.validation
     with Bar(console=console) as bar:
@@ -139,7 +136,8 @@ def export_step(
         path = out / f"{name}{suffix}.safetensors"
         write_bundle(one, path)
         console.print(f"{path}: model {one.name}, {path.stat().st_size / 1e6:.1f} MB")
-    console.print(_comparison_table({"prismlink": scored["prismlink"]}, scored["linear"], "linear"))
+    ours, theirs = (curves(scored[codec]) for codec in ("prismlink", "linear"))
+    console.print(comparison_table({"prismlink": ours}, theirs, "linear"))
 
 
 def evaluate_step(
@@ -151,11 +149,11 @@ def evaluate_step(
     linear: bool,
     held_back: bool,
     backend: str,
+    baselines: Path | None,
     console: Console,
 ) -> list[dict[str, Any]]:
     """Score bundles, print tables, return the scores as plain values."""
-    if backend not in get_args(BackendName):
-        raise SettingsError(f"--backend {backend}: one of {', '.join(get_args(BackendName))}")
+    runs_on = backend_of(backend)
     values = _steps(steps)
     settings = load_settings(settings_path)
     chosen: Sequence[Scene] = load_scenes(scenes, settings.scenes)
@@ -165,7 +163,7 @@ def evaluate_step(
     if len(named) < len(bundles):
         named = {str(path): read_bundle(path) for path in bundles}
     if linear:
-        named = {"linear": _linear_of(next(iter(named.values()))), **named}
+        named = {"linear": linear_of(next(iter(named.values()))), **named}
     with Bar(console=console) as bar:
         task = bar.add_task("evaluating", total=len(named) * len(values) * len(chosen))
         scored = {
@@ -174,17 +172,25 @@ def evaluate_step(
                 chosen,
                 values,
                 codec=codec,
-                backend=backend,  # type: ignore[arg-type]  # checked above
+                backend=runs_on,
                 on_score=lambda _: bar.advance(task),
             )
             for codec, bundle in named.items()
         }
     every = [score for scores in scored.values() for score in scores]
-    console.print(_score_table(every))
-    first, *others = scored
+    console.print(score_table(every))
+    compared = {codec: curves(scores) for codec, scores in scored.items()}
+    first, *others = compared
     if others and len(values) > 1:
-        compared = {name: scored[name] for name in others}
-        console.print(_comparison_table(compared, scored[first], first))
+        console.print(comparison_table({o: compared[o] for o in others}, compared[first], first))
+    if baselines is not None:
+        with console.status("scoring the baselines, minutes a scene"):
+            kept = baselines_of(chosen, settings.report.baselines, baselines)
+        console.print(score_table(kept.shown()))
+        if len(values) > 1:
+            for name, theirs in kept.curves().items():
+                console.print(comparison_table(compared, theirs, name))
+        every += [score for scores in kept.scores.values() for score in scores]
     return [score.to_dict() for score in every]
 
 
@@ -192,6 +198,18 @@ def _prepare(scenes: Path, settings_path: Path | None) -> tuple[Settings, Split]
     settings = load_settings(settings_path)
     seed_everything(settings.seed)
     return settings, split_scenes(load_scenes(scenes, settings.scenes), settings.scenes)
+
+
+def backend_of(name: str) -> BackendName:
+    """Check the name of a backend.
+
+    Raises:
+        SettingsError: If it is none.
+    """
+    for known in get_args(BackendName):
+        if name == known:
+            return cast(BackendName, known)
+    raise SettingsError(f"--backend {name}: one of {', '.join(get_args(BackendName))}")
 
 
 def _linear(settings: Settings) -> Bundle:
@@ -204,7 +222,7 @@ def _linear(settings: Settings) -> Bundle:
     )
 
 
-def _linear_of(bundle: Bundle) -> Bundle:
+def linear_of(bundle: Bundle) -> Bundle:
     """The linear codec of the same description, with the uncalibrated tables."""
     return untrained_bundle(bundle.network, bundle.conditioner, default_step=bundle.default_step)
 
@@ -248,7 +266,7 @@ def _train_step(
                 f"{', the best so far' if progress.is_best else ''}"
             )
 
-        train(start, _linear_of(start), split, fit, seed=settings.seed, save=save, done=done)
+        train(start, linear_of(start), split, fit, seed=settings.seed, save=save, done=done)
 
 
 def _steps(text: str) -> list[float]:
@@ -264,69 +282,15 @@ def _steps(text: str) -> list[float]:
 def _scores(ours: Sequence[Score], linear: Sequence[Score]) -> dict[str, Any]:
     """What goes into the bundle: rate and quality, and the gain over the linear codec."""
     keys = ("scene", "step", "bytes", "bpppc", "psnr_db", "spectral_angle_deg", "backend")
-    compared = {c.scene: c for c in compare(ours, linear)}
+    compared = compare(curves(ours), curves(linear))
     return {
         "held_back": [{key: score.to_dict()[key] for key in keys} for score in ours],
         "rate_change_against_linear": {
-            scene: c.rate_change for scene, c in compared.items() if math.isfinite(c.rate_change)
+            scene: d.rate_change for scene, d in compared.items() if math.isfinite(d.rate_change)
         },
         "psnr_change_db_against_linear": {
-            scene: c.psnr_change_db
-            for scene, c in compared.items()
-            if math.isfinite(c.psnr_change_db)
+            scene: d.psnr_change_db
+            for scene, d in compared.items()
+            if math.isfinite(d.psnr_change_db)
         },
     }
-
-
-def _size_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
-    table = Table("", "before", "after", "change", title="pruning")
-    for key in ("params", "macs_encoder", "macs_decoder"):
-        change = after[key] / before[key] - 1
-        table.add_row(key, f"{before[key]:,}", f"{after[key]:,}", f"{100 * change:+.1f} %")
-    return table
-
-
-def _score_table(scores: Sequence[Score]) -> Table:
-    runs = dict.fromkeys(f"{s.codec}: {s.backend} {s.precision}" for s in scores)
-    # No lines between columns: nine of them have to fit a terminal of 80.
-    table = Table(title=", ".join(runs), box=None, padding=(0, 1, 0, 0))
-    table.add_column("scene", no_wrap=True)
-    table.add_column("codec", no_wrap=True)
-    numbers = ("step", "bytes", "bpppc", "PSNR dB", "angle °", "SSIM", "max DN")
-    for column in numbers:
-        table.add_column(column, justify="right", no_wrap=True)
-    for s in scores:
-        table.add_row(
-            *(_short(s.scene), s.codec, f"{s.step:g}", str(s.bytes), f"{s.bpppc:.4f}"),
-            *(f"{s.psnr_db:.2f}", f"{s.spectral_angle_deg:.2f}", f"{s.ssim:.3f}"),
-            f"{s.max_abs_error:g}",
-        )
-    return table
-
-
-def _short(scene: str) -> str:
-    """The end of a long name: that is where HySpecNet's differ."""
-    return scene if len(scene) <= _NAME_LENGTH else f"…{scene[1 - _NAME_LENGTH :]}"
-
-
-def _comparison_table(
-    scored: Mapping[str, Sequence[Score]], baseline: Sequence[Score], name: str
-) -> Table:
-    """Each codec against a baseline, scene by scene and averaged."""
-    title = f"against {name}, over the range both reach"
-    table = Table("codec", "scene", "bytes at equal PSNR", "PSNR at equal bytes", title=title)
-    for codec, scores in scored.items():
-        found = compare(scores, baseline)
-        for c in found:
-            table.add_row(
-                codec,
-                _short(c.scene),
-                f"{100 * c.rate_change:+.2f} %",
-                f"{c.psnr_change_db:+.3f} dB",
-            )
-        changes = np.array([(c.rate_change, c.psnr_change_db) for c in found]).reshape(-1, 2)
-        changes = changes[np.isfinite(changes).all(axis=1)]
-        if len(changes):
-            rate, psnr = changes.mean(axis=0)
-            table.add_row(codec, "mean", f"{100 * rate:+.2f} %", f"{psnr:+.3f} dB")
-    return table

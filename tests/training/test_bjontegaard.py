@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.bjontegaard import Point, delta, envelope
+from training.bjontegaard import Point, delta, envelope, rate_gaps
 
 RATES = (0.05, 0.1, 0.2, 0.4, 0.8)
 CURVE = [(rate, 60 + 8 * math.log2(rate) - 0.3 * math.log2(rate) ** 2) for rate in RATES]
@@ -106,3 +106,16 @@ def test_no_variant_lies_above_the_envelope(variants: list[Point]) -> None:
 
     assert (np.diff(rates) > 0).all()
     assert all(p <= np.interp(r, rates, psnr) + 1e-6 for r, p in variants)
+
+
+def test_a_gap_is_told_rate_by_rate() -> None:
+    """A tenth fewer bytes is −10 % at every rate both reach, and nothing beyond."""
+    gaps = rate_gaps(scaled(CURVE, rate=0.9), CURVE, [0.01, 0.06, 0.3, 0.7, 0.9])
+
+    assert gaps[1:4] == pytest.approx(-0.1, abs=1e-3)
+    assert np.isnan(gaps[[0, 4]]).all()
+
+
+def test_a_point_has_no_gaps() -> None:
+    """One point is no curve."""
+    assert np.isnan(rate_gaps(CURVE[:1], CURVE, [0.1])).all()

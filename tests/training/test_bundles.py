@@ -10,7 +10,7 @@ from codec.network import Analysis, Synthesis, count_macs
 from fakes.bundles import klt_bundle
 from training.bundles import changed, origin, read_bundle, size_of, stage_of, write_bundle
 from training.config import Settings
-from training.errors import CheckpointError
+from training.errors import CheckpointError, TrainingError
 from training.scenes import Split
 
 MODELS = Path(__file__).resolve().parents[2] / "deploy" / "models"
@@ -41,7 +41,7 @@ def test_a_failed_write_leaves_the_old_bundle(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(CheckpointError, match="No space left on device"):
+    with pytest.raises(TrainingError, match="No space left on device"):
         write_bundle(changed(klt_bundle(), stage={"stage": "fit"}), path)
 
     assert path.read_bytes() == before

@@ -64,6 +64,27 @@ def test_the_whole_way(run: Run, given: tuple[str | Path, ...], runs: Path) -> N
     assert {score["codec"] for score in scores} == {"linear", "default", "fit"}
 
 
+def test_baselines_stand_beside_a_bundle(
+    run: Run, tmp_path: Path, given: tuple[str | Path, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With --baselines the other codecs' scores are in the table and in the JSON."""
+    from fakes.bundles import klt_bundle
+
+    settings = tmp_path / "training.yaml"
+    tiny = "{components: [2], steps: [64], reversible_steps: [], band_steps: [64], distances: [5]}"
+    report = f"report: {{baselines: {tiny}}}\n"
+    settings.write_text(Path(given[3]).read_text() + report, encoding="utf-8")
+    write_bundle(klt_bundle(), tmp_path / "x.safetensors")
+    out = ("--json", tmp_path / "scores.json", "--baselines", tmp_path / "kept.json")
+    given = (*given[:2], "--settings", settings, "--held-back", "--steps", "32,64")
+
+    assert run("evaluate", tmp_path / "x.safetensors", *given, *out) == 0
+
+    codecs = {score["codec"] for score in json.loads((tmp_path / "scores.json").read_text())}
+    assert {"prismlink", "klt2-j2k", "j2k-band", "jxl-lossless"} <= codecs
+    assert "against klt-j2k" in capfd.readouterr().err
+
+
 def test_an_interrupted_fit_goes_on(
     run: Run, given: tuple[str | Path, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,7 +160,7 @@ def test_an_error_is_one_line_and_a_code(
     assert len(said.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", ["fit", "prune", "calibrate", "export", "evaluate"])
+@pytest.mark.parametrize("command", ["fit", "prune", "calibrate", "export", "evaluate", "report"])
 def test_help_shows_an_example(command: str) -> None:
     """Each command tells how it is called."""
     result = CliRunner().invoke(app, [command, "--help"])

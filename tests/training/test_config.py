@@ -44,6 +44,8 @@ def test_the_shipped_settings_load() -> None:
         pytest.param("fit: {crop_px: 60}", r"fit\.crop_px: .*multiple of 8, got 60", id="range"),
         pytest.param("seed: many", "seed: .*got 'many'", id="type"),
         pytest.param("network: {shortcut: none}", r"network\.shortcut: .*got 'none'", id="choice"),
+        pytest.param("report: {steps: [1, 2]}", r"report\.steps: .*must descend", id="order"),
+        pytest.param("report: {ranges: [[2, 1]]}", r"ranges\.0: .*must ascend", id="range order"),
         pytest.param("- 1", r"file: .*got \[1\]", id="no mapping"),
         pytest.param("a: [", "remedy: name a readable YAML file", id="no YAML"),
     ],

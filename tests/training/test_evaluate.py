@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,51 +77,55 @@ def test_the_json_has_the_agreed_fields(split: Split) -> None:
     json.dumps(score.to_dict(), allow_nan=False)
 
 
-def curve(scene: str, *points: tuple[int, float]) -> list[Score]:
-    """Scores of one scene: (bytes, PSNR) at each step."""
-    score = Score(
-        scene=scene,
-        group="g",
-        codec="c",
-        bundle="b",
-        step=1.0,
-        backend="k",
-        precision="p",
-        bytes=0,
-        side_bytes=0,
-        bpppc=0.0,
-        psnr_db=0.0,
-        spectral_angle_deg=0.0,
-        ssim=0.0,
-        max_abs_error=0.0,
-        encode_seconds=0.0,
-        decode_seconds=0.0,
+def test_a_scene_leaves_at_the_highest_rate(split: Split) -> None:
+    """A scene is scored up to the first step that takes more, and no further."""
+    given = [*split.validation, *split.training[:1]]
+    every = evaluate(klt_bundle(), given, [256.0, 64.0, 16.0], codec="x", backend="torch-cpu")
+    rates = [score.bpppc for score in every if score.step == 64.0]
+
+    found = evaluate(
+        klt_bundle(),
+        given,
+        [256.0, 64.0, 16.0],
+        codec="x",
+        backend="torch-cpu",
+        max_bpppc=sum(rates) / 2,
     )
-    return [replace(score, bytes=size, psnr_db=psnr) for size, psnr in points]
+
+    fine = [score.scene for score in found if score.step == 16.0]
+    assert len([score for score in found if score.step == 64.0]) == 2
+    assert fine == [
+        scene.name for scene, rate in zip(given, rates, strict=True) if rate < max(rates)
+    ]
+
+
+def test_a_score_comes_back_from_json(split: Split) -> None:
+    """What a file holds is the score it was made of."""
+    (score,) = evaluate(klt_bundle(), split.validation, [24.0], codec="x", backend="torch-cpu")
+
+    assert Score.from_dict(json.loads(json.dumps(score.to_dict()))) == score
 
 
 def test_a_codec_that_halves_the_bytes_is_found_to() -> None:
     """Half the bytes at each quality: −50 %, and on this curve +6 dB at equal bytes."""
-    theirs = curve("s", (1000, 40.0), (2000, 46.0), (4000, 52.0))
-    ours = curve("s", (500, 40.0), (1000, 46.0), (2000, 52.0))
+    theirs = {"s": [(0.1, 40.0), (0.2, 46.0), (0.4, 52.0)]}
+    ours = {"s": [(0.05, 40.0), (0.1, 46.0), (0.2, 52.0)]}
 
-    (found,) = compare(ours, theirs)
+    found = compare(ours, theirs)["s"]
 
     assert found.rate_change == pytest.approx(-0.5)
     assert found.psnr_change_db == pytest.approx(6.0)
 
 
-def test_the_order_of_steps_does_not_matter() -> None:
-    """Scores may come from the finest step or from the coarsest."""
-    theirs = curve("s", (1000, 40.0), (2000, 46.0))
-    ours = curve("s", (900, 40.0), (1800, 46.0))
+def test_only_the_rates_asked_for_count() -> None:
+    """A codec that is better at high rates alone is not better below."""
+    theirs = {"s": [(0.1, 40.0), (0.2, 46.0), (0.4, 52.0), (0.8, 58.0)]}
+    ours = {"s": [(0.1, 40.0), (0.2, 46.0), (0.4, 54.0), (0.8, 62.0)]}
 
-    assert compare(ours[::-1], theirs) == compare(ours, theirs[::-1]) == compare(ours, theirs)
+    assert compare(ours, theirs, (0.1, 0.2))["s"].psnr_change_db == pytest.approx(0, abs=0.2)
+    assert compare(ours, theirs, (0.4, 0.8))["s"].psnr_change_db > 2
 
 
-def test_curves_that_do_not_meet_are_not_compared() -> None:
-    """Nothing is extrapolated."""
-    (found,) = compare(curve("s", (10, 30.0), (20, 31.0)), curve("s", (10, 40.0), (20, 41.0)))
-
-    assert np.isnan(found.rate_change)
-    assert compare(curve("s", (10, 30.0)), curve("t", (10, 30.0))) == []
+def test_scenes_of_one_codec_are_not_compared() -> None:
+    """Nothing is said of a scene that only one of them has coded."""
+    assert compare({"s": [(0.1, 30.0)]}, {"t": [(0.1, 30.0)], "s": []}) == {}

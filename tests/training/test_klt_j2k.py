@@ -19,6 +19,7 @@ from training.klt_j2k import (
     decode,
     decode_planes,
     encode_planes,
+    fit_plain_klt,
     measured,
 )
 
@@ -141,3 +142,20 @@ def test_nothing_but_fill_is_a_few_bytes() -> None:
 
     assert len(raw) == side_bytes < 64
     assert np.array_equal(decode(raw, blank(before), TABLES).samples, before.samples)
+
+
+@pytest.mark.parametrize("fill", [0.0, 0.02])
+def test_the_basis_is_the_plain_klt(fill: float) -> None:
+    """Components do not correlate, and the strongest come first: nothing of ours is in it."""
+    cube = tile(bands=16, rows=48, cols=56, noise_dn=20.0, nodata=-1, fill_samples=fill)
+    bands, valid = measured(cube)
+    chosen = np.flatnonzero(bands)
+    side = fit_plain_klt(cube, chosen, valid, step=16.0, components=8)
+    conditioning = side.conditioning(chosen, 48 * 56, 16.0, 1.0)
+
+    components = conditioning.condition(cube.samples, valid).reshape(len(side.levels), -1)
+
+    correlation = np.corrcoef(components)
+    assert len(components) > 2
+    assert (np.diff(side.levels) <= 0).all()
+    assert np.abs(correlation - np.eye(len(components))).max() < 0.05
