@@ -177,7 +177,8 @@ def _against(result: Result) -> Iterable[Block]:
         "Bjøntegaard's deltas (piecewise cubic over the logarithm of the rate) between the rates "
         "named, in bits per valid sample. Rate: bytes at equal PSNR, less is better; PSNR: "
         "decibels at equal rate, more is better; covered: the share of these rates, in octaves, "
-        "that both curves reach and the rate's delta speaks for."
+        "that both curves reach and the rate's delta speaks for. The mean is over the scenes that "
+        "have a rate's delta, so many of all; scenes without one may still count in the mean PSNR."
     )
     for baseline, name in BASELINES.items():
         yield Text(f"Against {name}:")
@@ -199,7 +200,7 @@ def _delta_table(result: Result, codec: str, against: str) -> Table:
         row = [label_of(scene)]
         for low, high in ranges:
             line = found.get((scene, low, high), {})
-            of = f" ({line['scenes']} scenes)" if "scenes" in line else ""
+            of = f" ({line['scenes']} of {len(result['scenes'])})" if "scenes" in line else ""
             row += [
                 _percent(line.get("rate_change")),
                 _decibels(line.get("psnr_change_db")),
