@@ -129,13 +129,15 @@ def _index_images(
     """Scale index of every symbol, as images like those of the symbols."""
     loud, chosen = [loudness(image) for image in images], []
     for band, heard in enumerate(loud):
-        groups = scales[:, band]
-        within = model.within(band, loud)
-        before = model.before(band, shifted_components(heard, 1), shifted_components(heard, 2))
-        index = np.empty_like(heard)
+        index = np.zeros_like(heard)
+        coded = np.flatnonzero(scales[:, band])  # groups of zeros ask for no context
+        within = model.within(band, [other[coded] for other in loud])
+        previous, second = (shifted_components(heard, by)[coded] for by in (1, 2))
+        before = model.before(band, previous, second)
         for number, (row, col) in enumerate(PASSES):
-            first = within[number] + model.own(band, number, heard)
-            index[:, row::2, col::2] = model.indices(band, groups, first, before[number])
+            first = within[number] + model.own(band, number, heard[coded])
+            found = model.indices(band, scales[coded, band], first, before[number])
+            index[coded, row::2, col::2] = found
         chosen.append(index)
     return chosen
 
