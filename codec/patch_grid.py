@@ -34,12 +34,6 @@ class PatchExtent:
         """Pixels that exist, (rows, cols)."""
         return self.row_stop - self.row_start, self.col_stop - self.col_start
 
-    @property
-    def latent_shape(self) -> tuple[int, int]:
-        """Latent positions that see an existing pixel, (rows, cols); only these are coded."""
-        rows, cols = self.shape
-        return -(-rows // LATENT_PX), -(-cols // LATENT_PX)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchGrid:

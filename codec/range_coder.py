@@ -22,27 +22,28 @@ from codec.errors import PayloadError
 from codec.quantize import SYMBOL_LIMIT
 from codec.tables import ALPHABET_LIMIT, TABLE_COUNT, TABLES_PER_OCTAVE, FrequencyTables
 
-_ESCAPE: Final = ALPHABET_LIMIT * 2 + 1
-_WORD: Final = np.dtype("<u4")
-_PLAIN_BITS: Final = 16
+ESCAPE: Final = ALPHABET_LIMIT * 2 + 1
+WORD: Final = np.dtype("<u4")
+LENGTH_BITS: Final = 5
+PLAIN_BITS: Final = 16
 """Plain bits go in pieces of at most 16, within the coder's precision of 24."""
 
 _INDEX: Final = np.arange(MAX_INDEX + 1, dtype=np.int32)
-_SHIFT: Final = np.maximum(0, -((TABLE_COUNT - _INDEX) // TABLES_PER_OCTAVE)).astype(np.int32)
+LOW_BITS: Final = np.maximum(0, -((TABLE_COUNT - _INDEX) // TABLES_PER_OCTAVE)).astype(np.int32)
 """Low bits of each symbol that go in plain, by scale index."""
-_TABLE: Final = _INDEX - _SHIFT * np.int32(TABLES_PER_OCTAVE) - 1
+TABLE: Final = _INDEX - LOW_BITS * np.int32(TABLES_PER_OCTAVE) - 1
 """Table of each scale index; that of 0, which codes nothing, is −1."""
 
 
 def _plain_pieces(bits: int) -> list[int]:
-    return [min(_PLAIN_BITS, bits - done) for done in range(0, bits, _PLAIN_BITS)]
+    return [min(PLAIN_BITS, bits - done) for done in range(0, bits, PLAIN_BITS)]
 
 
 class SymbolWriter:
     """Codes symbols; `finish` returns the bytes."""
 
     def __init__(self, tables: FrequencyTables) -> None:
-        self._models = _models(tables)
+        self._models = table_models(tables)
         self._coder = stream.queue.RangeEncoder()
 
     def write(
@@ -66,16 +67,16 @@ class SymbolWriter:
         key = key.astype(np.uint16) if key[-1] < 0xFFFF - MAX_INDEX else key
         order = np.argsort(key, kind="stable")
         key, index, symbols = key[order], index[coded][order], symbols[coded][order]
-        shift = _SHIFT[index]
+        shift = LOW_BITS[index]
         entries = (symbols >> shift) + np.int32(ALPHABET_LIMIT)
-        escaped = (entries < 0) | (entries >= _ESCAPE)
+        escaped = (entries < 0) | (entries >= ESCAPE)
         values = entries - np.int32(ALPHABET_LIMIT)
-        entries[escaped] = _ESCAPE
+        entries[escaped] = ESCAPE
         starts = np.flatnonzero(np.diff(key, prepend=key[0] ^ 1))
         runs = zip(
             starts.tolist(),
             [*starts[1:].tolist(), key.size],
-            _TABLE[index[starts]].tolist(),
+            TABLE[index[starts]].tolist(),
             shift[starts].tolist(),
             np.logical_or.reduceat(escaped, starts).tolist(),
             strict=True,
@@ -89,7 +90,7 @@ class SymbolWriter:
 
     def finish(self) -> bytes:
         """Return everything as bytes."""
-        return bytes(self._coder.get_compressed().astype(_WORD).tobytes())
+        return bytes(self._coder.get_compressed().astype(WORD).tobytes())
 
     def _write_escapes(self, values: NDArray[np.int32]) -> None:
         """Exponential Golomb: bits of the excess magnitude, signs, and the bits below the highest.
@@ -98,8 +99,8 @@ class SymbolWriter:
         """
         excess = np.abs(values) - np.int32(ALPHABET_LIMIT)
         lengths = np.frexp(excess.astype(np.float64))[1].astype(np.int32)
-        self._coder.encode(lengths, _uniform(5))
-        self._coder.encode((values < 0).astype(np.int32), _uniform(1))
+        self._coder.encode(lengths, uniform(LENGTH_BITS))
+        self._coder.encode((values < 0).astype(np.int32), uniform(1))
         for bits in np.unique(lengths).tolist():
             self._write_plain(excess[lengths == bits], bits - 1)
 
@@ -107,7 +108,7 @@ class SymbolWriter:
         done = 0
         for piece in _plain_pieces(bits):
             part = (values >> done) & np.int32((1 << piece) - 1)
-            self._coder.encode(part.astype(np.int32), _uniform(piece))
+            self._coder.encode(part.astype(np.int32), uniform(piece))
             done += piece
 
 
@@ -119,11 +120,11 @@ class SymbolReader:
     """
 
     def __init__(self, payload: bytes, tables: FrequencyTables) -> None:
-        if len(payload) % _WORD.itemsize:
+        if len(payload) % WORD.itemsize:
             raise PayloadError(f"{len(payload)} bytes are no whole number of 32-bit words")
-        self._models = _models(tables)
+        self._models = table_models(tables)
         self._coder = stream.queue.RangeDecoder(
-            np.frombuffer(payload, dtype=_WORD).astype(np.uint32)
+            np.frombuffer(payload, dtype=WORD).astype(np.uint32)
         )
 
     def read(self, index: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -152,12 +153,12 @@ class SymbolReader:
             raise PayloadError("bytes are left over after the last symbol")
 
     def _read_run(self, scale: int, count: int) -> NDArray[np.int64] | NDArray[np.int32]:
-        entries = self._decode(self._models[_TABLE[scale]], count)
+        entries = self._decode(self._models[TABLE[scale]], count)
         values = entries - np.int32(ALPHABET_LIMIT)
-        escaped = entries == _ESCAPE
+        escaped = entries == ESCAPE
         if escaped.any():
             values[escaped] = self._read_escapes(int(escaped.sum()))
-        low_bits = int(_SHIFT[scale])
+        low_bits = int(LOW_BITS[scale])
         if not low_bits:
             return values
         whole = (values.astype(np.int64) << low_bits) + self._read_plain(count, low_bits)
@@ -166,8 +167,8 @@ class SymbolReader:
         return whole
 
     def _read_escapes(self, count: int) -> NDArray[np.int32]:
-        lengths = self._decode(_uniform(5), count)
-        negative = self._decode(_uniform(1), count).astype(bool)
+        lengths = self._decode(uniform(LENGTH_BITS), count)
+        negative = self._decode(uniform(1), count).astype(bool)
         found = np.unique(lengths).tolist()
         for bits in found:
             if not 0 < bits <= SYMBOL_LIMIT.bit_length():
@@ -182,7 +183,7 @@ class SymbolReader:
     def _read_plain(self, count: int, bits: int) -> NDArray[np.int32]:
         values, done = np.zeros(count, dtype=np.int32), 0
         for piece in _plain_pieces(bits):
-            values |= self._decode(_uniform(piece), count) << np.int32(done)
+            values |= self._decode(uniform(piece), count) << np.int32(done)
             done += piece
         return values
 
@@ -195,7 +196,7 @@ class SymbolReader:
 
 
 @lru_cache(maxsize=16)
-def _models(tables: FrequencyTables) -> list[Any]:
+def table_models(tables: FrequencyTables) -> list[Any]:
     """The coder's own form of the tables; made once per table object (identity, tables are frozen).
 
     `perfect=False` leaves the rounding of counts to exact integer arithmetic on our exact binary
@@ -208,6 +209,6 @@ def _models(tables: FrequencyTables) -> list[Any]:
 
 
 @lru_cache(maxsize=32)
-def _uniform(bits: int) -> Any:
+def uniform(bits: int) -> Any:
     """Model of `bits` plain bits."""
     return stream.model.Uniform(1 << bits)

@@ -20,7 +20,17 @@ from numpy.typing import NDArray
 
 from codec.errors import PayloadError
 from codec.quantize import SYMBOL_LIMIT
-from codec.tables import ALPHABET_LIMIT, TABLE_COUNT, TABLES_PER_OCTAVE, FrequencyTables
+from codec.range_coder import (
+    ESCAPE,
+    LENGTH_BITS,
+    LOW_BITS,
+    PLAIN_BITS,
+    TABLE,
+    WORD,
+    table_models,
+    uniform,
+)
+from codec.tables import ALPHABET_LIMIT, TABLE_COUNT, FrequencyTables
 
 Integers: TypeAlias = NDArray[np.int64]
 
@@ -60,13 +70,6 @@ _BOUNDARIES: Final = tuple(
 """Estimates [1/1024] where one table ends and the next begins: 2^(i/4 + 1/8 − 6). The quarters of
 an octave are written down, in 2⁻¹⁶, for want of a power that all machines round alike."""
 
-_ESCAPE: Final = 2 * ALPHABET_LIMIT + 1
-_LENGTH_BITS: Final = 5
-_PIECE_BITS: Final = 16
-"""Plain bits go in pieces, within the coder's precision."""
-
-_WORD: Final = np.dtype("<u4")
-
 
 def pack_rows(symbols: NDArray[np.int32], tables: FrequencyTables) -> bytes:
     """Code symbols of magnitudes up to `SYMBOL_LIMIT`, shape (rows, bands)."""
@@ -74,20 +77,20 @@ def pack_rows(symbols: NDArray[np.int32], tables: FrequencyTables) -> bytes:
         return b""
     chosen, residuals = _predict(symbols.astype(np.int64))
     index = _indices(np.minimum(np.abs(residuals), _LARGEST_MAGNITUDE))
-    shift = np.array([_low_bits(i) for i in range(len(_BOUNDARIES) + 2)])[index]
+    shift = LOW_BITS[index]
     high = residuals >> shift
-    entries = np.where(np.abs(high) <= ALPHABET_LIMIT, high + ALPHABET_LIMIT, _ESCAPE)
+    entries = np.where(np.abs(high) <= ALPHABET_LIMIT, high + ALPHABET_LIMIT, ESCAPE)
     models, coder = _models(tables), stream.queue.RangeEncoder()
     fields = (index, entries, high, residuals & ((1 << shift) - 1), shift)
     for predictor, *row in zip(chosen.tolist(), *(field.tolist() for field in fields), strict=True):
-        coder.encode(predictor, _uniform(_PREDICTOR_BITS))
+        coder.encode(predictor, uniform(_PREDICTOR_BITS))
         for i, entry, value, low, low_bits in zip(*row, strict=True):
             coder.encode(entry, models[i])
-            if entry == _ESCAPE:
+            if entry == ESCAPE:
                 _write_escape(coder, value)
             if low_bits:
-                coder.encode(low, _uniform(low_bits))
-    return bytes(coder.get_compressed().astype(_WORD).tobytes())
+                coder.encode(low, uniform(low_bits))
+    return bytes(coder.get_compressed().astype(WORD).tobytes())
 
 
 def unpack_rows(raw: bytes, rows: int, bands: int, tables: FrequencyTables) -> NDArray[np.int32]:
@@ -96,16 +99,16 @@ def unpack_rows(raw: bytes, rows: int, bands: int, tables: FrequencyTables) -> N
     Raises:
         PayloadError: If the bytes do not decode to that many symbols within range.
     """
-    if len(raw) % _WORD.itemsize:
+    if len(raw) % WORD.itemsize:
         raise PayloadError(f"{len(raw)} bytes are no whole number of 32-bit words")
     if bands and not raw:
         raise PayloadError(f"no bytes for {rows} rows of {bands} symbols")
     symbols = np.zeros((rows, bands), dtype=np.int64)
-    coder = stream.queue.RangeDecoder(np.frombuffer(raw, dtype=_WORD).astype(np.uint32))
+    coder = stream.queue.RangeDecoder(np.frombuffer(raw, dtype=WORD).astype(np.uint32))
     profile, prior = np.full(bands, _ONE), _FIRST_MEAN * _ONE
     try:
         for row in symbols if bands else ():
-            predictor = coder.decode(_uniform(_PREDICTOR_BITS))
+            predictor = coder.decode(uniform(_PREDICTOR_BITS))
             residuals = _read_row(coder, _models(tables), profile, prior)
             row[:] = _restore(residuals, _PREDICTORS[predictor])
             magnitude = np.minimum(np.abs(residuals), _LARGEST_MAGNITUDE)
@@ -171,19 +174,14 @@ def _read_row(coder: Any, models: list[Any], profile: Integers, prior: int) -> l
         estimate = (_ONE * window + prior) * factor // divisor + _DOUBT
         index = 1 + bisect_right(_BOUNDARIES, estimate)
         entry = decode(models[index])
-        value = entry - ALPHABET_LIMIT if entry != _ESCAPE else _read_escape(coder)
+        value = entry - ALPHABET_LIMIT if entry != ESCAPE else _read_escape(coder)
         if index > TABLE_COUNT:
-            low_bits = _low_bits(index)
-            value = (value << low_bits) + decode(_uniform(low_bits))
+            low_bits = int(LOW_BITS[index])
+            value = (value << low_bits) + decode(uniform(low_bits))
         residuals.append(value)
         magnitude.append(min(abs(value), _LARGEST_MAGNITUDE))
         window += 2 * magnitude[-1] - magnitude[_LONG + band - _SHORT] - magnitude[band]
     return residuals
-
-
-def _low_bits(index: int) -> int:
-    """How many low bits of a symbol go in plain, beyond the last table."""
-    return max(0, -(-(index - TABLE_COUNT) // TABLES_PER_OCTAVE))
 
 
 def _scaled(profile: Integers) -> tuple[Integers, Integers]:
@@ -218,34 +216,24 @@ def _write_escape(coder: Any, value: int) -> None:
     """Exponential Golomb: bits of the excess magnitude, sign, then what follows its first bit."""
     excess = abs(value) - ALPHABET_LIMIT
     length = excess.bit_length()
-    coder.encode(length, _uniform(_LENGTH_BITS))
-    coder.encode(int(value < 0), _uniform(1))
-    for at in range(0, length - 1, _PIECE_BITS):
-        bits = min(_PIECE_BITS, length - 1 - at)
-        coder.encode((excess >> at) & ((1 << bits) - 1), _uniform(bits))
+    coder.encode(length, uniform(LENGTH_BITS))
+    coder.encode(int(value < 0), uniform(1))
+    for at in range(0, length - 1, PLAIN_BITS):
+        bits = min(PLAIN_BITS, length - 1 - at)
+        coder.encode((excess >> at) & ((1 << bits) - 1), uniform(bits))
 
 
 def _read_escape(coder: Any) -> int:
-    length: int = coder.decode(_uniform(_LENGTH_BITS))
-    negative = coder.decode(_uniform(1))
+    length: int = coder.decode(uniform(LENGTH_BITS))
+    negative = coder.decode(uniform(1))
     excess: int = 1 << max(0, length - 1)
-    for at in range(0, length - 1, _PIECE_BITS):
-        excess += coder.decode(_uniform(min(_PIECE_BITS, length - 1 - at))) << at
+    for at in range(0, length - 1, PLAIN_BITS):
+        excess += coder.decode(uniform(min(PLAIN_BITS, length - 1 - at))) << at
     return -(ALPHABET_LIMIT + excess) if negative else ALPHABET_LIMIT + excess
 
 
 @lru_cache(maxsize=16)
 def _models(tables: FrequencyTables) -> list[Any]:
     """The coder's form of the table of every index, 0 unused; see `codec.range_coder`."""
-    models = [
-        stream.model.Categorical(tables.probabilities(index), perfect=False)
-        for index in range(1, TABLE_COUNT + 1)
-    ]
-    indices = range(1, len(_BOUNDARIES) + 2)
-    return [None, *(models[i - 1 - TABLES_PER_OCTAVE * _low_bits(i)] for i in indices)]
-
-
-@lru_cache(maxsize=32)
-def _uniform(bits: int) -> Any:
-    """Model of `bits` plain bits."""
-    return stream.model.Uniform(1 << bits)
+    models = table_models(tables)
+    return [None, *(models[TABLE[i]] for i in range(1, len(_BOUNDARIES) + 2))]

@@ -23,9 +23,10 @@ from codec.patch_grid import LATENT_PX
 CHANNELS: Final = LATENT_PX * LATENT_PX
 """Channels each component becomes."""
 
-_LEVELS: Final = 3
-_PLANE_LEVELS: Final = 2
-"""Levels within the plane of the last low band: 0.4 % fewer bytes on land, far fewer on water."""
+LEVELS: Final = 3
+PLANE_LEVELS: Final = 2
+"""Levels within the plane of the last low band: by entropies 0.1 to 1.6 % fewer bytes on land, on
+open water 4 to 26 %."""
 _PREDICT_UPDATE: Final = (
     -1.586134342059924,
     -0.052980118572961,
@@ -174,11 +175,11 @@ class Wavelet:
         """
         rows, cols = (-(-edge // LATENT_PX) for edge in images.shape[-2:])
         low, channels = images, []
-        for level in range(_LEVELS):
+        for level in range(LEVELS):
             low, details = _analyze_level(low)
             step = LATENT_PX >> (level + 1)
             channels.append(torch.cat([_spread(d, step, rows, cols) for d in details], dim=2))
-        channels.append(_pyramid(low, _PLANE_LEVELS).unsqueeze(2))
+        channels.append(_pyramid(low, PLANE_LEVELS).unsqueeze(2))
         return torch.cat(channels[::-1], dim=2).flatten(1, 2)
 
     @staticmethod
@@ -193,8 +194,8 @@ class Wavelet:
         height, width = size or (rows * LATENT_PX, cols * LATENT_PX)
         shape = (n, channels // CHANNELS, CHANNELS, rows, cols)
         parts = torch.split(latents.reshape(shape), [1, 3, 12, 48], dim=2)
-        low = _flattened(parts[0].squeeze(2), _PLANE_LEVELS)
-        for level, part in zip(reversed(range(_LEVELS)), parts[1:], strict=True):
+        low = _flattened(parts[0].squeeze(2), PLANE_LEVELS)
+        for level, part in zip(reversed(range(LEVELS)), parts[1:], strict=True):
             step = LATENT_PX >> (level + 1)
             r, c = (-(-edge >> level) for edge in (height, width))  # of the image to restore
             hl, lh, hh = torch.split(part, step * step, dim=2)

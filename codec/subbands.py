@@ -17,11 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.patch_grid import LATENT_PX
-from codec.shortcut import CHANNELS
-
-LEVELS: Final = 5
-_PLANE: Final = 3
-"""Subbands of deeper levels lie within the first channel's plane."""
+from codec.shortcut import CHANNELS, LEVELS, PLANE_LEVELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +53,7 @@ class Subband:
     def region(self, rows: int, cols: int) -> tuple[slice, slice]:
         """Where it lies in the plane of its channels, split coefficients to a position."""
         height, width = self.shape(rows, cols)
-        if self.level <= _PLANE:
+        if self.level <= LEVELS:  # deeper ones lie within the first channel's plane
             return slice(height), slice(width)
         spacing = 1 << self.level
         top = -(-rows // spacing) if self.high_rows else 0
@@ -72,7 +68,7 @@ class Subband:
 
 
 SUBBANDS: Final = (
-    Subband(LEVELS, high_rows=False, high_cols=False, first=0),
+    Subband(LEVELS + PLANE_LEVELS, high_rows=False, high_cols=False, first=0),
     *(
         Subband(level, high_rows=rows, high_cols=cols, first=first + place * step)
         for level, first, step in ((5, 0, 0), (4, 0, 0), (3, 1, 1), (2, 4, 4), (1, 16, 16))

@@ -15,7 +15,7 @@ from codec.contexts import MAX_SCALE, ScaleModel, scale_index
 from codec.errors import PayloadError
 from codec.neighborhood import PASSES, NeighborModel, loudness, shifted_components
 from codec.patch_grid import LATENT_PX
-from codec.range_coder import SymbolReader, SymbolWriter
+from codec.range_coder import WORD, SymbolReader, SymbolWriter
 from codec.row_coder import pack_rows, unpack_rows
 from codec.subbands import SUBBANDS, to_images, to_symbols
 from codec.tables import FrequencyTables
@@ -23,7 +23,6 @@ from codec.tables import FrequencyTables
 Symbols = NDArray[np.int32]
 
 _LENGTH_BYTES = 2
-_WORD_BYTES = 4
 
 
 class SymbolCoder:
@@ -59,7 +58,7 @@ class SymbolCoder:
         writer = SymbolWriter(self._tables)
         for coded, index, step in written:
             writer.write(coded, index, step)
-        return (len(packed) // _WORD_BYTES).to_bytes(_LENGTH_BYTES) + packed + writer.finish()
+        return (len(packed) // WORD.itemsize).to_bytes(_LENGTH_BYTES) + packed + writer.finish()
 
     def choose(
         self, symbols: Symbols, rows: int, cols: int
@@ -91,7 +90,7 @@ class SymbolCoder:
             return np.zeros((channels, *latent), dtype=np.int32)
         if not channels:
             raise PayloadError("symbols of a tile without components")
-        start = _LENGTH_BYTES + _WORD_BYTES * int.from_bytes(payload[:_LENGTH_BYTES])
+        start = _LENGTH_BYTES + WORD.itemsize * int.from_bytes(payload[:_LENGTH_BYTES])
         if start > len(payload):
             raise PayloadError(f"scales of {start} bytes in a payload of {len(payload)}")
         shape = channels // self._scales.groups.size, self._scales.count

@@ -42,17 +42,6 @@ def scale_of(index: int) -> float:
     return float(2.0 ** ((index - 1) / TABLES_PER_OCTAVE + SMALLEST_OCTAVE))
 
 
-def index_of(mean_magnitude: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Nearest table for each mean magnitude, from 1; 0 where the mean is zero.
-
-    Only the encoder asks; the answer travels as an integer.
-    """
-    with np.errstate(divide="ignore"):
-        octaves = np.log2(mean_magnitude)
-    index = np.rint((octaves - SMALLEST_OCTAVE) * TABLES_PER_OCTAVE) + 1
-    return np.where(mean_magnitude > 0, np.maximum(index, 1), 0).astype(np.int32)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class FrequencyTables:
     """Counts per table and entry.

@@ -49,6 +49,14 @@ def test_a_scale_is_its_mean_magnitude(scale: int) -> None:
     assert MODEL.scales(symbols).tolist() == [[scale, 0, 0]]
 
 
+def test_tiny_means_have_the_first_scale() -> None:
+    """A mean below the smallest table's is not "all zero": its symbols must be coded."""
+    symbols = np.zeros((1, 1 << 20), dtype=np.int32)
+    symbols[0, 0] = 1
+    one_group = ScaleModel(groups=np.zeros(1, dtype=np.int16))
+    assert one_group.scales(symbols).tolist() == [[1]]
+
+
 def test_indices_of_scales_stay_in_range() -> None:
     """Every scale is an index, ascending, and the largest is the last there is."""
     index = scale_index(np.arange(MAX_SCALE + 1, dtype=np.int32))

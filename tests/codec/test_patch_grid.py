@@ -48,12 +48,6 @@ def test_patches_are_counted_row_by_row() -> None:
     ]
 
 
-def test_only_latents_that_see_a_pixel_are_coded() -> None:
-    """A tile of 51×56 pixels has 7×7 latent positions, not 16×16."""
-    extent = PatchGrid(tile_rows=51, tile_cols=56).extent(0, 0)
-    assert extent.latent_shape == (7, 7)
-
-
 @pytest.mark.parametrize("field", ["tile_rows", "tile_cols", "patch_px"])
 def test_no_length_is_zero(field: str) -> None:
     """A zero length is named, with its value."""

@@ -162,3 +162,9 @@ def test_groups_are_subbands(level: int) -> None:
         energy = latents.square().sum(dim=(0, 2, 3))
         inside = energy[[g == group for g in Wavelet.GROUPS]].sum()
         assert inside > 0.65 * energy.sum()
+
+
+@pytest.mark.parametrize("shortcut", [Wavelet, Dct])
+def test_only_latents_that_see_a_pixel_are_coded(shortcut: type[Wavelet] | type[Dct]) -> None:
+    """A patch of 51×56 pixels has 7×7 latent positions, not 16×16."""
+    assert shortcut.forward(torch.ones(1, 2, 51, 56)).shape == (1, 128, 7, 7)

@@ -20,7 +20,6 @@ from codec.tables import (
     PRECISION_BITS,
     TABLE_COUNT,
     FrequencyTables,
-    index_of,
     laplace_tables,
     normalize,
     scale_of,
@@ -63,17 +62,6 @@ def test_probabilities_are_exact() -> None:
         probabilities = laplace_tables().probabilities(index)
         assert math.fsum(probabilities) == probabilities.sum() == 1.0
         assert np.array_equal(probabilities * 2**24 % 1, np.zeros(ENTRIES))
-
-
-def test_scales_and_indices_agree() -> None:
-    """The nearest table to a table's own mean is that table; zero has no table."""
-    means = np.array([0.0, *(scale_of(index) for index in range(1, 138))])
-    assert index_of(means).tolist() == list(range(138))
-
-
-def test_tiny_means_have_the_first_table() -> None:
-    """A mean below the smallest table's is not "all zero": its symbols must be coded."""
-    assert index_of(np.array([1e-300, 1e-6])).tolist() == [1, 1]
 
 
 def spoiled(row: int, entry: int, count: int) -> NDArray[Any]:
