@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from codec.conditioning import ConditionerSpec
+from codec.context_coder import CONTEXT_TENSORS, ContextCoder, untrained_contexts
 from codec.contexts import ScaleModel, shortcut_groups
 from codec.errors import (
     BundleDigestError,
@@ -29,11 +30,10 @@ from codec.errors import (
     BundleTensorError,
     BundleVersionError,
 )
-from codec.neighborhood import NEIGHBOR_TENSORS, NeighborModel
 from codec.network import SHORTCUTS, Analysis, SscnetSpec, Synthesis
 from codec.tables import ENTRIES, TABLE_COUNT, FrequencyTables, laplace_tables
 
-VERSION: Final = 2
+VERSION: Final = 3
 _KEY: Final = "prismlink"
 """The one metadata key of the file; its value is a JSON object."""
 
@@ -58,7 +58,7 @@ class Bundle:
         conditioner: How tiles are conditioned.
         default_step: Quantizer step where none is asked for (units as in `SideFrame.step`).
         tensors: Weights "analysis.…" and "synthesis.…" (float32); "tables.counts" (uint32);
-            "contexts.…" as in `NeighborModel`, beside
+            "contexts.…" as in `ContextCoder`, beside
             the wavelet; "analysis_ranges" (float32, shape (5,),
             largest magnitude at the input of each encoder convolution), if calibrated for int8.
         digests: SHA-256 of every tensor, the absent synthesis of a flight bundle included.
@@ -91,7 +91,7 @@ class Bundle:
             )
         self._check_tensors()
         # Made here once, so that a bundle that exists can be used.
-        _ = self.tables, self.neighbors
+        _ = self.tables, self.contexts
 
     def _check_tensors(self) -> None:
         expected = _expected_tensors(self.network)
@@ -144,12 +144,11 @@ class Bundle:
         return ScaleModel(groups=groups.astype(np.int16))
 
     @property
-    def neighbors(self) -> NeighborModel | None:
-        """Refines the scales to each symbol; None unless the shortcut is the wavelet."""
+    def contexts(self) -> ContextCoder | None:
+        """Codes symbols; None unless the shortcut is the wavelet."""
         if self.network.shortcut != "wavelet":
             return None
-        tensors = {name: self.tensors[f"contexts.{name}"] for name in NEIGHBOR_TENSORS}
-        return NeighborModel(**tensors)
+        return ContextCoder(**{name: self.tensors[f"contexts.{name}"] for name in CONTEXT_TENSORS})
 
     def analysis(self) -> Analysis:
         """Build the encoder network, in evaluation mode."""
@@ -315,7 +314,7 @@ def _expected_tensors(network: SscnetSpec) -> dict[str, tuple[str, tuple[int, ..
         _RANGES: ("float32", (CONVOLUTIONS,)),
     }
     if network.shortcut == "wavelet":
-        expected |= {f"contexts.{name}": kind for name, kind in NEIGHBOR_TENSORS.items()}
+        expected |= {f"contexts.{name}": kind for name, kind in CONTEXT_TENSORS.items()}
     for part, module in parts.items():
         for name, tensor in module.state_dict().items():
             expected[f"{part}.{name}"] = ("float32", tuple(tensor.shape))
@@ -323,9 +322,9 @@ def _expected_tensors(network: SscnetSpec) -> dict[str, tuple[str, tuple[int, ..
 
 
 def _uncalibrated(network: SscnetSpec) -> dict[str, NDArray[Any]]:
-    """Analytic tables, and contexts that say nothing."""
-    contexts = NEIGHBOR_TENSORS if network.shortcut == "wavelet" else {}
+    """Analytic tables, and contexts that know nothing."""
+    contexts = untrained_contexts() if network.shortcut == "wavelet" else {}
     return {
-        **{f"contexts.{k}": np.zeros(shape, dtype) for k, (dtype, shape) in contexts.items()},
+        **{f"contexts.{name}": array for name, array in contexts.items()},
         "tables.counts": laplace_tables().counts,
     }

@@ -1,7 +1,7 @@
 """How large the latents of each group are: the scale the encoder measures and sends.
 
 Latent channels fall into groups (a subband of a component). Per patch and group the encoder sends
-the mean magnitude of its symbols in half octaves; `codec.neighborhood` refines it to each symbol.
+the mean magnitude of its symbols in half octaves; `codec.context_coder` refines it to each symbol.
 
 Sent as they are, predicted from the groups coded before, the scales take half the bytes of their
 differences to what the components' variances let one expect (1.2 → 0.6 % of a land patch, 7 → 2 %

@@ -62,7 +62,7 @@ class Decoder:
         self.bundle = bundle
         self._network = bundle.synthesis()
         self._channels = bundle.scales.groups.size
-        self._coder = SymbolCoder(bundle.tables, bundle.scales, bundle.neighbors)
+        self._coder = SymbolCoder(bundle.tables, bundle.scales, bundle.contexts)
         # The patches of a tile come one after another and share what its side frame says.
         self.conditioning = lru_cache(maxsize=4)(self._conditioning)
 

@@ -110,7 +110,7 @@ class Encoder:
         self.bundle = bundle
         self.backend = make_backend(bundle, backend, threads)
         self._scales, self._timer = bundle.scales, timer
-        self.coder = SymbolCoder(bundle.tables, bundle.scales, bundle.neighbors)
+        self.coder = SymbolCoder(bundle.tables, bundle.scales, bundle.contexts)
 
     def encode(self, tile: Tile, step: float | None = None) -> list[bytes]:
         """Compress a tile: the side frame, then one frame per patch; arguments as of `open`."""

@@ -39,7 +39,7 @@ from codec.tile import (
     check_nodata,
 )
 
-VERSION: Final = 2
+VERSION: Final = 3
 _LEAD: Final = struct.Struct(">BBH")
 _CRC: Final = struct.Struct(">I")
 

@@ -1,9 +1,8 @@
 """Symbols ↔ bytes: constriction's range coder under the bundle's integer tables.
 
-Symbols come in steps, all of a step at once: the decoder knows every index of a step before it
-reads the step. Within one, symbols that share a scale index are coded together, in ascending order
-of the index, so that a step takes a few calls into compiled code; after each such run follow its
-escapes and plain low bits. The coder is a queue: what was written first is read first.
+Symbols of one write that share a scale index are coded together, in ascending order of the index,
+so that a write takes a few calls into compiled code; after each such run follow its escapes and
+plain low bits. The coder is a queue: what was written first is read first.
 
 Source: constriction (Bamler, arXiv 2201.01741), `stream.queue`; its words are little-endian here.
 """
@@ -46,36 +45,29 @@ class SymbolWriter:
         self._models = table_models(tables)
         self._coder = stream.queue.RangeEncoder()
 
-    def write(
-        self,
-        symbols: NDArray[np.int32],
-        index: NDArray[np.int32],
-        step: NDArray[np.int64] | int = 0,
-    ) -> None:
+    def write(self, symbols: NDArray[np.int32], index: NDArray[np.int32]) -> None:
         """Code symbols, shape (n,), under the scale index of each.
 
         Args:
             symbols: Those of index 0 must be zero and cost nothing.
             index: In [0, MAX_INDEX].
-            step: The step of each, ascending from 0.
         """
         coded = index > 0
-        key = (np.asarray(step) * (MAX_INDEX + 1) + index)[coded]
-        if not key.size:
+        index, symbols = index[coded], symbols[coded]
+        if not index.size:
             return
         # Two bytes are sorted by radix, four times as fast.
-        key = key.astype(np.uint16) if key[-1] < 0xFFFF - MAX_INDEX else key
-        order = np.argsort(key, kind="stable")
-        key, index, symbols = key[order], index[coded][order], symbols[coded][order]
+        order = np.argsort(index.astype(np.uint16), kind="stable")
+        index, symbols = index[order], symbols[order]
         shift = LOW_BITS[index]
         entries = (symbols >> shift) + np.int32(ALPHABET_LIMIT)
         escaped = (entries < 0) | (entries >= ESCAPE)
         values = entries - np.int32(ALPHABET_LIMIT)
         entries[escaped] = ESCAPE
-        starts = np.flatnonzero(np.diff(key, prepend=key[0] ^ 1))
+        starts = np.flatnonzero(np.diff(index, prepend=0))
         runs = zip(
             starts.tolist(),
-            [*starts[1:].tolist(), key.size],
+            [*starts[1:].tolist(), index.size],
             TABLE[index[starts]].tolist(),
             shift[starts].tolist(),
             np.logical_or.reduceat(escaped, starts).tolist(),
@@ -113,7 +105,7 @@ class SymbolWriter:
 
 
 class SymbolReader:
-    """Reads back what a `SymbolWriter` wrote, step by step.
+    """Reads back what a `SymbolWriter` wrote, write by write.
 
     Raises:
         PayloadError: If the bytes are no whole number of words.
@@ -128,7 +120,7 @@ class SymbolReader:
         )
 
     def read(self, index: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Read the symbols of one step, shape (n,), given the scale index of each.
+        """Read the symbols of one write, shape (n,), given the scale index of each.
 
         Raises:
             PayloadError: If the bytes are no symbols, or one is out of range.

@@ -2,8 +2,8 @@
 
     length of the scales, in words u16 │ scales of the groups │ symbols
 
-Beside the wavelet each symbol's table follows from its group's scale and its neighbors, see
-`codec.neighborhood`; under any other transform from its group's scale alone.
+Beside the wavelet symbols are coded under contexts, see `codec.context_coder`; under any other
+transform each under the table of its group's scale.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.context_coder import ContextCoder
 from codec.contexts import MAX_SCALE, ScaleModel, scale_index
 from codec.errors import PayloadError
-from codec.neighborhood import PASSES, NeighborModel, loudness, shifted_components
 from codec.patch_grid import LATENT_PX
 from codec.range_coder import WORD, SymbolReader, SymbolWriter
 from codec.row_coder import pack_rows, unpack_rows
@@ -26,19 +26,20 @@ _LENGTH_BYTES = 2
 
 
 class SymbolCoder:
-    """Codes patches under one bundle's tables.
+    """Codes patches under one bundle's tables and contexts.
 
     Args:
         tables: One per scale.
         scales: Knows the groups.
-        neighbors: Refines a group's scale to each symbol; None where channels are no wavelet
-            subbands.
+        contexts: None where channels are no wavelet subbands.
     """
 
     def __init__(
-        self, tables: FrequencyTables, scales: ScaleModel, neighbors: NeighborModel | None
+        self, tables: FrequencyTables, scales: ScaleModel, contexts: ContextCoder | None
     ) -> None:
-        self._tables, self._scales, self._neighbors = tables, scales, neighbors
+        self._tables, self._scales, self._contexts = tables, scales, contexts
+        if contexts is not None:
+            contexts.warm_up()  # here, and not under the first patch
 
     def encode(self, symbols: Symbols, rows: int, cols: int) -> bytes:
         """Code a patch.
@@ -53,31 +54,15 @@ class SymbolCoder:
         """
         if not symbols.any():
             return b""
-        scales, written = self.choose(symbols, rows, cols)
-        packed = pack_rows(_as_rows(scales), self._tables)
-        writer = SymbolWriter(self._tables)
-        for coded, index, step in written:
-            writer.write(coded, index, step)
-        return (len(packed) // WORD.itemsize).to_bytes(_LENGTH_BYTES) + packed + writer.finish()
-
-    def choose(
-        self, symbols: Symbols, rows: int, cols: int
-    ) -> tuple[Symbols, list[tuple[Symbols, NDArray[np.int32], NDArray[np.int64]]]]:
-        """Choose the scale of everything; arguments as of `encode`.
-
-        Returns:
-            Scales of the groups, shape (components, groups); then symbols, scale indices and steps
-            in the order of coding.
-        """
         scales = self._scales.scales(symbols)
-        if self._neighbors is None:
-            index = scale_index(scales)[:, self._scales.groups].ravel()
-            flat = symbols.reshape(index.size, -1)
-            each = np.repeat(index, flat.shape[1])
-            return scales, [(flat.ravel(), each, np.zeros(each.size, dtype=np.int64))]
-        images = to_images(symbols, rows, cols)
-        chosen = _index_images(images, self._neighbors, self._by_band(scales))
-        return scales, [_in_order(*pair) for pair in zip(images, chosen, strict=True)]
+        packed = pack_rows(_as_rows(scales), self._tables)
+        if self._contexts is not None:
+            coded = self._contexts.encode(to_images(symbols, rows, cols), self.by_band(scales))
+        else:
+            writer = SymbolWriter(self._tables)
+            writer.write(symbols.ravel(), self._indices(scales, symbols[0].size))
+            coded = writer.finish()
+        return (len(packed) // WORD.itemsize).to_bytes(_LENGTH_BYTES) + packed + coded
 
     def decode(self, payload: bytes, channels: int, rows: int, cols: int) -> Symbols:
         """Inverse of `encode`.
@@ -98,19 +83,23 @@ class SymbolCoder:
         scales = rows_of.T if shape[0] > 1 else rows_of
         if scales.min() < 0 or scales.max() > MAX_SCALE:
             raise PayloadError(f"the scale of a group is out of range: {np.abs(scales).max()}")
+        if self._contexts is not None:
+            shapes = [band.shape(rows, cols) for band in SUBBANDS]
+            images = self._contexts.decode(payload[start:], shapes, self.by_band(scales))
+            return to_symbols(images, rows, cols)
         reader = SymbolReader(payload[start:], self._tables)
-        if self._neighbors is None:
-            index = scale_index(scales)[:, self._scales.groups].ravel()
-            symbols = reader.read(np.repeat(index, latent[0] * latent[1])).reshape(-1, *latent)
-        else:
-            images = _decode_images(reader, self._neighbors, self._by_band(scales), rows, cols)
-            symbols = to_symbols(images, rows, cols)
+        symbols = reader.read(self._indices(scales, latent[0] * latent[1]))
         reader.finish()
-        return symbols
+        return symbols.reshape(-1, *latent)
 
-    def _by_band(self, scales: NDArray[np.int32]) -> NDArray[np.int32]:
+    def by_band(self, scales: NDArray[np.int32]) -> NDArray[np.int32]:
         """Scale of each subband of each component, shape (components, subbands)."""
-        return scales[:, self._scales.groups[[band.first for band in SUBBANDS]]]
+        bands = self._scales.groups[[band.first for band in SUBBANDS]]
+        return np.ascontiguousarray(scales[:, bands])
+
+    def _indices(self, scales: NDArray[np.int32], positions: int) -> NDArray[np.int32]:
+        """Scale index of every symbol, channel by channel."""
+        return np.repeat(scale_index(scales)[:, self._scales.groups].ravel(), positions)
 
 
 def _rows_shape(shape: tuple[int, int]) -> tuple[int, int]:
@@ -120,64 +109,3 @@ def _rows_shape(shape: tuple[int, int]) -> tuple[int, int]:
 
 def _as_rows(scales: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.ascontiguousarray(scales.T) if len(scales) > 1 else scales
-
-
-def _index_images(
-    images: list[Symbols], model: NeighborModel, scales: NDArray[np.int32]
-) -> list[NDArray[np.int32]]:
-    """Scale index of every symbol, as images like those of the symbols."""
-    loud, chosen = [loudness(image) for image in images], []
-    for band, heard in enumerate(loud):
-        index = np.zeros_like(heard)
-        coded = np.flatnonzero(scales[:, band])  # groups of zeros ask for no context
-        within = model.within(band, [other[coded] for other in loud])
-        previous, second = (shifted_components(heard, by)[coded] for by in (1, 2))
-        before = model.before(band, previous, second)
-        for number, (row, col) in enumerate(PASSES):
-            first = within[number] + model.own(band, number, heard[coded])
-            found = model.indices(band, scales[coded, band], first, before[number])
-            index[coded, row::2, col::2] = found
-        chosen.append(index)
-    return chosen
-
-
-def _in_order(
-    image: Symbols, index: NDArray[np.int32]
-) -> tuple[Symbols, NDArray[np.int32], NDArray[np.int64]]:
-    """Symbols, scale indices and steps of one subband: components in turn, pass by pass."""
-    count = len(image)
-    symbols, indices = (
-        np.concatenate([x[:, row::2, col::2].reshape(count, -1) for row, col in PASSES], axis=1)
-        for x in (image, index)
-    )
-    sizes = [index[0, row::2, col::2].size for row, col in PASSES] if count else [0] * len(PASSES)
-    steps = np.repeat(np.arange(len(PASSES)), sizes) + len(PASSES) * np.arange(count)[:, None]
-    return symbols.ravel(), indices.ravel(), steps.ravel()
-
-
-def _decode_images(
-    reader: SymbolReader,
-    model: NeighborModel,
-    scales: NDArray[np.int32],
-    rows: int,
-    cols: int,
-) -> list[Symbols]:
-    """Read every subband, in the order of `_in_order`."""
-    count = len(scales)
-    images = [np.zeros((count, *b.shape(rows, cols)), dtype=np.int32) for b in SUBBANDS]
-    loud = [np.zeros_like(image) for image in images]
-    for band, (image, heard) in enumerate(zip(images, loud, strict=True)):
-        groups, nothing = scales[:, band], np.zeros_like(image[:1])
-        within = model.within(band, loud)
-        for k in np.flatnonzero(groups).tolist():
-            one = slice(k, k + 1)
-            previous = heard[k - 1 : k] if k > 0 else nothing
-            second = heard[k - 2 : k - 1] if k > 1 else nothing
-            before = model.before(band, previous, second)
-            for number, (row, col) in enumerate(PASSES):
-                first = within[number][one] + model.own(band, number, heard[one])
-                index = model.indices(band, groups[one], first, before[number])
-                read = reader.read(index.ravel()).reshape(index.shape)
-                image[one, row::2, col::2] = read
-                heard[one, row::2, col::2] = loudness(read)
-    return images

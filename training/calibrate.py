@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from codec.bundle import Bundle
-from codec.neighborhood import NEIGHBOR_TENSORS
+from codec.contexts import ScaleModel, scale_index
 from codec.network import branch_input
 from codec.shortcut import mirrored
-from codec.symbol_coder import SymbolCoder
 from codec.tables import (
     ALPHABET_LIMIT,
     ENTRIES,
@@ -26,7 +25,7 @@ from codec.tables import (
 from training.bundles import changed
 from training.coded import CodedPatch, coded_patches
 from training.config import CalibrateSettings
-from training.neighbors import fit_neighbors
+from training.contexts import trained_contexts
 from training.scenes import Scene
 
 
@@ -42,27 +41,22 @@ def calibrate(bundle: Bundle, scenes: Sequence[Scene], settings: CalibrateSettin
         A new model with the same networks.
     """
     patches = list(coded_patches(bundle, scenes, settings.octaves))
-    neighbors, contexts = bundle.neighbors, dict[str, NDArray[Any]]()
-    if neighbors is not None:
-        neighbors = fit_neighbors(bundle.scales, patches, settings.neighbors)
-        contexts = {f"contexts.{name}": getattr(neighbors, name) for name in NEIGHBOR_TENSORS}
-    return changed(
-        bundle,
-        tensors={
-            **contexts,
-            "tables.counts": measure_tables(
-                SymbolCoder(bundle.tables, bundle.scales, neighbors),
-                patches,
-                law_share=settings.law_share,
-                prior_symbols=settings.prior_symbols,
-            ),
-            "analysis_ranges": measure_ranges(bundle, patches, settings.range_quantile),
-        },
-    )
+    if bundle.contexts is not None:
+        found = trained_contexts(bundle.scales, patches, settings.contexts)
+    else:
+        counts = measure_tables(
+            bundle.scales,
+            patches,
+            law_share=settings.law_share,
+            prior_symbols=settings.prior_symbols,
+        )
+        found = {"tables.counts": counts}
+    ranges = measure_ranges(bundle, patches, settings.range_quantile)
+    return changed(bundle, tensors={**found, "analysis_ranges": ranges})
 
 
 def measure_tables(
-    coder: SymbolCoder,
+    scales: ScaleModel,
     patches: Iterable[CodedPatch],
     *,
     law_share: float,
@@ -71,7 +65,7 @@ def measure_tables(
     """Count the symbols each table codes, mixed with the analytic law.
 
     Args:
-        coder: Chooses the tables.
+        scales: Choose the tables.
         patches: What is coded.
         law_share: Least share of the analytic law.
         prior_symbols: Its weight beyond that, in symbols.
@@ -81,13 +75,13 @@ def measure_tables(
     """
     counts = np.zeros((TABLE_COUNT + 1, ENTRIES))
     for patch in patches:
-        _, written = coder.choose(patch.symbols, patch.rows, patch.cols)
-        for symbols, index, _ in written:
-            fits = (index > 0) & (index <= TABLE_COUNT)
-            coded = symbols[fits]
-            entries = np.where(np.abs(coded) > ALPHABET_LIMIT, ENTRIES - 1, coded + ALPHABET_LIMIT)
-            places = index[fits] * ENTRIES + entries
-            counts += np.bincount(places, minlength=counts.size).reshape(counts.shape)
+        index = scale_index(scales.scales(patch.symbols))[:, scales.groups].ravel()
+        coded = patch.symbols.reshape(index.size, -1)
+        fits = (index > 0) & (index <= TABLE_COUNT)
+        entries = coded[fits] + ALPHABET_LIMIT
+        entries[np.abs(coded[fits]) > ALPHABET_LIMIT] = ENTRIES - 1
+        places = index[fits, None] * ENTRIES + entries
+        counts += np.bincount(places.ravel(), minlength=counts.size).reshape(counts.shape)
     counts = counts[1:]
     counts[:, :-1] = (counts[:, :-1] + counts[:, -2::-1]) / 2
     law = laplace_tables().counts / 2.0**PRECISION_BITS

@@ -47,7 +47,7 @@ class _WatchedCoder(SymbolCoder):
     """Keeps what goes in, and codes nothing."""
 
     def __init__(self, bundle: Bundle) -> None:
-        super().__init__(bundle.tables, bundle.scales, bundle.neighbors)
+        super().__init__(bundle.tables, bundle.scales, bundle.contexts)
         self.seen: list[tuple[NDArray[np.int32], int, int]] = []
 
     def encode(self, symbols: NDArray[np.int32], rows: int, cols: int) -> bytes:

@@ -121,21 +121,17 @@ class PruneSettings(_Section):
     tune: FitSettings = FitSettings(epochs=12, learning_rate=5e-4)
 
 
-class NeighborSettings(_Section):
-    """The `calibrate: neighbors:` section: how contexts are trained.
+class ContextSettings(_Section):
+    """The `calibrate: contexts:` section: how contexts are trained.
 
     Attributes:
-        batches: Gradient steps.
-        batch_symbols: Symbols of each.
-        patch_symbols: Symbols drawn from each patch at each step.
-        learning_rate: Largest of the one-cycle schedule.
-        seed: Of what is drawn.
+        trust: Decisions after which a chance moves no slower in training.
+        kept: Decisions a chance counts for when a patch starts: fewer, and it adapts faster.
+        seed: Of the order of patches.
     """
 
-    batches: Count = 4000
-    batch_symbols: Count = 8192
-    patch_symbols: Count = 40_000
-    learning_rate: Positive = 8e-3
+    trust: Annotated[int, Field(gt=0, lt=1024)] = 1023
+    kept: Annotated[int, Field(ge=0, lt=1024)] = 90
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
@@ -143,7 +139,7 @@ class CalibrateSettings(_Section):
     """The `calibrate:` section.
 
     Attributes:
-        neighbors: How contexts are trained.
+        contexts: How contexts are trained.
         octaves: Steps measured at, as octaves around the default step.
         law_share: Share of the analytic law in a table, however many symbols were counted. The
             counts alone serve the airborne scenes they were counted on slightly better (0.04 % of
@@ -153,7 +149,7 @@ class CalibrateSettings(_Section):
             covers; what lies beyond is limited. 1: all of them.
     """
 
-    neighbors: NeighborSettings = NeighborSettings()
+    contexts: ContextSettings = ContextSettings()
     octaves: Annotated[tuple[float, ...], Field(min_length=1)] = (-1.0, -0.5, 0.0, 0.5, 1.0)
     law_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
     prior_symbols: Positive = 2000.0

@@ -90,7 +90,7 @@ def test_a_seed_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "tensor", ["analysis.branch.0.weight", "synthesis.branch.0.bias", "contexts.shifts"]
+    "tensor", ["analysis.branch.0.weight", "synthesis.branch.0.bias", "contexts.states"]
 )
 def test_every_tensor_names_the_model(tensor: str) -> None:
     """A bundle with one number changed is another model."""
@@ -158,8 +158,8 @@ def put(name: str, array: NDArray[Any]) -> Change:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        pytest.param(set_head(version=3), BundleVersionError, "version 3", id="later build"),
-        pytest.param(set_head(version=1), BundleVersionError, "version 1", id="earlier build"),
+        pytest.param(set_head(version=4), BundleVersionError, "version 4", id="later build"),
+        pytest.param(set_head(version=2), BundleVersionError, "version 2", id="earlier build"),
         pytest.param(set_head(digest="00" * 32), BundleDigestError, "digest", id="digest"),
         pytest.param(set_head(default_step=5.0), BundleDigestError, "digest", id="step"),
         pytest.param(set_head(default_step=-1.0), BundleError, "default_step", id="no step"),
@@ -208,8 +208,8 @@ def test_each_damage_has_its_error(
         ("analysis.branch.0.bias", np.zeros(7, np.float32), "not float32"),
         ("analysis.branch.0.bias", np.zeros(6, np.float64), "not float32"),
         ("analysis_ranges", np.zeros(4, np.float32), "not float32"),
-        ("contexts.weights", np.zeros((16, 4, 14), np.int32), "not int16"),
-        ("contexts.shifts", np.zeros((16, 32, 32), np.int8), "not int8"),
+        ("contexts.weights", np.zeros((256, 6), np.int16), "not int32"),
+        ("contexts.states", np.zeros(32, np.int32), "not int32"),
     ],
 )
 def test_a_tensor_of_another_shape_or_type(name: str, array: NDArray[Any], message: str) -> None:
@@ -232,24 +232,24 @@ def test_tables_are_checked_with_the_bundle() -> None:
 
 
 def test_contexts_are_checked_with_the_bundle() -> None:
-    """So are contexts whose sums would overflow."""
-    biases = BUNDLE.tensors["contexts.biases"].copy()
-    biases[0, 0, 0] = 1 << 25
-    with pytest.raises(BundleError, match=r"contexts\.biases"):
-        replace(BUNDLE, tensors={**BUNDLE.tensors, "contexts.biases": biases})
+    """So are contexts that no coder can start from."""
+    states = BUNDLE.tensors["contexts.states"].copy()
+    states[7] = -1
+    with pytest.raises(BundleError, match=r"contexts\.states"):
+        replace(BUNDLE, tensors={**BUNDLE.tensors, "contexts.states": states})
 
 
 def test_contexts_go_with_the_wavelet() -> None:
-    """Only wavelet channels have neighbors; a bundle without calibration has silent ones."""
-    neighbors = klt_bundle().neighbors
-    assert neighbors is not None
-    assert not any(array.any() for array in (neighbors.weights, neighbors.biases, neighbors.shifts))
+    """Only wavelet channels have contexts; those of a bundle without calibration know nothing."""
+    contexts = klt_bundle().contexts
+    assert contexts is not None
+    assert (contexts.states == 1 << 30).all()
     for bundle in (klt_bundle("dct"), minmax_bundle()):
-        assert bundle.neighbors is None
+        assert bundle.contexts is None
         assert not any(name.startswith("contexts.") for name in bundle.tensors)
-    contexts = {"contexts.biases": BUNDLE.tensors["contexts.biases"]}
+    tensors = {"contexts.states": BUNDLE.tensors["contexts.states"]}
     with pytest.raises(BundleTensorError, match="unknown"):
-        replace(klt_bundle("dct"), tensors={**klt_bundle("dct").tensors, **contexts})
+        replace(klt_bundle("dct"), tensors={**klt_bundle("dct").tensors, **tensors})
 
 
 @pytest.mark.parametrize(

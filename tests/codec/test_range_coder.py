@@ -25,84 +25,52 @@ SYMBOLS = np.array(
     [0, 0, 1, -1, 0, 2, 127, -127, 128, -128, 70_000, -5, 3, SYMBOL_LIMIT], dtype=np.int32
 )
 INDEX = np.array([0, 0, 20, 41, 20, 20, 41, 20, 20, 20, 60, 60, 20, 60], dtype=np.int32)
-STEP = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 3, 3, 3], dtype=np.int64)
-GOLDEN = bytes.fromhex("7e817f80fe0102fca0ed60083d0f1f6ef7e5ff67000028f8")
+GOLDEN = bytes.fromhex("00817f8008827efef9f1dcd5384df8f02e3ebc1f00004079")
 
 
-def coded(
-    symbols: NDArray[Any],
-    index: NDArray[Any],
-    step: NDArray[Any] | int = 0,
-    tables: FrequencyTables = TABLES,
-) -> bytes:
+def coded(symbols: NDArray[Any], index: NDArray[Any], tables: FrequencyTables = TABLES) -> bytes:
     """Bytes of one `write`."""
     writer = SymbolWriter(tables)
-    writer.write(symbols, index, step)
+    writer.write(symbols, index)
     return writer.finish()
 
 
-def decoded(
-    raw: bytes,
-    index: NDArray[Any],
-    step: NDArray[Any] | int = 0,
-    tables: FrequencyTables = TABLES,
-) -> NDArray[Any]:
-    """Symbols of one `read` per step."""
-    reader, steps = SymbolReader(raw, tables), np.broadcast_to(step, index.shape)
-    read = [reader.read(index[steps == each]) for each in np.unique(steps)]
+def decoded(raw: bytes, index: NDArray[Any], tables: FrequencyTables = TABLES) -> NDArray[Any]:
+    """Symbols of one `read`."""
+    reader = SymbolReader(raw, tables)
+    read = reader.read(index)
     reader.finish()
-    return np.concatenate(read)
+    return read
 
 
 @given(st.data())
 def test_round_trip(data: st.DataObject) -> None:
-    """Any symbols under any indices in any steps come back: escapes, plain low bits, zeros."""
+    """Any symbols under any indices come back: escapes, plain low bits, zeros."""
     count = data.draw(st.integers(1, 30))
     index = data.draw(arrays(np.int32, count, elements=st.integers(0, MAX_INDEX)))
     sizes = st.integers(-300, 300) | st.integers(-SYMBOL_LIMIT, SYMBOL_LIMIT)
     symbols = data.draw(arrays(np.int32, count, elements=sizes))
     symbols[index == 0] = 0
-    step = np.sort(data.draw(arrays(np.int64, count, elements=st.sampled_from([0, 1, 2, 9, 900]))))
-    assert np.array_equal(decoded(coded(symbols, index, step), index, step), symbols)
+    assert np.array_equal(decoded(coded(symbols, index), index), symbols)
 
 
 @given(st.lists(st.integers(-200, 200), min_size=1, max_size=8), st.integers(1, MAX_INDEX))
 def test_writes_are_read_in_order(values: list[int], scale: int) -> None:
-    """Steps of one write are as many writes; each is read before the next is known."""
+    """What was written first is read first, and before anything more is known."""
     index, symbols = np.full(len(values), scale, dtype=np.int32), np.array(values, dtype=np.int32)
     writer = SymbolWriter(TABLES)
     for value in symbols:
         writer.write(value[None], index[:1])
     raw = writer.finish()
-    assert raw == coded(symbols, index, np.arange(len(values)))
     reader = SymbolReader(raw, TABLES)
     assert [int(reader.read(index[:1])[0]) for _ in values] == values
     reader.finish()
 
 
 def test_the_bytes_are_frozen() -> None:
-    """Order of steps, indices, symbols, escapes, plain bits and words is that of the format."""
-    assert coded(SYMBOLS, INDEX, STEP, FLAT) == GOLDEN
-    assert np.array_equal(decoded(GOLDEN, INDEX, STEP, FLAT), SYMBOLS)
-
-
-def test_what_lies_beyond_a_step_is_not_looked_at() -> None:
-    """A step is read the same whatever the symbols of later steps are: decoders adapt to it."""
-    other = SYMBOLS.copy()
-    other[STEP > 0] = 7
-    reader = SymbolReader(coded(other, INDEX, STEP), TABLES)
-    assert np.array_equal(reader.read(INDEX[STEP == 0]), SYMBOLS[STEP == 0])
-
-
-@pytest.mark.parametrize("last", [3, 472, 473, 474, 500, 10**6])
-def test_any_number_of_steps(last: int) -> None:
-    """Sorting by two bytes while they hold the steps changes no byte."""
-    rng = np.random.default_rng(0)
-    step = np.sort(rng.integers(0, last + 1, 400))
-    step[-1] = last
-    index = rng.integers(1, MAX_INDEX + 1, step.size, dtype=np.int32)
-    symbols = rng.integers(-500, 500, step.size, dtype=np.int32)
-    assert np.array_equal(decoded(coded(symbols, index, step), index, step), symbols)
+    """Order of indices, symbols, escapes, plain bits and words is that of the format."""
+    assert coded(SYMBOLS, INDEX, FLAT) == GOLDEN
+    assert np.array_equal(decoded(GOLDEN, INDEX, FLAT), SYMBOLS)
 
 
 def test_index_zero_costs_nothing() -> None:
@@ -157,9 +125,9 @@ def test_half_a_word_is_refused(length: int) -> None:
 
 def test_bytes_left_over_are_refused() -> None:
     """A payload longer than its symbols is damaged or not meant for them."""
-    raw = coded(SYMBOLS, INDEX, STEP)
+    raw = coded(SYMBOLS, INDEX)
     with pytest.raises(PayloadError, match="left over"):
-        decoded(raw + b"\x01\x02\x03\x04" * 2, INDEX, STEP)
+        decoded(raw + b"\x01\x02\x03\x04" * 2, INDEX)
 
 
 def test_an_escape_beyond_the_limit_is_refused() -> None:
@@ -179,5 +147,5 @@ def test_a_shifted_symbol_beyond_the_limit_is_refused() -> None:
 def test_tables_need_not_be_the_same_object() -> None:
     """Equal tables of two loads of a bundle decode each other's bytes."""
     copy = FrequencyTables(TABLES.counts.copy())
-    raw = coded(SYMBOLS, INDEX, STEP)
-    assert np.array_equal(decoded(raw, INDEX, STEP, copy), SYMBOLS)
+    raw = coded(SYMBOLS, INDEX)
+    assert np.array_equal(decoded(raw, INDEX, copy), SYMBOLS)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from codec.bundle import Bundle, make_bundle, untrained_bundle
 from codec.conditioning import ConditionerSpec
-from codec.neighborhood import NEIGHBOR_TENSORS
+from codec.context_coder import CONTEXT_TENSORS
 from codec.network import SscnetSpec
 from codec.tables import ALPHABET_LIMIT, ENTRIES, PRECISION_BITS, TABLE_COUNT, FrequencyTables
 
@@ -93,14 +93,13 @@ def integer_tables() -> FrequencyTables:
 
 
 def context_tensors() -> dict[str, NDArray[Any]]:
-    """Contexts in which every neighbor counts and any table may follow, by formula."""
-    weights, biases, shifts = (
-        np.arange(np.prod(shape)).reshape(shape) for _, shape in NEIGHBOR_TENSORS.values()
+    """Contexts of any chance, some trusted, some not, and weights of both signs, by formula."""
+    states, weights = (
+        np.arange(np.prod(shape)).reshape(shape) for _, shape in CONTEXT_TENSORS.values()
     )
     return {
-        "weights": (weights * 37 % 61 - 10).astype(np.int16),
-        "biases": (biases * 101 % 997 - 300).astype(np.int32),
-        "shifts": (shifts * 29 % 23 - 11).astype(np.int8),
+        "states": (states * 7919 % (1 << 21) << 10 | states * 31 % 200).astype(np.int32),
+        "weights": (weights * 37 % 61 * 1000 - 8000).astype(np.int32),
     }
 
 

@@ -39,7 +39,7 @@ prune:
     epochs: 1
 calibrate:
   octaves: [-1.0, 0.0]
-  neighbors: {batches: 60, batch_symbols: 512}
+  contexts: {kept: 60}
 """
 
 

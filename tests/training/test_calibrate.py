@@ -8,12 +8,11 @@ import pytest
 from codec.bundle import Bundle
 from codec.contexts import scale_index
 from codec.encoder import Encoder
-from codec.symbol_coder import SymbolCoder
 from codec.tables import ALPHABET_LIMIT, PRECISION_BITS, laplace_tables
 from fakes.bundles import branch_bundle, klt_bundle
 from training.calibrate import calibrate, measure_ranges, measure_tables
 from training.coded import CodedPatch, coded_patches
-from training.config import CalibrateSettings, NeighborSettings
+from training.config import CalibrateSettings
 from training.scenes import Split
 
 OCTAVES = (-1.0, 0.0, 1.0)
@@ -32,11 +31,6 @@ def made_patch(rng: np.random.Generator, mean: float) -> CodedPatch:
     return CodedPatch(components=components, symbols=symbols, rows=512, cols=512)
 
 
-def coder_of(bundle: Bundle) -> SymbolCoder:
-    """Return what chooses its tables."""
-    return SymbolCoder(bundle.tables, bundle.scales, bundle.neighbors)
-
-
 def index_of_all(bundle: Bundle, patch: CodedPatch) -> int:
     """Return the one scale index all of a patch has without contexts."""
     (index,) = np.unique(scale_index(bundle.scales.scales(patch.symbols)))
@@ -46,7 +40,7 @@ def index_of_all(bundle: Bundle, patch: CodedPatch) -> int:
 def test_tables_follow_the_symbols_and_stay_even(bundle: Bundle) -> None:
     """What occurs often becomes cheap, equally for both signs; nothing becomes impossible."""
     patch = made_patch(np.random.default_rng(0), 2.0)
-    counts = measure_tables(coder_of(bundle), [patch], law_share=0.0, prior_symbols=100.0)
+    counts = measure_tables(bundle.scales, [patch], law_share=0.0, prior_symbols=100.0)
     index = index_of_all(bundle, patch)
     row = counts[index - 1].astype(np.int64)
 
@@ -62,7 +56,7 @@ def test_tables_follow_the_symbols_and_stay_even(bundle: Bundle) -> None:
 
 def test_without_symbols_the_law_stands(bundle: Bundle) -> None:
     """Tables nothing was coded with are the analytic ones."""
-    counts = measure_tables(coder_of(bundle), [], law_share=0.0, prior_symbols=100.0)
+    counts = measure_tables(bundle.scales, [], law_share=0.0, prior_symbols=100.0)
 
     difference = counts.astype(np.int64) - laplace_tables().counts
     assert np.abs(difference).max() <= 300  # of 2²⁴: rounded twice
@@ -82,12 +76,11 @@ def test_ranges_hold_what_the_convolutions_see(split: Split) -> None:
     assert (part < whole).all()
 
 
-def test_calibration_pays(split: Split, bundle: Bundle) -> None:
+@pytest.mark.parametrize("shortcut", ["wavelet", "dct"])
+def test_calibration_pays(split: Split, shortcut: str) -> None:
     """Where it was measured, the calibrated codec sends fewer bytes for equal symbols."""
-    settings = CalibrateSettings(
-        octaves=OCTAVES, neighbors=NeighborSettings(batches=150, batch_symbols=1024)
-    )
-    calibrated = calibrate(bundle, split.training, settings)
+    bundle = klt_bundle(shortcut, step=16.0)
+    calibrated = calibrate(bundle, split.training, CalibrateSettings(octaves=OCTAVES))
 
     def size(model: Bundle) -> int:
         encoder = Encoder(model, backend="torch-cpu")
@@ -101,7 +94,7 @@ def test_the_law_keeps_its_share(bundle: Bundle) -> None:
     """However much was counted, a table stays half what the analytic law says."""
     patch = made_patch(np.random.default_rng(0), 2.0)
     law, counted, half = (
-        measure_tables(coder_of(bundle), patches, law_share=share, prior_symbols=1e-6)
+        measure_tables(bundle.scales, patches, law_share=share, prior_symbols=1e-6)
         for patches, share in (([], 0.0), ([patch], 0.0), ([patch], 0.5))
     )
     index = index_of_all(bundle, patch)

@@ -1,0 +1,27 @@
+"""The door to Numba: functions over arrays, compiled to machine code at their first call.
+
+Entropy coding decides symbol by symbol, each on the ones before it: no array operation does that,
+and a Python loop takes microseconds for what takes nanoseconds. Numba is not in the design's list
+of libraries; a C extension would need a compiler on board.
+
+Compiled code is kept beside the source, or where `NUMBA_CACHE_DIR` says; where neither can be
+written each process compiles anew, which takes seconds. A compiled function and all it calls stand
+in one file: the kept code is renewed when that file changes, and no other is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def compiled(function: F) -> F:
+    """Compile a function; while it runs, other threads of Python do too."""
+    try:
+        return cast(F, numba.njit(function, nogil=True, cache=True))
+    except RuntimeError:  # no place to keep compiled code in
+        return cast(F, numba.njit(function, nogil=True))
