@@ -33,6 +33,8 @@ TRUST: Final = 127
 
 Images = Sequence[NDArray[np.int32]]
 """One per subband, shape (components, h, w)."""
+Errors = Images
+_NO_ERRORS: Final = np.zeros(0, np.int16)
 
 CONTEXT_TENSORS: Final = {
     "states": ("int32", (STATE_COUNT,)),
@@ -69,19 +71,24 @@ class ContextCoder:
         nothing = np.zeros((0, 1, 1), np.int32)
         self.encode([nothing] * BANDS, np.zeros((0, BANDS), np.int32))
 
-    def encode(self, images: Images, scales: NDArray[np.int32]) -> bytes:
+    def encode(
+        self, images: Images, scales: NDArray[np.int32], errors: Errors | None = None
+    ) -> bytes:
         """Code a patch.
 
         Args:
             images: Magnitudes up to `SYMBOL_LIMIT`.
             scales: Of the groups, shape (components, subbands); where one is 0 all symbols are.
+            errors: What latents exceed their symbols by [1/256 step], like `images`: magnitudes up
+                to 2 are then rounded anew, to what is best in rate and distortion.
         """
         symbols, shapes = _flat(images)
+        left = _NO_ERRORS if errors is None else _flat(errors)[0].astype(np.int16)
         room = 2 * symbols.size + 64
         while True:
             coded = np.empty(room, np.uint8)
             start = self.states.copy(), self.weights.copy()
-            used = code_subbands(False, symbols, shapes, scales, *start, coded, TRUST)
+            used = code_subbands(False, symbols, left, shapes, scales, *start, coded, TRUST)
             if used != SHORT:
                 return bytes(coded[:used].tobytes())
             room *= 4
@@ -103,7 +110,7 @@ class ContextCoder:
         symbols, sizes = _flat(images)
         coded = np.frombuffer(raw, np.uint8).copy()
         start = self.states.copy(), self.weights.copy()
-        used = code_subbands(True, symbols, sizes, scales, *start, coded, TRUST)
+        used = code_subbands(True, symbols, _NO_ERRORS, sizes, scales, *start, coded, TRUST)
         if used == DAMAGED:
             raise PayloadError("a symbol is out of range")
         if used < len(raw):
@@ -113,17 +120,21 @@ class ContextCoder:
         parts = np.split(symbols, np.cumsum([image.size for image in images])[:-1])
         return [part.reshape(image.shape) for part, image in zip(parts, images, strict=True)]
 
-    def learn(self, images: Images, scales: NDArray[np.int32], trust: int) -> None:
+    def learn(
+        self, images: Images, scales: NDArray[np.int32], errors: Errors | None, trust: int
+    ) -> None:
         """Code a patch and keep what is learned, in the arrays given; for training only.
 
         Args:
             images: As of `encode`.
             scales: As of `encode`.
+            errors: As of `encode`.
             trust: In place of `TRUST`.
         """
         symbols, shapes = _flat(images)
-        nowhere = np.empty(0, np.uint8)
-        code_subbands(False, symbols, shapes, scales, self.states, self.weights, nowhere, trust)
+        left = _NO_ERRORS if errors is None else _flat(errors)[0].astype(np.int16)
+        start, nowhere = (self.states, self.weights), np.empty(0, np.uint8)
+        code_subbands(False, symbols, left, shapes, scales, *start, nowhere, trust)
 
 
 def untrained_contexts() -> dict[str, NDArray[Any]]:

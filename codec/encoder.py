@@ -23,7 +23,7 @@ from codec.errors import BackendError, TileError
 from codec.frame import PatchFrame, SideFrame
 from codec.klt import fit_klt
 from codec.patch_grid import PatchExtent, PatchGrid
-from codec.quantize import best_rounding, quantize
+from codec.quantize import best_rounding, quantize, rounding_errors
 from codec.symbol_coder import SymbolCoder
 from codec.tile import Tile
 
@@ -140,9 +140,9 @@ class Encoder:
         with self._timer("analyze"):
             latents = self.backend.analyze(components)
         with self._timer("quantize"):
-            symbols = [self._quantize(p, x) for p, x in zip(patches, latents, strict=True)]
+            rounded = [self._quantize(p, x) for p, x in zip(patches, latents, strict=True)]
         with self._timer("entropy_code"):
-            return [self._frame(p, s) for p, s in zip(patches, symbols, strict=True)]
+            return [self._frame(p, *r) for p, r in zip(patches, rounded, strict=True)]
 
     def _open(self, tile: Tile, step: float) -> TileJob:
         spec, (band_count, rows, cols) = self.bundle.conditioner, tile.samples.shape
@@ -193,16 +193,25 @@ class Encoder:
         empty = not valid_bands.any()
         return TileJob(side_frame=frame.pack(), empty=empty, patches=patches)
 
-    def _quantize(self, patch: PatchJob, latents: NDArray[np.float32]) -> NDArray[np.int32]:
-        """Round once to see how large each group is, then again as is best for that."""
+    def _quantize(
+        self, patch: PatchJob, latents: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
+        """Round once to see how large each group is, then again as is best for that.
+
+        Returns:
+            Symbols, and what rounding left, for the coder to round small ones a last time.
+        """
         step = patch.conditioning.latent_step * step_ratio(patch.step_offset)
         symbols = quantize(latents, step)
         if patch.conditioning.basis is None or not symbols.any():
-            return symbols  # latents of a network alone: what an error in them costs is unknown
+            return symbols, None  # of a network alone: what an error in them costs is unknown
         means = self._scales.channel_means(symbols)
-        return quantize(latents, step, best_rounding(means)[:, None, None])
+        symbols = quantize(latents, step, best_rounding(means)[:, None, None])
+        return symbols, rounding_errors(latents, symbols, step)
 
-    def _frame(self, patch: PatchJob, symbols: NDArray[np.int32]) -> bytes:
+    def _frame(
+        self, patch: PatchJob, symbols: NDArray[np.int32], errors: NDArray[np.int32] | None
+    ) -> bytes:
         mask = b"" if patch.valid is None else masks.pack(patch.valid)
         return PatchFrame(
             model=self.bundle.model,
@@ -211,7 +220,7 @@ class Encoder:
             patch_col=patch.patch_col,
             step_offset=patch.step_offset,
             mask=mask,
-            payload=self.coder.encode(symbols, *patch.extent.shape),
+            payload=self.coder.encode(symbols, *patch.extent.shape, errors),
         ).pack()
 
 

@@ -30,6 +30,13 @@ FRAME_BYTES: Final = 34
 
 _LEAST_MEAN: Final = 2.0**-40
 
+_CONTEXTS_LEAVE: Final = 0.88
+_ROUNDING_ADDS: Final = 1.02
+_ROUNDINGS: Final = 3
+"""Beside the wavelet symbols have contexts and are rounded by what they cost. Rounding thrice comes
+near that; then 0.83 of the law's bytes are left and 1.02 of its error, in the geometric mean of 22
+scenes at steps from 24 to 768, and of white noise nearly all. This lies between."""
+
 
 class PatchProbe:
     """A look at a patch of an opened tile.
@@ -49,7 +56,10 @@ class PatchProbe:
         shortcut, self._side = bundle.network.shortcut, patch.conditioning
         if shortcut == "none":
             raise BundleError(f"model {bundle.name} has no shortcut: no step can be estimated")
-        self._scales = bundle.scales
+        self._scales, has_contexts = bundle.scales, bundle.contexts is not None
+        self._bytes_share = _CONTEXTS_LEAVE if has_contexts else 1.0
+        self._error_share = _ROUNDING_ADDS if has_contexts else 1.0
+        self._roundings = _ROUNDINGS if has_contexts else 1
         rows, cols = map(_pixels, patch.extent.shape)
         cut = partial(_cut, rows=rows, cols=cols)
         self._samples = cut(patch.tile.samples[(slice(None), *patch.extent.slices)])
@@ -85,7 +95,8 @@ class PatchProbe:
         if not self._latents.size:
             return FRAME_BYTES
         means = self._scales.channel_means(self._symbols(step))
-        return FRAME_BYTES + float(_bits(means).sum()) * self._positions / 8
+        bits = float(_bits(means).sum()) * self._bytes_share
+        return FRAME_BYTES + bits * self._positions / 8
 
     def rounding_error(self, step: float) -> float:
         """Mean squared error of a sample that rounding at a step costs [10⁻⁸ reflectance²]."""
@@ -98,16 +109,18 @@ class PatchProbe:
         if self._valid is not None:
             samples *= float(self._valid.mean())
         energy = float(np.vdot(error, error))
-        return energy / max(1.0, samples)
+        return self._error_share * energy / max(1.0, samples)
 
     def _symbols(self, step: float) -> NDArray[np.int32]:
         """Round as the encoder does."""
         ratio = step / self._side.component_unit
         symbols = quantize(self._latents, ratio)
-        if not symbols.any():
-            return symbols
-        means = self._scales.channel_means(symbols)
-        return quantize(self._latents, ratio, best_rounding(means)[:, None])
+        for _ in range(self._roundings):
+            if not symbols.any():
+                return symbols
+            means = self._scales.channel_means(symbols)
+            symbols = quantize(self._latents, ratio, best_rounding(means)[:, None])
+        return symbols
 
 
 def _pixels(edge_px: int) -> NDArray[np.int64]:

@@ -62,3 +62,13 @@ def quantize(
 def dequantize(symbols: NDArray[np.int32], step: float) -> NDArray[np.float32]:
     """Restore latents from symbols; same shape, new."""
     return symbols.astype(np.float32) * np.float32(step)
+
+
+def rounding_errors(
+    latents: NDArray[np.float32], symbols: NDArray[np.int32], step: float
+) -> NDArray[np.int32]:
+    """What latents exceed their symbols by [1/256 step], within ±256; same shape, new."""
+    errors = latents * np.float32(256 / step)
+    errors -= symbols * np.float32(256)
+    # fmax and fmin, not clip: garbage in (NaN) is no error, never an undefined one.
+    return np.asarray(np.fmax(np.fmin(np.rint(errors), 256), -256), dtype=np.int32)

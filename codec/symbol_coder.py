@@ -41,13 +41,17 @@ class SymbolCoder:
         if contexts is not None:
             contexts.warm_up()  # here, and not under the first patch
 
-    def encode(self, symbols: Symbols, rows: int, cols: int) -> bytes:
+    def encode(
+        self, symbols: Symbols, rows: int, cols: int, errors: Symbols | None = None
+    ) -> bytes:
         """Code a patch.
 
         Args:
             symbols: Shape (channels, ⌈rows/8⌉, ⌈cols/8⌉).
             rows: Rows of the patch [px]; there are no coefficients beyond them.
             cols: Columns of the patch [px].
+            errors: What the latents exceed their symbols by [1/256 step], same shape: where it pays
+                small symbols are then rounded anew, see `codec.context_mixing`.
 
         Returns:
             Nothing if every symbol is zero.
@@ -57,7 +61,9 @@ class SymbolCoder:
         scales = self._scales.scales(symbols)
         packed = pack_rows(_as_rows(scales), self._tables)
         if self._contexts is not None:
-            coded = self._contexts.encode(to_images(symbols, rows, cols), self.by_band(scales))
+            left = None if errors is None else to_images(errors, rows, cols)
+            images = to_images(symbols, rows, cols)
+            coded = self._contexts.encode(images, self.by_band(scales), left)
         else:
             writer = SymbolWriter(self._tables)
             writer.write(symbols.ravel(), self._indices(scales, symbols[0].size))

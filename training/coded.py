@@ -21,12 +21,14 @@ class CodedPatch:
     Attributes:
         components: What the network sees, shape (components, rows, cols).
         symbols: Shape (64 · components, rows/8, cols/8).
+        errors: What latents exceed them by [1/256 step], same shape; None of a network alone.
         rows: Rows of the patch [px].
         cols: Columns of the patch [px].
     """
 
     components: NDArray[np.float32]
     symbols: NDArray[np.int32]
+    errors: NDArray[np.int32] | None
     rows: int
     cols: int
 
@@ -48,10 +50,16 @@ class _WatchedCoder(SymbolCoder):
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle.tables, bundle.scales, bundle.contexts)
-        self.seen: list[tuple[NDArray[np.int32], int, int]] = []
+        self.seen: list[tuple[NDArray[np.int32], int, int, NDArray[np.int32] | None]] = []
 
-    def encode(self, symbols: NDArray[np.int32], rows: int, cols: int) -> bytes:
-        self.seen.append((symbols, rows, cols))
+    def encode(
+        self,
+        symbols: NDArray[np.int32],
+        rows: int,
+        cols: int,
+        errors: NDArray[np.int32] | None = None,
+    ) -> bytes:
+        self.seen.append((symbols, rows, cols, errors))
         return b""
 
 
@@ -65,6 +73,8 @@ def coded_patches(
         encoder.coder = coder = _WatchedCoder(bundle)
         for scene in scenes:
             encoder.encode(scene.tile)
-        for components, (symbols, rows, cols) in zip(backend.seen, coder.seen, strict=True):
+        for components, (symbols, rows, cols, errors) in zip(backend.seen, coder.seen, strict=True):
             if symbols.any():
-                yield CodedPatch(components=components, symbols=symbols, rows=rows, cols=cols)
+                yield CodedPatch(
+                    components=components, symbols=symbols, errors=errors, rows=rows, cols=cols
+                )

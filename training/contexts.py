@@ -28,6 +28,8 @@ def trained_contexts(
     for number in np.random.default_rng(settings.seed).permutation(len(patches)):
         patch = patches[number]
         found = np.ascontiguousarray(scales.scales(patch.symbols)[:, bands])
-        coder.learn(to_images(patch.symbols, patch.rows, patch.cols), found, settings.trust)
+        size = patch.rows, patch.cols
+        errors = None if patch.errors is None else to_images(patch.errors, *size)
+        coder.learn(to_images(patch.symbols, *size), found, errors, settings.trust)
     forget(tensors["states"], settings.kept)
     return {f"contexts.{name}": array for name, array in tensors.items()}

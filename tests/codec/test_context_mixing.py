@@ -32,7 +32,8 @@ def test_states_stay_within_their_bits(value: int) -> None:
     symbols = np.full(40 * 64 * 64, value, dtype=np.int32)
     tensors = untrained_contexts()
     scales = np.full((40, BANDS), 31, dtype=np.int32)
-    args = symbols, shapes, scales, tensors["states"], tensors["weights"], np.empty(0, np.uint8)
+    nothing, nowhere = np.empty(0, np.int16), np.empty(0, np.uint8)
+    args = symbols, nothing, shapes, scales, tensors["states"], tensors["weights"], nowhere
     for _ in range(3):
         code_subbands(False, *args, COUNT_MASK)
     coder = ContextCoder(**tensors)  # refuses what is negative

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from codec.quantize import ROUNDING, SYMBOL_LIMIT, best_rounding, dequantize, quantize
+from codec.quantize import (
+    ROUNDING,
+    SYMBOL_LIMIT,
+    best_rounding,
+    dequantize,
+    quantize,
+    rounding_errors,
+)
 
 
 def test_rounding_leans_towards_zero() -> None:
@@ -79,3 +86,13 @@ def test_every_channel_has_its_own_rounding() -> None:
     latents = np.full((2, 1, 3), 0.7, dtype=np.float32)
     offsets = np.array([0.42, 0.2], dtype=np.float32)[:, None, None]
     assert quantize(latents, 1.0, offsets).tolist() == [[[1, 1, 1]], [[0, 0, 0]]]
+
+
+def test_rounding_errors_are_what_was_left() -> None:
+    """In 1/256 step, signed, from the symbol to the latent; what is out of range is limited."""
+    latents = np.array([0.0, 1.0, -1.5, 8.0, 1e20, np.nan], dtype=np.float32)
+    symbols = np.array([0, 0, -1, 1, SYMBOL_LIMIT, 0], dtype=np.int32)
+    errors = rounding_errors(latents, symbols, 4.0)
+    assert errors.dtype == np.int32
+    assert errors.tolist()[:5] == [0, 64, 160, 256, 256]
+    assert abs(errors[5]) <= 256

@@ -28,7 +28,7 @@ def made_patch(rng: np.random.Generator, mean: float) -> CodedPatch:
     """Draw two-sided symbols of a given mean magnitude, one component."""
     symbols = np.rint(rng.laplace(size=(64, 64, 64)) * mean).astype(np.int32)
     components = np.zeros((1, 512, 512), dtype=np.float32)
-    return CodedPatch(components=components, symbols=symbols, rows=512, cols=512)
+    return CodedPatch(components=components, symbols=symbols, errors=None, rows=512, cols=512)
 
 
 def index_of_all(bundle: Bundle, patch: CodedPatch) -> int:
