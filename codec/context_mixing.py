@@ -17,6 +17,8 @@ Five contexts made of these each give a chance; their mix, weighted in the logis
 the range coder uses; then the decision itself corrects the chances and the weights. Where all
 neighbors are zero one chance does. All of it is integers: every machine decides alike.
 
+It is one file, long as it is: see `codec.compiled`.
+
 The encoder alone knows how far a latent lies from its symbol. A magnitude of 0, 1 or 2 that could
 as well be the next is settled when it is its turn, by what either costs under the very chances of
 that moment: the error, plus a bit's worth for each bit.

@@ -17,11 +17,13 @@ Each bin's centroid then lies within 0.03 steps of its integer, so restoring nee
 SYMBOL_LIMIT: Final = 2**24
 """Largest magnitude of a symbol: float32 still holds every integer up to here exactly."""
 
-_LEAST_MEAN: Final = 1 / 64
+LEAST_MEAN: Final = 1 / 64
 """Below it symbols cost no more: the narrowest table codes them."""
 
 
-def best_rounding(mean_magnitude: NDArray[np.float64]) -> NDArray[np.float32]:
+def best_rounding(
+    mean_magnitude: NDArray[np.float64], least_mean: float = LEAST_MEAN
+) -> NDArray[np.float32]:
     """Rounding offset that is best in rate and distortion together, in place of `ROUNDING`.
 
     Where symbols of mean magnitude m follow a two-sided geometric law, one unit more of magnitude
@@ -33,11 +35,12 @@ def best_rounding(mean_magnitude: NDArray[np.float64]) -> NDArray[np.float32]:
 
     Args:
         mean_magnitude: Of symbols rounded with `ROUNDING`, any shape.
+        least_mean: Below it symbols cost no more.
 
     Source: rate–distortion-optimized quantization, Ramchandran & Vetterli, IEEE TIP 3(5), 1994.
     """
-    offset = 0.5 - np.arcsinh(1 / np.maximum(mean_magnitude, _LEAST_MEAN)) / 12
-    return np.asarray(offset, dtype=np.float32)
+    offset = 0.5 - np.arcsinh(1 / np.maximum(mean_magnitude, least_mean)) / 12
+    return np.asarray(np.maximum(offset, 0), dtype=np.float32)
 
 
 def quantize(

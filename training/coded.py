@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from codec.bundle import Bundle
 from codec.encoder import AnalysisBackend, Encoder
-from codec.symbol_coder import SymbolCoder
+from codec.symbol_coder import SymbolCoder, Symbols
 from training.scenes import Scene
 
 
@@ -50,14 +50,10 @@ class _WatchedCoder(SymbolCoder):
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle.tables, bundle.scales, bundle.contexts)
-        self.seen: list[tuple[NDArray[np.int32], int, int, NDArray[np.int32] | None]] = []
+        self.seen: list[tuple[Symbols, int, int, Symbols | None]] = []
 
     def encode(
-        self,
-        symbols: NDArray[np.int32],
-        rows: int,
-        cols: int,
-        errors: NDArray[np.int32] | None = None,
+        self, symbols: Symbols, rows: int, cols: int, errors: Symbols | None = None
     ) -> bytes:
         self.seen.append((symbols, rows, cols, errors))
         return b""

@@ -196,13 +196,13 @@ def test_a_rate_is_met_by_what_is_sent(bundle_file: Path, tmp_path: Path) -> Non
     sender, tiles = FakeSender(up=True), [
         cubes.tile(bands=8, rows=140, cols=100, noise_dn=30.0, sequence=i) for i in range(10)
     ]  # fmt: skip
-    options = load(bundle_file, tmp_path, "model.rate_bpppc=2")
+    options = load(bundle_file, tmp_path, "model.rate_bpppc=0.4")
     fly([TileMessage.pack(tile) for tile in tiles], options, sender=sender)
 
     target = Reassembler(max_frames=64, max_bytes=1 << 20, max_age_s=1.0)
     frames = [target.feed(Packet.unpack(raw), 0.0) for raw in sender.took]
     bits = 8 * sum(len(frame) for frame in frames if frame is not None)
-    assert bits / sum(tile.samples.size for tile in tiles) == pytest.approx(2, rel=0.2)
+    assert bits / sum(tile.samples.size for tile in tiles) == pytest.approx(0.4, rel=0.2)
 
 
 POLICIES = st.sampled_from(["block", "drop_newest", "drop_oldest"])

@@ -109,10 +109,10 @@ def test_a_tile_of_several_patches_is_met_as_a_whole() -> None:
         for i in range(4)
     ]  # fmt: skip
     coder = encoder()
-    steps = StepControl(coder, Target(kind="rate", value=2.0))
+    steps = StepControl(coder, Target(kind="rate", value=0.5))
     found = [bpppc(t, f) for t, f in zip(tiles, fly(steps, coder, tiles), strict=True)]
 
-    assert found[1:] == pytest.approx([2.0] * 3, rel=0.2)
+    assert found[1:] == pytest.approx([0.5] * 3, rel=0.2)
 
 
 def test_what_the_encoder_really_makes_corrects_the_estimate() -> None:
