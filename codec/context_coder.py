@@ -38,7 +38,7 @@ _NO_ERRORS: Final = np.zeros(0, np.int16)
 
 CONTEXT_TENSORS: Final = {
     "states": ("int32", (STATE_COUNT,)),
-    "weights": ("int32", (BANDS * SLOTS, CONTEXTS + 1)),
+    "weights": ("int32", (BANDS * (SLOTS + 1), CONTEXTS + 1)),
 }
 """Type and shape of each tensor "contexts.…" of a bundle."""
 
@@ -139,7 +139,7 @@ class ContextCoder:
 
 def untrained_contexts() -> dict[str, NDArray[Any]]:
     """Tensors that know nothing: even chances never tried, equal weights."""
-    weights = np.full((BANDS * SLOTS, CONTEXTS + 1), 65536 * 3 // 10, dtype=np.int32)
+    weights = np.full((BANDS * (SLOTS + 1), CONTEXTS + 1), 65536 * 3 // 10, dtype=np.int32)
     weights[:, CONTEXTS] = 0
     return {"states": np.full(STATE_COUNT, 1 << 30, dtype=np.int32), "weights": weights}
 

@@ -11,11 +11,14 @@ it may have; then the bits below the first; then the sign. What is known when it
     before    the same place in all components before, the last ones weighted most
     kin       how these same neighbors and this place went together in the components before, sign
               against sign: an edge that turned up in some turns up in the next
+    trend     what foretells it best, of all weighted sums of ten neighbors, by the rows before it:
+              linear prediction, which finds stripes and whatever else a sensor repeats
     scale     of the symbol's group, which the encoder sends
 
-Five contexts made of these each give a chance; their mix, weighted in the logistic domain, is what
-the range coder uses; then the decision itself corrects the chances and the weights. Where all
-neighbors are zero one chance does. All of it is integers: every machine decides alike.
+Six contexts made of these each give a chance; their mix, weighted in the logistic domain, is what
+the range coder uses; then the decision itself corrects the chances and the weights. A sign's chance
+is mixed of what kin and trend expect. Where all neighbors are zero one chance does. All of it is
+integers: every machine decides alike.
 
 It is one file, long as it is: see `codec.compiled`.
 
@@ -24,8 +27,9 @@ as well be the next is settled when it is its turn, by what either costs under t
 that moment: the error, plus a bit's worth for each bit.
 
 Sources: mixing, Mahoney, Florida Tech. CS-2005-16, 2005; binary decisions, Marpe, Schwarz &
-Wiegand, IEEE TCSVT 13(7), 2003; weighted magnitudes, Wu, ECECOW, Asilomar 1997; rounding by rate
-and distortion, Ramchandran & Vetterli, IEEE TIP 3(5), 1994.
+Wiegand, IEEE TCSVT 13(7), 2003; weighted magnitudes, Wu, ECECOW, Asilomar 1997; linear prediction
+from autocorrelation, Makhoul, Proc. IEEE 63(4), 1975; rounding by rate and distortion, Ramchandran
+& Vetterli, IEEE TIP 3(5), 1994.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ from codec.quantize import SYMBOL_LIMIT
 from codec.subbands import SUBBANDS
 
 BANDS: Final = len(SUBBANDS)
-CONTEXTS: Final = 5
+CONTEXTS: Final = 6
 SLOTS: Final = 16
 """Decisions of a symbol that contexts tell apart: "longer than 0, 1, … bits", then the bit below
 the first in magnitudes of 2, 3, 4 and more bits."""
@@ -56,6 +60,7 @@ _SIZES: Final = (
     BANDS * _SCALES * _FINE_LEVELS,
     BANDS * _RANKS * _LEVELS,
     BANDS * _LEVELS * _LEVELS,
+    BANDS * _LEVELS * _LEVELS,
 )
 _STARTS: Final = tuple(SLOTS * sum(_SIZES[:i]) for i in range(CONTEXTS + 1))
 """First state of each context; then follow those of single decisions:"""
@@ -63,7 +68,8 @@ _SILENT: Final = _STARTS[CONTEXTS]
 _SIGNS: Final = _SILENT + BANDS * _SCALES
 _SIGN_CLASSES: Final = 4
 _SIGN_LEVELS: Final = 12
-_LOW_BITS: Final = _SIGNS + BANDS * _SIGN_LEVELS * _SIGN_CLASSES
+_TREND_SIGNS: Final = _SIGNS + BANDS * _SIGN_LEVELS * _SIGN_CLASSES
+_LOW_BITS: Final = _TREND_SIGNS + BANDS * _SIGN_LEVELS * _SIGN_CLASSES
 _LOW_PLACES: Final = 32
 STATE_COUNT: Final = _LOW_BITS + 32 * _LOW_PLACES
 
@@ -112,6 +118,32 @@ _NEAREST: Final = 1023
 """Larger symbols count as this among kin: sums over 512 components fit 32 bits."""
 _MAX_BITS: Final = SYMBOL_LIMIT.bit_length()
 
+TREND: Final = (
+    *((0, 1), (1, 0), (1, 1), (1, -1), (0, 2)),
+    *((2, 0), (1, 2), (1, -2), (2, 1), (2, -1)),
+)
+"""Neighbors of the trend: rows up and columns left. Six cost open water 1 to 2 % more; what lies
+further away, or in parents and siblings, gains nothing on land."""
+_LAG_ROWS, _LAG_COLS = 2, 4
+"""How far two of them lie apart at most."""
+
+
+def _lag(rows: int, cols: int) -> int:
+    """Where products of symbols so far apart are summed; either way round they are the same."""
+    if (rows, cols) < (0, 0):
+        rows, cols = -rows, -cols
+    return rows * (2 * _LAG_COLS + 1) + _LAG_COLS + cols
+
+
+_LAGS: Final = _lag(_LAG_ROWS, _LAG_COLS) + 1
+_TO_HERE: Final = np.array([_lag(*place) for place in TREND])
+_BETWEEN: Final = np.array([[_lag(a - c, b - d) for c, d in TREND] for a, b in TREND])
+RIDGE: Final = 50
+"""Squares of symbols that speak against a trend before the first speaks for one."""
+_STEEPEST: Final = 4 << 16
+_TREND_UNIT: Final = 12
+"""The least trend that counts is 2⁻⁴."""
+
 SHORT: Final = -1
 DAMAGED: Final = -2
 
@@ -125,13 +157,18 @@ class _Coder(NamedTuple):
 
 
 class _Mix(NamedTuple):
-    """States and weights, adapted in place; `chosen` holds the first state of each context."""
+    """States and weights, adapted in place.
+
+    `chosen` holds the first state of each context, `stretched` the log odds they gave last;
+    `signs` both for a sign: the states of kin and trend, then their log odds.
+    """
 
     states: NDArray[np.int32]
     weights: NDArray[np.int32]
     trust: int
     chosen: NDArray[np.int64]
     stretched: NDArray[np.int64]
+    signs: NDArray[np.int64]
 
 
 class _Loudness(NamedTuple):
@@ -147,16 +184,19 @@ class _Memory(NamedTuple):
 
     `total` and `recent` are sums of loudness, `before` what contexts take of both, `usual` the
     level of its mean; `near` holds the component's own symbols, `energy` the squares of those
-    before, and `kin` their products with the six neighbors of `own`.
+    before, and `kin` their products with the six neighbors of `own`. `lags` holds products of
+    symbols by how far they lie apart, and `trend` the weights of the neighbors [2⁻¹⁶].
     """
 
     total: NDArray[np.int64]
     recent: NDArray[np.int64]
     before: NDArray[np.int64]
     usual: NDArray[np.int8]
-    near: NDArray[np.int64]
+    near: NDArray[np.int32]
     energy: NDArray[np.int64]
     kin: NDArray[np.int32]
+    lags: NDArray[np.int64]
+    trend: NDArray[np.int64]
 
 
 # ---- one decision ------------------------------------------------------------------------------
@@ -267,19 +307,49 @@ def _magnitude(coder: _Coder, mix: _Mix, magnitude: int, band: int, least: int) 
 
 
 @compiled
-def _sign_place(band: int, magnitude: int, kinship: int) -> int:
-    """State of a sign that kin have an expectation of."""
-    place = (band * _SIGN_LEVELS + min(kinship, _SIGN_LEVELS - 1)) * _SIGN_CLASSES
-    return _SIGNS + place + min(_bits_of(magnitude), _SIGN_CLASSES - 1)
+def _expect_sign(mix: _Mix, band: int, magnitude: int, likeness: int, kin: int, trend: int) -> int:
+    """Mix what kin and trend expect: the chance [2⁻¹⁶] that a sign is negative."""
+    weights, total = mix.weights[BANDS * SLOTS + band], 0
+    size = band * _SIGN_LEVELS * _SIGN_CLASSES + min(_bits_of(magnitude), _SIGN_CLASSES - 1)
+    if likeness:
+        mix.signs[0] = _SIGNS + size + min(kin, _SIGN_LEVELS - 1) * _SIGN_CLASSES
+        odds = int(_STRETCHED[mix.states[mix.signs[0]] >> 19])
+        mix.signs[2] = -odds if likeness < 0 else odds
+        total += int(weights[0]) * mix.signs[2]
+    if trend:
+        level = min(_bits_of(abs(trend) >> _TREND_UNIT), _SIGN_LEVELS - 1)
+        mix.signs[1] = _TREND_SIGNS + size + level * _SIGN_CLASSES
+        odds = int(_STRETCHED[mix.states[mix.signs[1]] >> 19])
+        mix.signs[3] = -odds if trend < 0 else odds
+        total += int(weights[1]) * mix.signs[3]
+    logit = min(max(total >> 16, 1 - _LOGITS), _LOGITS - 1)
+    return int(_SQUASHED[logit + _LOGITS])
 
 
 @compiled
-def _is_negative(coder: _Coder, mix: _Mix, negative: int, place: int, likeness: int) -> int:
-    """Code a sign, as kin expect it or not."""
-    if likeness == 0:
+def _is_negative(
+    coder: _Coder,
+    mix: _Mix,
+    negative: int,
+    band: int,
+    magnitude: int,
+    likeness: int,
+    kin: int,
+    trend: int,
+) -> int:
+    """Code a sign, as kin and trend expect it or not."""
+    if likeness == 0 and trend == 0:
         return _decide(coder, negative, _EVEN)
-    turned = 1 if likeness < 0 else 0
-    return _alone(coder, mix, negative ^ turned, place) ^ turned
+    chance = _expect_sign(mix, band, magnitude, likeness, kin, trend)
+    negative, weights = _decide(coder, negative, chance), mix.weights[BANDS * SLOTS + band]
+    error = (negative << 16) - chance
+    if likeness:
+        weights[0] += (mix.signs[2] * error + _EVEN) >> 16
+        _learn(mix.states, mix.signs[0], negative ^ (1 if likeness < 0 else 0), mix.trust)
+    if trend:
+        weights[1] += (mix.signs[3] * error + _EVEN) >> 16
+        _learn(mix.states, mix.signs[1], negative ^ (1 if trend < 0 else 0), mix.trust)
+    return negative
 
 
 @compiled
@@ -289,7 +359,9 @@ def _cost(chance: int, bit: int) -> int:
 
 
 @compiled
-def _settled(mix: _Mix, latent: int, band: int, silent: int, likeness: int, kinship: int) -> int:
+def _settled(
+    mix: _Mix, latent: int, band: int, silent: int, likeness: int, kin: int, trend: int
+) -> int:
     """Round a latent [1/256 step] to one of the two magnitudes in doubt, by rate and distortion.
 
     `silent` is the state of the first decision where it is not mixed, else −1.
@@ -303,10 +375,9 @@ def _settled(mix: _Mix, latent: int, band: int, silent: int, likeness: int, kins
         if smaller == 0:
             first = int(mix.states[silent]) >> 15 if silent >= 0 else _expect(mix, band, 0)
             bits = _cost(first, 1) - _cost(first, 0) + _cost(chance, 0)
-            if likeness:
-                place = _sign_place(band, 1, kinship)
-                against = 1 if (latent < 0) != (likeness < 0) else 0
-                bits += _cost(int(mix.states[place]) >> 15, against)
+            if likeness or trend:
+                sign = _expect_sign(mix, band, 1, likeness, kin, trend)
+                bits += _cost(sign, 1 if latent < 0 else 0)
             else:
                 bits += 256
         else:
@@ -332,8 +403,49 @@ def _likeness(memory: _Memory, y: int, x: int) -> tuple[int, int]:
 
 
 @compiled
+def _foreseen(memory: _Memory, y: int, x: int) -> int:
+    """What the trend makes of the neighbors [2⁻¹⁶]."""
+    near, weight, r, c = memory.near, memory.trend, y + _MARGIN, x + _MARGIN
+    total = weight[0] * near[r, c - 1] + weight[4] * near[r, c - 2]
+    total += weight[1] * near[r - 1, c] + weight[5] * near[r - 2, c]
+    total += weight[2] * near[r - 1, c - 1] + weight[3] * near[r - 1, c + 1]
+    total += weight[6] * near[r - 1, c - 2] + weight[7] * near[r - 1, c + 2]
+    total += weight[8] * near[r - 2, c - 1] + weight[9] * near[r - 2, c + 1]
+    return int(total)
+
+
+@compiled
+def _follow(memory: _Memory, y: int) -> None:
+    """Learn the trend of a row: the normal equations, by a sweep of Gauss and Seidel."""
+    near, lags, weights, r = memory.near, memory.lags, memory.trend, y + _MARGIN
+    for rows in range(_LAG_ROWS + 1):
+        for cols in range(-_LAG_COLS if rows else 0, _LAG_COLS + 1):
+            start = _MARGIN + max(0, cols)
+            end = near.shape[1] - _MARGIN + min(0, cols)
+            here, there, total = near[r, start:end], near[r - rows, start - cols : end - cols], 0
+            for x in range(here.size):
+                total += int(here[x]) * int(there[x])
+            lags[rows * (2 * _LAG_COLS + 1) + _LAG_COLS + cols] += total
+    for i in range(weights.size):
+        rest = lags[_TO_HERE[i]] << 16
+        for j in range(weights.size):
+            if j != i:
+                rest -= lags[_BETWEEN[i, j]] * weights[j]
+        found = rest // (lags[_LAG_COLS] + RIDGE)
+        weights[i] = min(max(found, -_STEEPEST), _STEEPEST)
+
+
+@compiled
 def _choose(
-    mix: _Mix, band: int, rank: int, scale: int, own: int, before: int, usual: int, kinship: int
+    mix: _Mix,
+    band: int,
+    rank: int,
+    scale: int,
+    own: int,
+    before: int,
+    usual: int,
+    kin: int,
+    trend: int,
 ) -> None:
     """Choose the states of a symbol's contexts."""
     all_sum = min((13 * own + 10 * before) >> 4, _SUM_LIMIT)
@@ -347,8 +459,11 @@ def _choose(
     mix.chosen[2] = _STARTS[2] + place * SLOTS
     place = (band * _RANKS + min(rank, _RANKS - 1)) * _LEVELS + usual
     mix.chosen[3] = _STARTS[3] + place * SLOTS
-    place = (band * _LEVELS + min(kinship, _LEVELS - 1)) * _LEVELS + own_level
+    place = (band * _LEVELS + min(kin, _LEVELS - 1)) * _LEVELS + own_level
     mix.chosen[4] = _STARTS[4] + place * SLOTS
+    trend_level = min(_bits_of(abs(trend) >> _TREND_UNIT), _LEVELS - 1)
+    place = (band * _LEVELS + trend_level) * _LEVELS + all_level
+    mix.chosen[5] = _STARTS[5] + place * SLOTS
 
 
 # ---- one subband -------------------------------------------------------------------------------
@@ -403,7 +518,8 @@ def _remember(memory: _Memory, loud: NDArray[np.int8], first: int, pitch: int, r
             if total:
                 memory.before[y, x] = (8 * memory.recent[y, x] + 5 * total) >> 2
                 memory.usual[y, x] = _LEVEL[min(4 * total // (rank + 2), _SUM_LIMIT)]
-            memory.energy[y + _MARGIN, x + _MARGIN] += memory.near[y + _MARGIN, x + _MARGIN] ** 2
+            near = int(memory.near[y + _MARGIN, x + _MARGIN])
+            memory.energy[y + _MARGIN, x + _MARGIN] += near * near
 
 
 @compiled
@@ -440,36 +556,44 @@ def _code_component(
     memory.near[:] = 0
     for y in range(height):
         _far(far, loudness, band, rank, y)
+        some = False
         for x in range(width):
             at = first + y * pitch + x
             own = beside * (int(loud[at - 1]) + int(loud[at - pitch]))
             own += 2 * (int(loud[at - 2]) + int(loud[at - 2 * pitch]) + int(loud[at - pitch - 1]))
             own = (own + 3 * int(loud[at - pitch + 1]) + int(far[x])) >> 2
             before, value = int(memory.before[y, x]), int(symbols[y, x])
-            usual, likeness, kinship = int(memory.usual[y, x]), 0, 0
+            usual, likeness, kin, trend = int(memory.usual[y, x]), 0, 0, 0
             silent = _SILENT + band * _SCALES + scale if own + before == 0 else -1
-            if silent < 0 and memory.energy[y + _MARGIN, x + _MARGIN]:
-                likeness, kinship = _likeness(memory, y, x)
+            if silent < 0:
+                trend = _foreseen(memory, y, x)
+                if memory.energy[y + _MARGIN, x + _MARGIN]:
+                    likeness, kin = _likeness(memory, y, x)
             if errors.size and abs(value) < 3:
                 latent = (value << 8) + int(errors[y, x])
                 if _SETTLED_UP_TO < abs(latent) < _SETTLED_BELOW + 512:
-                    _choose(mix, band, rank, scale, own, before, usual, kinship)
-                    value = _settled(mix, latent, band, silent, likeness, kinship)
+                    _choose(mix, band, rank, scale, own, before, usual, kin, trend)
+                    value = _settled(mix, latent, band, silent, likeness, kin, trend)
             if silent >= 0 and not _alone(coder, mix, 1 if value else 0, silent):
                 continue
-            _choose(mix, band, rank, scale, own, before, usual, kinship)
+            _choose(mix, band, rank, scale, own, before, usual, kin, trend)
             magnitude = _magnitude(coder, mix, abs(value), band, 0 if silent < 0 else 1)
             if magnitude == 0:
                 continue
             if magnitude > SYMBOL_LIMIT:
                 return True
-            place = _sign_place(band, magnitude, kinship)
-            negative = _is_negative(coder, mix, 1 if value < 0 else 0, place, likeness)
+            negative = _is_negative(
+                coder, mix, 1 if value < 0 else 0, band, magnitude, likeness, kin, trend
+            )
             value = -magnitude if negative else magnitude
             if coder.decoding:
                 symbols[y, x] = value
             loud[at] = _LOUDNESS[min(magnitude, _LOUDEST)]
             _place_symbol(memory, y, x, value)
+            some = True
+        if some:
+            _follow(memory, y)
+    memory.lags[:] -= memory.lags >> 2
     _remember(memory, loud, first, pitch, rank)
     return False
 
@@ -513,7 +637,7 @@ def code_subbands(
             coder.at[2] = coder.at[2] << 8 | (np.int64(coded[place]) if place < coded.size else 0)
         coder.at[3] = 4
     chosen, stretched = np.zeros(CONTEXTS, np.int64), np.zeros(CONTEXTS, np.int64)
-    mix = _Mix(states, weights, trust, chosen, stretched)
+    mix = _Mix(states, weights, trust, chosen, stretched, np.zeros(4, np.int64))
     starts = np.zeros(BANDS + 1, np.int64)
     for band in range(BANDS):
         count, height, width = shapes[band]
@@ -527,9 +651,11 @@ def code_subbands(
             np.zeros((height, width), np.int64),
             np.zeros((height, width), np.int64),
             np.zeros((height, width), np.int8),
-            np.zeros(bordered, np.int64),
+            np.zeros(bordered, np.int32),
             np.zeros(bordered, np.int64),
             np.zeros((height, width, 6), np.int32),
+            np.zeros(_LAGS, np.int64),
+            np.zeros(len(TREND), np.int64),
         )
         for k in range(count):
             start, end = end, end + height * width
