@@ -1,6 +1,6 @@
 """The decoder: frames in, a tile out. The encoder's screen, backwards.
 
-bytes ─ decode ─► symbols ─ dequantize ─► latents ─ synthesize ─► components ─ restore ─► Tile
+bytes ─ decode ─► symbols ─ restore ─► latents ─ synthesize ─► components ─ uncondition ─► Tile
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from codec.klt_side import KltSide
 from codec.patch_grid import PatchExtent
 from codec.patching import join
 from codec.quantize import dequantize
+from codec.restoration import restore
 from codec.symbol_coder import SymbolCoder
 from codec.tile import Samples, Tile, fill_value
 
@@ -101,7 +102,8 @@ class Decoder:
         conditioning = self.conditioning(side)
         channels = conditioning.levels.size * self._channels
         symbols = self._coder.decode(patch.payload, channels, *extent.shape)
-        latents = dequantize(symbols, conditioning.latent_step * step_ratio(patch.step_offset))
+        step = conditioning.latent_step * step_ratio(patch.step_offset)
+        latents = self._latents(symbols, extent.shape, step)
         with torch.inference_mode():
             components = self._network(torch.from_numpy(latents)[None], extent.shape)[0].numpy()
         restored = conditioning.restore(np.ascontiguousarray(components))
@@ -110,6 +112,13 @@ class Decoder:
             patch_col=patch.patch_col,
             samples=_place(side, patch, restored),
         )
+
+    def _latents(
+        self, symbols: NDArray[np.int32], shape: tuple[int, int], step: float
+    ) -> NDArray[np.float32]:
+        if self.bundle.network.shortcut != "wavelet":
+            return dequantize(symbols, step)
+        return restore(symbols, *shape, self._network.branch) * np.float32(step)
 
     def _conditioning(self, side: SideFrame) -> Conditioning:
         """Rebuild a tile's conditioning from its side frame.

@@ -4,7 +4,8 @@
 components ──┤                                          + ──► latents
              └─ wavelet or DCT ─────────────────────────┘                  (the shortcut)
 
-The synthesis network mirrors it. With a shortcut the last convolution of either branch starts at
+The synthesis network mirrors it. Beside the wavelet its branch works on coefficients, before the
+inverse: see `codec.restoration`. With a shortcut the last layer of either branch starts at
 zero, so an untrained codec is the linear transform codec and training can only improve on it.
 
 Sources: SSCNet, La Grassa et al., Remote Sensing 14(10):2472, 2022, figure 2, as implemented by
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Final, Literal, get_args
 
 import torch
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from codec.errors import BundleError
+from codec.restoration import FEATURES, restorer
 from codec.shortcut import CHANNELS, Dct, Wavelet, mirrored
 
 SHORTCUTS: Final[Mapping[str, type[Wavelet] | type[Dct]]] = {"wavelet": Wavelet, "dct": Dct}
@@ -40,7 +43,8 @@ class SscnetSpec:
         components: Channels the branch sees: bands, or leading KLT components.
         latent_channels: Channels of the bottleneck, at one eighth of the resolution.
         encoder_widths: Channels after encoder layers 1 to 4.
-        decoder_widths: Channels after decoder layers 1 to 4.
+        decoder_widths: Channels after decoder layers 1 to 4; beside the wavelet, of the network
+            that restores coefficients.
         shortcut: Linear transform beside the branch; needs 64 latent channels per component.
         output: Last activation of the synthesis branch: sigmoid in the paper, for samples in
             [0, 1]; linear beside a shortcut.
@@ -131,7 +135,9 @@ def encoder_branch(spec: SscnetSpec) -> nn.Sequential:
 
 
 def decoder_branch(spec: SscnetSpec) -> nn.Sequential:
-    """SSCNet's decoder, layers 1 to 5."""
+    """SSCNet's decoder, layers 1 to 5; beside the wavelet, what restores coefficients."""
+    if spec.shortcut == "wavelet":
+        return restorer(spec.decoder_widths)
     w1, w2, w3, w4 = spec.decoder_widths
     return nn.Sequential(
         *(nn.ConvTranspose2d(spec.latent_channels, w1, 3, padding=1), nn.PReLU(w1)),
@@ -184,17 +190,20 @@ class Synthesis(nn.Module):
         super().__init__()
         self.spec = spec
         self.branch = decoder_branch(spec)
-        if spec.shortcut != "none":
+        if spec.shortcut == "dct":
             _zero(self.branch[-2])
 
     def forward(self, latents: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Run the network backwards.
 
         Args:
-            latents: What `Analysis` returns.
+            latents: What `Analysis` returns; beside the wavelet, what `restore` makes of symbols.
             size: (r, c) of what went in; multiples of eight if None.
         """
         spec = self.spec
+        if spec.shortcut == "wavelet":
+            with torch.autocast(latents.device.type, enabled=False):
+                return Wavelet.inverse(latents, size)
         seen = branch_input(latents, spec.latent_channels, spec.squash)
         branch: Tensor = self.branch(seen)
         if size is not None:
@@ -209,12 +218,17 @@ class Synthesis(nn.Module):
 def count_macs(spec: SscnetSpec, rows: int = 128, cols: int = 128) -> tuple[int, int]:
     """Multiply-accumulates of both branches for one patch: (encoder, decoder).
 
-    Convolutions only; activations, pooling and the shortcut are below one percent.
+    Convolutions only; activations, pooling and the shortcut are below one percent. Beside the
+    wavelet the decoder's are those for every coefficient of as many components as the branch on
+    board sees; coefficients with nothing to go by take none.
     """
     w, v, px = spec.encoder_widths, spec.decoder_widths, rows * cols
     encoder = 9 * px * (spec.components * w[0] + w[0] * w[1])
     encoder += 9 * px * w[1] * w[2] // 4 + 9 * px * w[2] * w[3] // 16
     encoder += 9 * px * w[3] * spec.latent_channels // 64
+    if spec.shortcut == "wavelet":
+        layers = pairwise((FEATURES, *v, 1))
+        return encoder, px * spec.components * sum(before * after for before, after in layers)
     decoder = 9 * px * spec.latent_channels * v[0] // 64 + px * v[0] * v[1] // 16
     decoder += px * v[1] * v[2] // 4 + px * v[2] * v[3] + 9 * px * v[3] * spec.components
     return encoder, decoder

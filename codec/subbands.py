@@ -11,13 +11,15 @@ Source: dyadic decomposition, ISO/IEC 15444-1 annex B.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codec.patch_grid import LATENT_PX
 from codec.shortcut import CHANNELS, LEVELS, PLANE_LEVELS
+
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ SUBBANDS: Final = (
 """LL5, HL5, LH5, HH5, HL4, …, HH1: the order of coding, parents before children."""
 
 
-def to_images(symbols: NDArray[np.int32], rows: int, cols: int) -> list[NDArray[np.int32]]:
+def to_images(symbols: NDArray[T], rows: int, cols: int) -> list[NDArray[T]]:
     """Latents of shape (64·k, ⌈rows/8⌉, ⌈cols/8⌉) to one image (k, h, w) per subband."""
     latent_rows, latent_cols = symbols.shape[1:]
     channels = symbols.reshape(-1, CHANNELS, latent_rows, latent_cols)
@@ -92,14 +94,14 @@ def to_images(symbols: NDArray[np.int32], rows: int, cols: int) -> list[NDArray[
     return images
 
 
-def to_symbols(images: list[NDArray[np.int32]], rows: int, cols: int) -> NDArray[np.int32]:
+def to_symbols(images: list[NDArray[T]], rows: int, cols: int) -> NDArray[T]:
     """Inverse of `to_images`; coefficients beyond the patch are zero."""
     count, latent = images[0].shape[0], (-(-rows // LATENT_PX), -(-cols // LATENT_PX))
-    symbols = np.zeros((count, CHANNELS, *latent), dtype=np.int32)
+    symbols = np.zeros((count, CHANNELS, *latent), dtype=images[0].dtype)
     for band, image in zip(SUBBANDS, images, strict=True):
         split = band.split
-        whole = np.zeros((count, latent[0] * split, latent[1] * split), dtype=np.int32)
+        whole = np.zeros((count, latent[0] * split, latent[1] * split), dtype=image.dtype)
         whole[(slice(None), *band.region(rows, cols))] = image
         part = whole.reshape(count, latent[0], split, latent[1], split).transpose(0, 2, 4, 1, 3)
-        symbols[:, band.channels] |= part.reshape(count, split**2, *latent)
+        symbols[:, band.channels] += part.reshape(count, split**2, *latent)
     return symbols.reshape(-1, *latent)

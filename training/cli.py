@@ -103,6 +103,24 @@ def calibrate(
 
 
 @app.command()
+def restore(
+    bundle: BundleArgument,
+    scenes: ScenesOption,
+    out: Annotated[Path, typer.Option("--out", help="Bundle to write.")] = Path(
+        "runs/restored.safetensors"
+    ),
+    settings: SettingsOption = None,
+) -> None:
+    """Train the network that restores coefficients on the ground, of a calibrated bundle.
+
+    Example: prismlink-train restore runs/calibrated.safetensors --scenes data
+    """
+    from training.steps import restore_step  # as above
+
+    restore_step(bundle, scenes, settings, out, console=console)
+
+
+@app.command()
 def export(
     bundle: BundleArgument,
     scenes: ScenesOption,

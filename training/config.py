@@ -50,7 +50,8 @@ class NetworkSettings(_Section):
         components: Components the branch sees.
         sent_components: Most components sent; those beyond the branch's go through the shortcut.
         encoder_widths: Channels after encoder layers 1 to 4.
-        decoder_widths: Channels after decoder layers 1 to 4.
+        decoder_widths: Channels after decoder layers 1 to 4; beside the wavelet, of the network
+            that restores coefficients.
         shortcut: The linear transform beside the branch.
         squash: Magnitude at which the branch's input is halved [steps].
         default_step: Quantizer step of the bundle [10⁻⁴ reflectance].
@@ -59,7 +60,7 @@ class NetworkSettings(_Section):
     components: Count = 16
     sent_components: Count = 32
     encoder_widths: Widths = (96, 96, 96, 192)
-    decoder_widths: Widths = (192, 96, 96, 96)
+    decoder_widths: Widths = (24, 24, 16, 16)
     shortcut: Literal["wavelet", "dct"] = "wavelet"
     squash: Positive = 16.0
     default_step: Positive = 192.0
@@ -112,12 +113,14 @@ class PruneSettings(_Section):
 
     Attributes:
         ratio: Share of each layer's channels FasterAI removes.
-        round_to: Widths left are multiples of it.
+        round_to: Widths left of SSCNet's layers are multiples of it.
+        restorer_round_to: Those left of the network that restores coefficients.
         tune: How the pruned networks are trained again.
     """
 
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.34
     round_to: Count = 16
+    restorer_round_to: Count = 4
     tune: FitSettings = FitSettings(epochs=12, learning_rate=5e-4)
 
 
@@ -154,6 +157,26 @@ class CalibrateSettings(_Section):
     law_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
     prior_symbols: Positive = 2000.0
     range_quantile: Annotated[float, Field(gt=0, le=1)] = 0.9999
+
+
+class RestoreSettings(_Section):
+    """The `restore:` section: how the network that restores coefficients is trained.
+
+    Attributes:
+        epochs: Passes; the best one on held-back scenes is kept.
+        batches_per_epoch: Gradient steps of a pass.
+        batch_rows: Coefficients of a gradient step.
+        rows_per_patch: Coefficients drawn from each coded patch, at most.
+        learning_rate: Largest of the one-cycle schedule.
+        octaves: Steps trained on, as octaves around the default step.
+    """
+
+    epochs: Count = 12
+    batches_per_epoch: Count = 500
+    batch_rows: Count = 8192
+    rows_per_patch: Count = 20_000
+    learning_rate: Positive = 3e-3
+    octaves: Annotated[tuple[float, ...], Field(min_length=1)] = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
 
 def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -220,6 +243,7 @@ class Settings(_Section):
         fit: How.
         prune: How it is pruned.
         calibrate: How tables, scales and ranges are measured.
+        restore: How the network on the ground is trained.
         report: What is scored, and against what.
     """
 
@@ -229,6 +253,7 @@ class Settings(_Section):
     fit: FitSettings = FitSettings()
     prune: PruneSettings = PruneSettings()
     calibrate: CalibrateSettings = CalibrateSettings()
+    restore: RestoreSettings = RestoreSettings()
     report: ReportSettings = ReportSettings()
 
 

@@ -14,7 +14,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*mode.chained_assignment.*")
     # torchvision and fastai compile with torch.jit at import.
     warnings.filterwarnings("ignore", message=".*torch.jit.*")
-    from fastai.callback.core import Callback
+    from fastai.callback.core import Callback, CancelValidException
     from fastai.callback.schedule import ParamScheduler  # noqa: F401  # adds Learner.fit_one_cycle
     from fastai.callback.training import GradientClip
     from fastai.data.core import DataLoaders
@@ -23,4 +23,13 @@ with warnings.catch_warnings():
     from fasterai.core.criteria import large_final
     from fasterai.prune.pruner import Pruner
 
-__all__ = ["Adam", "Callback", "DataLoaders", "GradientClip", "Learner", "Pruner", "large_final"]
+__all__ = [
+    "Adam",
+    "Callback",
+    "CancelValidException",
+    "DataLoaders",
+    "GradientClip",
+    "Learner",
+    "Pruner",
+    "large_final",
+]

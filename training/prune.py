@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
 
 from codec.bundle import Bundle
 from codec.network import Widths
+from codec.restoration import FEATURES
 from training.bundles import changed
 from training.config import PruneSettings
 from training.errors import CheckpointError
@@ -41,20 +41,15 @@ def prune(bundle: Bundle, settings: PruneSettings) -> Bundle:
     """
     model = RoundTrip(bundle)
     encoder, decoder = model.analysis.branch, model.synthesis.branch
-    # A plain chain: its graph holds SSCNet alone, not the shortcut, which has nothing to prune.
-    chain = nn.Sequential(encoder, decoder).eval()
-    with contextlib.redirect_stdout(io.StringIO()):  # FasterAI prints what it ignores
-        pruner = Pruner(
-            chain,
-            settings.ratio,
-            "local",
-            large_final,
-            ignored_layers=[encoder[-2], decoder[-2]],
-            example_inputs=torch.zeros(1, bundle.network.components, _TRACE_PX, _TRACE_PX),
-            root_module_types=[nn.Conv2d, nn.ConvTranspose2d],
-            round_to=settings.round_to,
-        )
-        pruner.prune_model()
+    image = torch.zeros(1, bundle.network.components, _TRACE_PX, _TRACE_PX)
+    if bundle.network.shortcut == "wavelet":
+        _take(encoder, [encoder[-2]], image, settings.ratio, settings.round_to)
+        row = torch.zeros(1, FEATURES)
+        _take(decoder, [decoder[-1]], row, settings.ratio, settings.restorer_round_to)
+    else:
+        # A plain chain: its graph holds SSCNet alone, not the shortcut: it has nothing to prune.
+        chain = nn.Sequential(encoder, decoder)
+        _take(chain, [encoder[-2], decoder[-2]], image, settings.ratio, settings.round_to)
     network = replace(
         bundle.network, encoder_widths=_widths(encoder), decoder_widths=_widths(decoder)
     )
@@ -66,7 +61,32 @@ def prune(bundle: Bundle, settings: PruneSettings) -> Bundle:
     return changed(bundle, network=network, tensors=model.tensors())
 
 
+def _take(
+    network: nn.Sequential,
+    kept: list[nn.Module],
+    example: torch.Tensor,
+    ratio: float,
+    multiple: int,
+) -> None:
+    """Take channels out of a network, in place."""
+    with contextlib.redirect_stdout(io.StringIO()):  # FasterAI prints what it ignores
+        pruner = Pruner(
+            network.eval(),
+            ratio,
+            "local",
+            large_final,
+            ignored_layers=kept,
+            example_inputs=example,
+            root_module_types=[nn.Conv2d, nn.ConvTranspose2d, nn.Linear],
+            round_to=multiple,
+        )
+        pruner.prune_model()
+
+
 def _widths(branch: nn.Sequential) -> Widths:
-    layers: list[Any] = [m for m in branch if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
-    first, second, third, fourth, _ = (int(layer.out_channels) for layer in layers)
+    first, second, third, fourth, _ = (
+        int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)
+        for layer in branch
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+    )
     return first, second, third, fourth

@@ -108,6 +108,27 @@ def calibrate_step(
     console.print(f"{out}: input ranges {', '.join(f'{r:.3g}' for r in ranges)}")
 
 
+def restore_step(
+    bundle: Path, scenes: Path, settings_path: Path | None, out: Path, *, console: Console
+) -> None:
+    """Train the network that restores coefficients on the ground."""
+    from training.restore import Restoration, train_restorer  # noqa: PLC0415  # fastai, as above
+
+    settings, split = _prepare(scenes, settings_path)
+    console.print("coding the scenes, then training on their coefficients")
+
+    def told(now: Restoration) -> None:
+        gain_db = 10 * math.log10(now.start_error / now.error)
+        console.print(f"epoch {now.epoch}: error of held-back coefficients {-gain_db:+.4f} dB")
+
+    trained, best = train_restorer(
+        read_bundle(bundle), split, settings.restore, seed=settings.seed, on_epoch=told
+    )
+    record = as_record("restore", best)
+    record["settings"] = settings.restore.model_dump(mode="json")
+    write_bundle(changed(trained, stage=record), out)
+
+
 def export_step(
     bundle: Path,
     scenes: Path,

@@ -49,7 +49,9 @@ def test_the_papers_network_has_its_cost(bands: int, encoder: float, decoder: fl
     assert list(macs) == pytest.approx([encoder, decoder], rel=0.005)
 
 
-@pytest.mark.parametrize("spec", [PAPER, PRUNED, shortcut_spec()], ids=["paper", "pruned", "ours"])
+@pytest.mark.parametrize(
+    "spec", [PAPER, PRUNED, shortcut_spec("dct")], ids=["paper", "pruned", "dct"]
+)
 def test_counted_macs_are_those_of_the_layers(spec: SscnetSpec) -> None:
     """`count_macs` agrees with a count over the layers as they run."""
     found = []
@@ -66,6 +68,14 @@ def test_counted_macs_are_those_of_the_layers(spec: SscnetSpec) -> None:
                 total += layer.weight.numel() * before.shape[2] * before.shape[3]
         found.append(total)
     assert tuple(found) == count_macs(spec, 32, 32)
+
+
+def test_counted_macs_of_restoring_are_those_of_all_coefficients() -> None:
+    """Beside the wavelet the decoder's count is the network's for each coefficient."""
+    spec = shortcut_spec()
+    layers = [layer for layer in Synthesis(spec).branch if isinstance(layer, torch.nn.Linear)]
+    per_coefficient = sum(layer.weight.numel() for layer in layers)
+    assert count_macs(spec, 32, 40)[1] == 32 * 40 * spec.components * per_coefficient
 
 
 def test_layer_shapes_are_the_papers() -> None:

@@ -34,9 +34,16 @@ fit: &fit
 prune:
   ratio: 0.5
   round_to: 8
+  restorer_round_to: 8
   tune:
     <<: *fit
     epochs: 1
+restore:
+  epochs: 3
+  batches_per_epoch: 40
+  batch_rows: 256
+  learning_rate: 0.01
+  octaves: [0.0]
 calibrate:
   octaves: [-1.0, 0.0]
   contexts: {kept: 60}

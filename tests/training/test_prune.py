@@ -39,25 +39,24 @@ def test_hidden_layers_shrink_and_the_ends_stay(bundle: Bundle) -> None:
 
 def test_the_smallest_filters_go(bundle: Bundle) -> None:
     """A channel whose weights are far larger than the others' survives, in either branch."""
-    name, transposed = "analysis.branch.0.weight", "synthesis.branch.0.weight"
+    names = "analysis.branch.0.weight", "synthesis.branch.0.weight"
     tensors = {k: v.copy() for k, v in bundle.tensors.items()}
-    tensors[name][5] *= 100
-    tensors[transposed][:, 11] *= 100
+    for name in names:
+        tensors[name][5] *= 100
     marked = make_bundle(
         bundle.network, bundle.conditioner, default_step=bundle.default_step, tensors=tensors
     )
 
     pruned = prune(marked, PruneSettings(ratio=0.5, round_to=8))
 
-    assert any(np.array_equal(tensors[name][5], row) for row in pruned.tensors[name])
-    columns = pruned.tensors[transposed].swapaxes(0, 1)
-    assert any(np.array_equal(tensors[transposed][:, 11], column) for column in columns)
+    for name in names:
+        assert any(np.array_equal(tensors[name][5], row) for row in pruned.tensors[name])
 
 
 def test_pruning_nothing_is_refused(bundle: Bundle) -> None:
     """A ratio that rounding swallows is named, not reported as a success."""
     with pytest.raises(CheckpointError, match=r"prune\.ratio"):
-        prune(bundle, PruneSettings(ratio=0.05, round_to=16))
+        prune(bundle, PruneSettings(ratio=0.05, round_to=16, restorer_round_to=16))
 
 
 def test_a_pruned_bundle_needs_no_fasterai(bundle: Bundle, tmp_path: Path) -> None:
