@@ -61,16 +61,14 @@ def changed(
         bundle: The old one.
         network: Another description; then `tensors` must hold all weights.
         tensors: What replaces tensors of the same name.
-        stage: A line for the record; it replaces an earlier one of the same stage, and drops those
-            of later stages, which are not true of the new model.
+        stage: A line for the record, in place of the last one if that is of the same stage.
         scores: Scores of the new model; the old one's are not true of it.
     """
     provenance = dict(bundle.provenance)
     if stage is not None:
         stages = list(provenance.get("stages", []))
-        names = [entry["stage"] for entry in stages]
-        if stage["stage"] in names:
-            stages = stages[: names.index(stage["stage"])]
+        if stages and stages[-1]["stage"] == stage["stage"]:
+            stages.pop()
         provenance["stages"] = [*stages, dict(stage)]
     return make_bundle(
         network or bundle.network,
@@ -83,9 +81,9 @@ def changed(
 
 
 def stage_of(bundle: Bundle, name: str) -> Mapping[str, Any] | None:
-    """Return what a stage recorded, or None if it has not been."""
+    """Return what a stage recorded last, or None if it has not been."""
     stages: Sequence[Mapping[str, Any]] = bundle.provenance.get("stages", [])
-    return next((entry for entry in stages if entry["stage"] == name), None)
+    return next((entry for entry in reversed(stages) if entry["stage"] == name), None)
 
 
 def origin(settings: Settings, split: Split) -> dict[str, Any]:

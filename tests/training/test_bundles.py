@@ -66,15 +66,17 @@ def test_a_damaged_bundle_is_named(tmp_path: Path) -> None:
         read_bundle(path)
 
 
-def test_an_earlier_stage_done_again_drops_the_later_ones() -> None:
-    """A record never tells of a pruning that was not done to these weights."""
+def test_the_record_tells_every_stage_in_order() -> None:
+    """A stage may come again after others; the last one counts. One done over leaves one line."""
     bundle = klt_bundle()
-    for stage in ("fit", "prune", "tune"):
-        bundle = changed(bundle, stage={"stage": stage})
+    for stage in ("fit", "calibrate", "prune", "calibrate"):
+        bundle = changed(bundle, stage={"stage": stage, "line": 1})
 
-    again = changed(bundle, stage={"stage": "prune", "ratio": 0.3})
+    again = changed(bundle, stage={"stage": "calibrate", "line": 2})
 
-    assert [entry["stage"] for entry in again.provenance["stages"]] == ["fit", "prune"]
+    names = [entry["stage"] for entry in again.provenance["stages"]]
+    assert names == ["fit", "calibrate", "prune", "calibrate"]
+    assert stage_of(again, "calibrate") == {"stage": "calibrate", "line": 2}
 
 
 def test_scores_do_not_outlive_their_model() -> None:
