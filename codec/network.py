@@ -170,17 +170,24 @@ class Analysis(nn.Module):
         if spec.shortcut != "none":
             _zero(self.branch[-2])
 
+    @property
+    def adds_nothing(self) -> bool:
+        """Whether the branch's last convolution still stands at its zero start."""
+        last = self.branch[-2].parameters()
+        return self.spec.shortcut != "none" and not any(bool(p.any()) for p in last)
+
     def forward(self, components: Tensor) -> Tensor:
-        """Run the network."""
+        """Run the network; but for training, a branch that adds nothing is left out."""
         spec = self.spec
+        if spec.shortcut != "none":
+            # The branch may run in bfloat16; eight bits of mantissa are too few for the shortcut.
+            with torch.autocast(components.device.type, enabled=False):
+                direct = SHORTCUTS[spec.shortcut].forward(components)
+            if not self.training and self.adds_nothing:
+                return direct
         seen = mirrored(branch_input(components, spec.components, spec.squash))
         branch: Tensor = self.branch(seen)
-        if spec.shortcut == "none":
-            return branch
-        # The branch may run in bfloat16; eight bits of mantissa are too few for the shortcut.
-        with torch.autocast(components.device.type, enabled=False):
-            direct = SHORTCUTS[spec.shortcut].forward(components)
-        return add_channels(direct, branch)
+        return branch if spec.shortcut == "none" else add_channels(direct, branch)
 
 
 class Synthesis(nn.Module):

@@ -56,6 +56,7 @@ SETTINGS: Final = {
     "flight.yaml": ("daemon.config", "load_flight"),
     "ground.yaml": ("daemon.config", "load_ground"),
     "training.yaml": ("training.config", "load_settings"),
+    "sscnet.yaml": ("training.config", "load_settings"),
 }
 """A settings file of deploy/ and the module and function that read it."""
 

@@ -47,12 +47,13 @@ class NetworkSettings(_Section):
     """The `network:` section.
 
     Attributes:
-        components: Components the branch sees.
+        components: Components the branch sees; without a shortcut, the bands of a tile.
         sent_components: Most components sent; those beyond the branch's go through the shortcut.
         encoder_widths: Channels after encoder layers 1 to 4.
         decoder_widths: Channels after decoder layers 1 to 4; beside the wavelet, of the network
             that restores coefficients.
-        shortcut: The linear transform beside the branch.
+        latent_channels: Channels of the bottleneck; beside a shortcut there are 64 per component.
+        shortcut: The linear transform beside the branch; none is the paper's network, alone.
         squash: Magnitude at which the branch's input is halved [steps].
         default_step: Quantizer step of the bundle [10⁻⁴ reflectance].
     """
@@ -61,12 +62,20 @@ class NetworkSettings(_Section):
     sent_components: Count = 32
     encoder_widths: Widths = (96, 96, 96, 192)
     decoder_widths: Widths = (24, 24, 16, 16)
-    shortcut: Literal["wavelet", "dct"] = "wavelet"
+    latent_channels: Count = 1024
+    shortcut: Literal["none", "wavelet", "dct"] = "wavelet"
     squash: Positive = 16.0
     default_step: Positive = 192.0
 
     def spec(self) -> SscnetSpec:
         """Describe the networks."""
+        if self.shortcut == "none":
+            return SscnetSpec(
+                components=self.components,
+                latent_channels=self.latent_channels,
+                encoder_widths=self.encoder_widths,
+                decoder_widths=self.decoder_widths,
+            )
         return SscnetSpec(
             components=self.components,
             latent_channels=CHANNELS * self.components,
@@ -79,6 +88,8 @@ class NetworkSettings(_Section):
 
     def conditioner(self) -> ConditionerSpec:
         """Describe the conditioner."""
+        if self.shortcut == "none":
+            return ConditionerSpec(kind="minmax", components=self.components, clip=True)
         return ConditionerSpec(kind="klt", components=self.sent_components)
 
 

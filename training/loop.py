@@ -29,8 +29,8 @@ _ADAM_EPSILON: Final = 1e-10
 _PRELU_SLOPE: Final = 0.25
 
 
-class RoundTrip(nn.Module):
-    """Encoder, quantizer and decoder of a bundle, differentiable.
+class Networks(nn.Module):
+    """Both networks of a bundle, to be trained.
 
     Args:
         bundle: Spec and weights to start from.
@@ -44,8 +44,23 @@ class RoundTrip(nn.Module):
         self.analysis.load_state_dict(bundle.analysis().state_dict())
         self.synthesis = Synthesis(bundle.network)
         self.synthesis.load_state_dict(bundle.synthesis().state_dict())
+        self.is_bfloat16 = precision == "bfloat16"
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return the weights under the names a bundle gives them."""
+        return {
+            f"{part}.{name}": tensor.detach().float().cpu().contiguous().numpy().copy()
+            for part, module in (("analysis", self.analysis), ("synthesis", self.synthesis))
+            for name, tensor in module.state_dict().items()
+        }
+
+
+class RoundTrip(Networks):
+    """Encoder, quantizer and decoder of a bundle with a shortcut, differentiable."""
+
+    def __init__(self, bundle: Bundle, precision: str = "float32") -> None:
+        super().__init__(bundle, precision)
         self.groups = Groups(torch.from_numpy(np.array(bundle.scales.groups)))
-        self._bfloat16 = precision == "bfloat16"
 
     def forward(self, components: Tensor, present: Tensor) -> Coded:
         """Code crops and restore them.
@@ -57,20 +72,12 @@ class RoundTrip(nn.Module):
         linear = SHORTCUTS[self.spec.shortcut].forward(components)
         channels = present.repeat_interleave(linear.shape[1] // present.shape[1], dim=1)
         device = components.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self._bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=self.is_bfloat16):
             latents = self.analysis(components) * channels[:, :, None, None]
         rounding = best_rounding(latents, self.groups)
-        with torch.autocast(device, torch.bfloat16, enabled=self._bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=self.is_bfloat16):
             restored = self.synthesis(rounded(latents, rounding))
         return Coded(latents, linear, rounding, restored)
-
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """Return the weights under the names a bundle gives them."""
-        return {
-            f"{part}.{name}": tensor.detach().float().cpu().contiguous().numpy().copy()
-            for part, module in (("analysis", self.analysis), ("synthesis", self.synthesis))
-            for name, tensor in module.state_dict().items()
-        }
 
 
 def initialized(bundle: Bundle, seed: int) -> Bundle:
@@ -81,7 +88,7 @@ def initialized(bundle: Bundle, seed: int) -> Bundle:
 
     Source: He et al., ICCV 2015, for PReLU, whose slope starts at 1/4.
     """
-    model = RoundTrip(bundle)
+    model = Networks(bundle)
     generator = torch.Generator().manual_seed(seed)
     for branch in (model.analysis.branch, model.synthesis.branch):
         hidden = [m for m in branch if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)][:-1]
@@ -152,11 +159,44 @@ def train(
         save: Called with the start, as epoch 0, and after each epoch.
         done: Where an interrupted training stood; its epochs are skipped.
     """
-    model = RoundTrip(bundle, settings.precision).to(memory_format=torch.channels_last)
+    model = RoundTrip(bundle, settings.precision)
     cost = RateDistortion(model.groups, settings.bits_weight)
-    crops = _crops(bundle, split, settings, seed + (done.epoch if done else 0))
+    training, held_back = _crops(bundle, split, settings, seed + (done.epoch if done else 0))
+    start = RoundTrip(linear)
+    run(model, cost, training, held_back, settings, save=save, done=done, start=start)
+
+
+def run(
+    model: Networks,
+    cost: nn.Module,
+    training: Crops,
+    held_back: Crops,
+    settings: FitSettings,
+    *,
+    save: Save,
+    done: Progress | None,
+    start: Networks | None = None,
+) -> None:
+    """Run fastai's Learner over crops, with a checkpoint each epoch.
+
+    Args:
+        model: Takes components and which of them are present.
+        cost: Takes what the model returns, and the same two again.
+        training: Crops drawn at random.
+        held_back: Crops the cost of an epoch is measured on.
+        settings: How.
+        save: Called with the start, as epoch 0, and after each epoch.
+        done: Where an interrupted training stood; its epochs are skipped.
+        start: What costs are compared with; the model as it is if None.
+    """
+    model.to(memory_format=torch.channels_last)
     learner = Learner(
-        DataLoaders(*(DataLoader(part, batch_size=settings.batch_crops) for part in crops)),
+        DataLoaders(
+            *(
+                DataLoader(_Repeated(crops), batch_size=settings.batch_crops)
+                for crops in (training, held_back)
+            )
+        ),
         model,
         loss_func=cost,
         opt_func=partial(Adam, eps=_ADAM_EPSILON),
@@ -170,12 +210,13 @@ def train(
     model.to(device)
     cost.to(device)
     if done is None:
-        first_cost = _cost_of(bundle, cost, learner.dls.valid)
+        first_cost = _cost_of(model, cost, learner.dls.valid, device)
+        start_cost = _cost_of(start, cost, learner.dls.valid, device) if start else first_cost
         done = Progress(
             epoch=0,
             training_cost=None,
             cost=first_cost,
-            start_cost=_cost_of(linear, cost, learner.dls.valid),
+            start_cost=start_cost,
             best_epoch=0,
             best_cost=first_cost,
         )
@@ -215,7 +256,7 @@ class _Checkpoint(Callback):  # type: ignore[misc]  # fastai is untyped
         self._save(self.learn.model.tensors(), self._last)
 
 
-def _crops(bundle: Bundle, split: Split, settings: FitSettings, seed: int) -> tuple[Any, Any]:
+def _crops(bundle: Bundle, split: Split, settings: FitSettings, seed: int) -> tuple[Crops, Crops]:
     images = [
         condition(scene.tile, bundle, bundle.default_step * 2.0**octave)
         for scene in split.training
@@ -228,7 +269,7 @@ def _crops(bundle: Bundle, split: Split, settings: FitSettings, seed: int) -> tu
         count=settings.crops_per_epoch,
         seed=seed,
     )
-    return _Repeated(training), _Repeated(_held_back_crops(bundle, split, settings))
+    return training, _held_back_crops(bundle, split, settings)
 
 
 def _held_back_crops(bundle: Bundle, split: Split, settings: FitSettings) -> Crops:
@@ -259,10 +300,11 @@ class _Repeated(torch.utils.data.Dataset[tuple[Tensor, Tensor, Tensor, Tensor]])
 
 
 @torch.inference_mode()
-def _cost_of(bundle: Bundle, cost: RateDistortion, batches: Any) -> float:
-    model = RoundTrip(bundle).eval().to(next(cost.buffers()).device)
+def _cost_of(model: Networks, cost: nn.Module, batches: Any, device: str) -> float:
+    model.to(device).eval()
     total, count = 0.0, 0
     for components, present, *_ in batches:
         total += float(cost(model(components, present), components, present)) * len(components)
         count += len(components)
+    model.train()
     return total / count

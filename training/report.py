@@ -45,9 +45,10 @@ from training.report_page import (
     page_of,
 )
 from training.scenes import Scene, load_scenes, split_scenes
-from training.steps import backend_of, linear_of
+from training.steps import backend_of, linear_of, shortcut_of
 
-LINEAR: Final = "linear codec, uncalibrated"
+SHORTCUT: Final = "shortcut alone"
+LINEAR: Final = "shortcut alone, uncalibrated"
 
 _VERSIONS_OF: Final = (
     *("prismlink", "torch", "openvino", "numpy", "scipy", "imagecodecs", "matplotlib"),
@@ -149,14 +150,17 @@ def report_step(
 
 
 def _bundles(main: Path, ablation: Sequence[str]) -> dict[str, Bundle]:
-    """Read the bundle, its linear codec, and those of LABEL=FILE."""
+    """Read the bundle, it without its networks, without all training, and those of LABEL=FILE."""
     bundles = {OURS: read_bundle(main)}
     for text in ablation:
         label, _, file = text.partition("=")
-        if not label or not file or label in {*bundles, LINEAR, *BASELINES}:
+        if not label or not file or label in {*bundles, SHORTCUT, LINEAR, *BASELINES}:
             raise SettingsError(f"--ablation {text}: LABEL=FILE, each with a label of its own")
         bundles[label] = read_bundle(Path(file))
-    return bundles | {LINEAR: linear_of(bundles[OURS])}
+    main_bundle = bundles[OURS]
+    if main_bundle.network.shortcut == "none":
+        return bundles
+    return bundles | {SHORTCUT: shortcut_of(main_bundle), LINEAR: linear_of(main_bundle)}
 
 
 def _steps(bundle: Bundle, main: Bundle, steps: Sequence[float]) -> list[float]:

@@ -133,6 +133,7 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         count: Crops to draw at random, turned, mirrored and with components' signs flipped (an
             eigenvector has no sign of its own). None: every crop of a fixed grid, as it is.
         seed: Seed of the draws.
+        signed: Whether components are flipped: bands have a sign.
     """
 
     def __init__(
@@ -143,12 +144,13 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         crop_px: int,
         count: int | None = None,
         seed: int = 0,
+        signed: bool = True,
     ) -> None:
         self._images = [_reflected(image[:components], crop_px) for image in images if len(image)]
         if not self._images:
             raise ScenesError("no scene has a component above the step; remedy: a smaller step")
         self._components, self._crop_px, self._count = components, crop_px, count
-        self._rng = np.random.default_rng(seed)
+        self._rng, self._signed = np.random.default_rng(seed), signed
         self._grid = [
             (index, row, col)
             for index, image in enumerate(self._images)
@@ -171,6 +173,8 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         crop = torch.rot90(crop, int(rng.integers(4)), (1, 2))
         if rng.integers(2):
             crop = crop.flip(1)
+        if not self._signed:
+            return crop, present
         signs = torch.from_numpy(rng.choice(_SIGNS, self._components))
         return crop * signs[:, None, None], present
 

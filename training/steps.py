@@ -96,8 +96,13 @@ def calibrate_step(
 ) -> None:
     """Measure tables, scales and ranges."""
     settings, split = _prepare(scenes, settings_path)
+    model, scenes_seen = read_bundle(bundle), list(split.training)
+    if model.network.shortcut == "none":
+        from training.sscnet import resampled  # noqa: PLC0415  # fastai takes seconds to load
+
+        scenes_seen = resampled(scenes_seen, model.network.components)
     with console.status("encoding the training scenes"):
-        calibrated = calibrate(read_bundle(bundle), split.training, settings.calibrate)
+        calibrated = calibrate(model, scenes_seen, settings.calibrate)
     ranges = calibrated.tensors["analysis_ranges"]
     record = {
         "stage": "calibrate",
@@ -248,6 +253,13 @@ def linear_of(bundle: Bundle) -> Bundle:
     return untrained_bundle(bundle.network, bundle.conditioner, default_step=bundle.default_step)
 
 
+def shortcut_of(bundle: Bundle) -> Bundle:
+    """The same codec, calibrated as it is, with networks that add nothing."""
+    untrained = linear_of(bundle).tensors.items()
+    networks = {k: v for k, v in untrained if k.startswith(("analysis.", "synthesis."))}
+    return changed(bundle, tensors=networks)
+
+
 def _train_step(
     stage: str,
     start: Bundle,
@@ -261,6 +273,7 @@ def _train_step(
 ) -> None:
     """Train, with a checkpoint each epoch; `out` is the best epoch."""
     from training.loop import Progress, train  # noqa: PLC0415  # fastai takes seconds to load
+    from training.sscnet import train_sscnet  # noqa: PLC0415  # as above
 
     last = out.with_suffix(f".last{out.suffix}")
     done: Progress | None = None
@@ -283,11 +296,14 @@ def _train_step(
             bar.update(task, completed=progress.epoch)
             bar.console.print(
                 f"epoch {progress.epoch}: cost {progress.cost:.5f}, "
-                f"{100 * (progress.relative - 1):+.2f} % of the linear codec's"
+                f"{100 * (progress.relative - 1):+.2f} % of the start's"
                 f"{', the best so far' if progress.is_best else ''}"
             )
 
-        train(start, linear_of(start), split, fit, seed=settings.seed, save=save, done=done)
+        if start.network.shortcut == "none":
+            train_sscnet(start, split, fit, seed=settings.seed, save=save, done=done)
+        else:
+            train(start, linear_of(start), split, fit, seed=settings.seed, save=save, done=done)
 
 
 def _steps(text: str) -> list[float]:

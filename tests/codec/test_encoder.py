@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pytest
@@ -12,8 +14,11 @@ from codec.encoder import Encoder, make_backend
 from codec.errors import BackendError, TileError
 from codec.frame import PatchFrame, SideFrame, parse
 from codec.tile import Tile, TileInfo
+from codec.tile_files import find_scenes, read_tile
 from fakes import cubes
 from fakes.bundles import branch_bundle, klt_bundle, minmax_bundle
+
+DATA: Final = Path(__file__).parents[1] / "data"
 
 
 def encoder(step: float | None = None) -> Encoder:
@@ -198,3 +203,15 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(BackendError, match="remedy: auto or torch-cpu"):
         Encoder(klt_bundle(), backend="torch-cuda")
+
+
+@pytest.mark.parametrize("step", [96.0, 192.0])
+@pytest.mark.parametrize("scene", ["aviris_salton_sea.npz", "hyspecnet-11k"])
+def test_side_information_is_a_third_of_ten_bits_an_entry(scene: str, step: float) -> None:
+    """Mean and eigenvectors at the precision each needs, headers counted, against plain entries."""
+    tile = read_tile(find_scenes(DATA / scene)[0])
+    raw = Encoder(klt_bundle(components=512), backend="torch-cpu").open(tile, step).side_frame
+    side = parse(raw)
+    assert isinstance(side, SideFrame)
+    entries = (1 + len(side.levels)) * int(side.valid_bands.sum())
+    assert len(raw) < 10 * entries / 8 / 3

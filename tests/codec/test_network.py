@@ -70,6 +70,23 @@ def test_counted_macs_are_those_of_the_layers(spec: SscnetSpec) -> None:
     assert tuple(found) == count_macs(spec, 32, 32)
 
 
+def test_a_branch_that_adds_nothing_is_not_run() -> None:
+    """On board it would only take time; in training it must learn."""
+    spec, ran = shortcut_spec(), list[int]()
+    analysis = Analysis(spec)
+    analysis.branch[0].register_forward_pre_hook(lambda *_: ran.append(1))
+    x = torch.zeros(1, 3, 16, 16)
+    analysis.train()(x)
+    assert ran == [1]
+    analysis.eval()(x)
+    assert analysis.adds_nothing
+    assert ran == [1]
+    torch.nn.init.ones_(analysis.branch[-2].bias)
+    analysis(x)
+    assert not analysis.adds_nothing
+    assert ran == [1, 1]
+
+
 def test_counted_macs_of_restoring_are_those_of_all_coefficients() -> None:
     """Beside the wavelet the decoder's count is the network's for each coefficient."""
     spec = shortcut_spec()

@@ -30,21 +30,27 @@ def given(folder: Path) -> tuple[str | Path, ...]:
 
 
 def test_the_whole_way(run: Run, given: tuple[str | Path, ...], runs: Path) -> None:
-    """fit, prune, calibrate, export and evaluate follow each other through files."""
-    fitted, pruned, calibrated = (
-        runs / f"{name}.safetensors" for name in ("fit", "pruned", "calibrated")
+    """The commands of the README, and evaluate, follow each other through files."""
+    fitted, pruned, calibrated, restored = (
+        runs / f"{name}.safetensors" for name in ("fit", "pruned", "calibrated", "restored")
     )
     assert run("fit", *given, "--out", fitted) == 0
-    assert run("prune", fitted, *given, "--out", pruned) == 0
+    assert run("calibrate", fitted, *given, "--out", calibrated) == 0
+    assert run("restore", calibrated, *given, "--out", restored) == 0
+    assert run("prune", restored, *given, "--out", pruned) == 0
     assert run("calibrate", pruned, *given, "--out", calibrated) == 0
-    assert run("export", calibrated, *given, "--out", runs / "models") == 0
+    assert run("restore", calibrated, *given, "--out", restored) == 0
+    assert run("export", restored, *given, "--out", runs / "models") == 0
 
     full = load_bundle(runs / "models" / "default.safetensors")
     flight = load_bundle(runs / "models" / "default.flight.safetensors")
     stages = [entry["stage"] for entry in full.provenance["stages"]]
     assert full.name == flight.name
     assert not flight.has_synthesis
-    assert stages == ["fit", "prune", "tune", "calibrate"]
+    assert stages == [
+        *("fit", "calibrate", "restore"),
+        *("prune", "tune", "calibrate", "restore"),
+    ]
     record = stage_of(full, "prune")
     assert record is not None
     assert record["after"]["params"] < record["before"]["params"]
@@ -62,6 +68,29 @@ def test_the_whole_way(run: Run, given: tuple[str | Path, ...], runs: Path) -> N
     scores = json.loads(table.read_text())
     assert len(scores) == 3 * 3 * 2
     assert {score["codec"] for score in scores} == {"linear", "default", "fit"}
+
+
+def test_the_network_alone_goes_the_same_way(
+    run: Run, given: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    """Without a shortcut fit, calibrate, prune and evaluate make and score the paper's codec."""
+    settings = tmp_path / "sscnet.yaml"
+    network = "network: {shortcut: none, components: 8, latent_channels: 32, "
+    widths = "encoder_widths: [16, 16, 16, 16], decoder_widths: [16, 16, 16, 16]}"
+    text = Path(given[3]).read_text(encoding="utf-8")
+    before, _, after = text.partition("network:")
+    settings.write_text(
+        before + network + widths + "\nfit: &fit" + after.partition("fit: &fit")[2], "utf-8"
+    )
+    given = (*given[:2], "--settings", settings)
+    fitted, pruned, calibrated = (
+        tmp_path / f"{name}.safetensors" for name in ("fit", "pruned", "calibrated")
+    )
+    assert run("fit", *given, "--out", fitted) == 0
+    assert run("prune", fitted, *given, "--out", pruned) == 0
+    assert run("calibrate", pruned, *given, "--out", calibrated) == 0
+    assert run("evaluate", calibrated, *given, "--steps", "0.02,0.05") == 0
+    assert load_bundle(calibrated).network.encoder_widths == (8, 8, 8, 8)
 
 
 def test_baselines_stand_beside_a_bundle(

@@ -43,7 +43,7 @@ def test_the_shipped_settings_load() -> None:
         pytest.param("fit: {epoch: 3}", r"fit\.epoch: .*got 3", id="unknown key"),
         pytest.param("fit: {crop_px: 60}", r"fit\.crop_px: .*multiple of 8, got 60", id="range"),
         pytest.param("seed: many", "seed: .*got 'many'", id="type"),
-        pytest.param("network: {shortcut: none}", r"network\.shortcut: .*got 'none'", id="choice"),
+        pytest.param("network: {shortcut: fft}", r"network\.shortcut: .*got 'fft'", id="choice"),
         pytest.param("report: {steps: [1, 2]}", r"report\.steps: .*must descend", id="order"),
         pytest.param("report: {ranges: [[2, 1]]}", r"ranges\.0: .*must ascend", id="range order"),
         pytest.param("- 1", r"file: .*got \[1\]", id="no mapping"),

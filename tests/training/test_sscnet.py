@@ -1,0 +1,85 @@
+"""Rules of `training.sscnet`: the paper's network learns from any sensor, and codes its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from codec.bundle import Bundle
+from codec.decoder import Decoder
+from codec.encoder import Encoder
+from fakes.bundles import minmax_bundle
+from fakes.cubes import tile
+from training.bundles import changed
+from training.calibrate import calibrate
+from training.config import PruneSettings, Settings
+from training.loop import Progress, initialized
+from training.prune import prune
+from training.scenes import Scene, Split
+from training.sscnet import resampled, train_sscnet
+
+
+@pytest.fixture
+def start() -> Bundle:
+    """The paper's layers in small, for five bands."""
+    return initialized(minmax_bundle(5), 0)
+
+
+def costs(start: Bundle, split: Split, settings: Settings) -> tuple[Bundle, list[Progress]]:
+    """Train; return the last epoch's model and every epoch's progress."""
+    fit = settings.fit.model_copy(update={"epochs": 12, "learning_rate": 0.02})
+    seen: list[Progress] = []
+    last = start
+
+    def save(tensors: object, progress: Progress) -> None:
+        nonlocal last
+        assert isinstance(tensors, dict)
+        last = changed(start, tensors=tensors)
+        seen.append(progress)
+
+    train_sscnet(start, split, fit, seed=0, save=save)
+    return last, seen
+
+
+def test_it_learns_from_any_sensor(start: Bundle, split: Split, settings: Settings) -> None:
+    """Scenes of eight bands teach a network of five; held-back ones cost less."""
+    trained, seen = costs(start, split, settings)
+    assert [p.epoch for p in seen] == list(range(13))
+    assert seen[0].relative == 1
+    assert seen[-1].best_cost < 0.8 * seen[0].cost
+
+    calibrated = calibrate(trained, resampled(split.training, 5), settings.calibrate)
+    own = tile(bands=5, rows=24, cols=40, noise_dn=30.0)
+    frames = Encoder(calibrated, backend="torch-cpu").encode(own)
+    assert Decoder(calibrated).decode(frames).samples.shape == own.samples.shape
+
+
+def test_it_can_be_pruned(start: Bundle) -> None:
+    """Both networks lose hidden channels; bands and latents stay."""
+    pruned = prune(start, PruneSettings(ratio=0.5, round_to=2)).network
+    assert max(pruned.encoder_widths + pruned.decoder_widths) <= 4
+    assert (pruned.components, pruned.latent_channels) == (5, 20)
+
+
+@pytest.mark.parametrize("bands", [1, 3, 8, 20])
+def test_resampling_keeps_reflectance(bands: int) -> None:
+    """As many bands as asked for, the first the first and the last the last, within [0, 1]."""
+    scene = Scene(name="x", group="x", tile=tile(bands=8, rows=4, cols=5, seed=1))
+    (found,) = resampled([scene], bands)
+    samples = found.tile.samples
+    assert samples.shape == (bands, 4, 5)
+    assert found.tile.info.reflectance_scale == 1
+    assert samples.min() >= 0
+    assert samples.max() <= 1
+    first = np.clip(scene.tile.samples[0] / scene.tile.info.reflectance_scale, 0, 1)
+    assert np.allclose(samples[0], first, atol=1e-6)
+    if bands > 1:
+        last = np.clip(scene.tile.samples[-1] / scene.tile.info.reflectance_scale, 0, 1)
+        assert np.allclose(samples[-1], last, atol=1e-6)
+
+
+def test_what_is_not_valid_is_zero() -> None:
+    """Fill teaches nothing but darkness."""
+    holed = tile(bands=4, rows=6, cols=6, dtype="float32", fill_pixels=0.5)
+    (found,) = resampled([Scene(name="x", group="x", tile=holed)], 4)
+    assert not found.tile.samples[~holed.valid()].any()
