@@ -26,6 +26,7 @@ from codec.patch_grid import PatchExtent
 from codec.patching import join
 from codec.quantize import dequantize
 from codec.restoration import restore
+from codec.shortcut import CHANNELS
 from codec.symbol_coder import SymbolCoder
 from codec.tile import Samples, Tile, fill_value
 
@@ -64,6 +65,8 @@ class Decoder:
         self._network = bundle.synthesis()
         self._channels = bundle.scales.groups.size
         self._coder = SymbolCoder(bundle.tables, bundle.scales, bundle.contexts)
+        if bundle.network.shortcut == "wavelet":
+            self._latents(np.zeros((CHANNELS, 1, 1), np.int32), (1, 1), 1.0)  # compiles it now
         # The patches of a tile come one after another and share what its side frame says.
         self.conditioning = lru_cache(maxsize=4)(self._conditioning)
 

@@ -57,6 +57,7 @@ _RIDGE: Final = 4.0
 _LEAST_LEFT: Final = 0.05
 _LANES: Final = 64
 """Places of a row that are computed at once, at most."""
+_ROWS_TOLD: Final = 16
 _LARGEST: Final = 1023.0
 """Larger symbols count as this."""
 
@@ -145,12 +146,16 @@ def _sources(planes: Sequence[NDArray[np.float32]], band: int) -> NDArray[np.flo
 
 
 def _global_weights(own: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Weighted sum of the neighbors in its own plane that is best for a subband."""
+    """Weighted sum of the neighbors in its own plane that is best for a subband.
+
+    Some rows of a large one tell as much as all.
+    """
+    thin = max(1, height // _ROWS_TOLD)
     shifted = [
-        own[:, _MARGIN + y : _MARGIN + y + height, _MARGIN + x : _MARGIN + x + width].ravel()
+        own[:, _MARGIN + y : _MARGIN + y + height : thin, _MARGIN + x : _MARGIN + x + width]
         for y, x in ((0, 0), *_NEAR, *_FAR)
     ]
-    flat = np.stack(shifted)
+    flat = np.stack(shifted).reshape(len(shifted), -1)
     products = (flat @ flat.T).astype(np.float64)
     ridge = _RIDGE * np.eye(len(_OWN))
     return np.linalg.solve(products[1:, 1:] + ridge, products[1:, 0]).astype(np.float32)
