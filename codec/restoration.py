@@ -58,7 +58,7 @@ _LEAST_LEFT: Final = 0.05
 _LANES: Final = 64
 """Places of a row that are computed at once, at most."""
 _ROWS_TOLD: Final = 16
-_LARGEST: Final = 1023.0
+_LARGEST: Final = 1023
 """Larger symbols count as this."""
 
 
