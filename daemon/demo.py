@@ -168,6 +168,8 @@ def _stream(settings: DemoSettings, scratch: Path) -> _Stream:
             *_set(f"link.address={addresses['board']}", "metrics.port=0", *bundle),
             *_set(f"instrument.address={addresses['tiles']}"),
         )
+        # A radio loses what nobody takes, and at its first start the ground compiles for a while.
+        ground.listens(scratch / "ground")
         feed = start(
             *("feed", *settings.scenes, "--address", addresses["tiles"]),
             *("--rate", settings.rate, "--repeat", settings.repeat),
@@ -221,6 +223,20 @@ class _Child:
     path: Path
     log: IO[bytes]
     timeout_s: float
+
+    def listens(self, socket: Path) -> None:
+        """Wait until the process has opened its socket.
+
+        Raises:
+            DemoError: If it ends before, or does not in time.
+        """
+        for _ in range(round(self.timeout_s / _LOOK_S)):
+            if socket.exists():
+                return
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_LOOK_S)
+                raise self.failure()
+        raise DemoError(f"{self.name} did not listen within {self.timeout_s:.0f} s")
 
     def stop(self) -> dict[str, Any]:
         """Ask the process to drain and end, as systemd would; return its report."""

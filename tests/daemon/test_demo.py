@@ -222,6 +222,36 @@ def test_a_process_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
     assert process.process.poll() is not None
 
 
+def test_the_radio_waits_for_its_ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the socket is there, as long as that takes."""
+    socket = tmp_path / "socket"
+    touch = f"pathlib.Path({str(socket)!r}).touch()"
+    code = f"import pathlib, time; time.sleep(0.3); {touch}; time.sleep(9)"
+    with ExitStack() as stack:
+        child(code, tmp_path, stack, monkeypatch).listens(socket)
+        assert socket.exists()
+
+
+def test_a_ground_that_fails_first_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for it then."""
+    with ExitStack() as stack:
+        process = child("import sys; sys.exit('no model')", tmp_path, stack, monkeypatch)
+        with pytest.raises(DemoError, match="ended with status 1: no model"):
+            process.listens(tmp_path / "never")
+
+
+def test_a_ground_that_never_listens_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the time allowed."""
+    with ExitStack() as stack:
+        process = child("import signal; signal.pause()", tmp_path, stack, monkeypatch)
+        with pytest.raises(DemoError, match="did not listen within 0 s"):
+            replace(process, timeout_s=0.0).listens(tmp_path / "never")
+
+
 def test_a_process_reports_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By way of `--json`."""
     code = "import sys; open(sys.argv[sys.argv.index('--json') + 1], 'w').write('{\"tiles\": 3}')"
