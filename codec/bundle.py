@@ -151,9 +151,10 @@ class Bundle:
         return ContextCoder(**{name: self.tensors[f"contexts.{name}"] for name in CONTEXT_TENSORS})
 
     def analysis(self) -> Analysis:
-        """Build the encoder network, in evaluation mode."""
+        """Build the encoder network, in evaluation mode; a branch that adds nothing rests."""
         network = Analysis(self.network)
         network.load_state_dict(self._weights("analysis."))
+        network.rest_idle_branch()
         return network.eval().requires_grad_(False)
 
     def synthesis(self) -> Synthesis:

@@ -83,7 +83,7 @@ class ContextCoder:
                 to 2 are then rounded anew, to what is best in rate and distortion.
         """
         symbols, shapes = _flat(images)
-        left = _NO_ERRORS if errors is None else _flat(errors)[0].astype(np.int16)
+        left = _flat_errors(errors)
         room = 2 * symbols.size + 64
         while True:
             coded = np.empty(room, np.uint8)
@@ -132,7 +132,7 @@ class ContextCoder:
             trust: In place of `TRUST`.
         """
         symbols, shapes = _flat(images)
-        left = _NO_ERRORS if errors is None else _flat(errors)[0].astype(np.int16)
+        left = _flat_errors(errors)
         start, nowhere = (self.states, self.weights), np.empty(0, np.uint8)
         code_subbands(False, symbols, left, shapes, scales, *start, nowhere, trust)
 
@@ -147,6 +147,11 @@ def untrained_contexts() -> dict[str, NDArray[Any]]:
 def forget(states: NDArray[np.int32], kept: int) -> None:
     """Let each state count as if it had seen so many decisions at most, in place."""
     states -= np.maximum((states & COUNT_MASK) - kept, 0)
+
+
+def _flat_errors(errors: Errors | None) -> NDArray[np.int16]:
+    """Errors one after another, as the compiled part takes them; without any, an empty array."""
+    return _NO_ERRORS if errors is None else _flat(errors)[0].astype(np.int16)
 
 
 def _flat(images: Images) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

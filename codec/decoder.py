@@ -119,6 +119,7 @@ class Decoder:
     def _latents(
         self, symbols: NDArray[np.int32], shape: tuple[int, int], step: float
     ) -> NDArray[np.float32]:
+        """What symbols stand for; beside the wavelet, what the others tell of each included."""
         if self.bundle.network.shortcut != "wavelet":
             return dequantize(symbols, step)
         return restore(symbols, *shape, self._network.branch) * np.float32(step)

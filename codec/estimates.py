@@ -120,7 +120,7 @@ class PatchProbe:
         images = [to_images(blocks[:, i], rows, cols) for i in range(blocks.shape[1])]
         for number, band in enumerate(SUBBANDS):
             if band.level <= LEVELS:
-                left[band.channels] = _unforeseen([image[number] for image in images])
+                left[band.channels] = _magnitude_left([image[number] for image in images])
         return left
 
     def rounding_error(self, step: float) -> float:
@@ -149,7 +149,7 @@ class PatchProbe:
         return symbols
 
 
-def _unforeseen(images: list[NDArray[np.int32]]) -> float:
+def _magnitude_left(images: list[NDArray[np.int32]]) -> float:
     """Magnitudes that the best trend leaves of a subband's, shape (components, h, w) each [1]."""
     symbols = np.concatenate(images).astype(np.float64)
     height, width = symbols.shape[1:]

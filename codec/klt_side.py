@@ -33,9 +33,9 @@ class KltSide:
     0.2 %, twice 1.2 %; coarser steps for weak components alone won on some and lost on others.
 
     Every tile brings its own. Were a tile coded in the basis of the one before it, half a scene in
-    that of the other half, what it saves in side information would cost 0.6 to 208 % more bytes at
-    equal PSNR on 16 of 20 scenes (in the median 25 %), 0.9 and 2.9 % fewer on two, and end any
-    frame's independence of the tiles around it; the last two do not compare, 8 and 13 dB worse.
+    that of the other half, it would take 0.6 to 208 % more bytes at equal PSNR on 16 of 20 scenes,
+    0.9 and 2.9 % fewer on two (the median of these 18 is 25 % more), and be 8 and 13 dB worse on
+    the other two, which do not compare.
 
     Attributes:
         levels: log₂(σₖ/step) [1/8 octave], descending.

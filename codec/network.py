@@ -166,24 +166,24 @@ class Analysis(nn.Module):
     def __init__(self, spec: SscnetSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.runs_branch = True
         self.branch = encoder_branch(spec)
         if spec.shortcut != "none":
             _zero(self.branch[-2])
 
-    @property
-    def adds_nothing(self) -> bool:
-        """Whether the branch's last convolution still stands at its zero start."""
+    def rest_idle_branch(self) -> None:
+        """From now on leave out a branch whose last convolution still stands at its zero start."""
         last = self.branch[-2].parameters()
-        return self.spec.shortcut != "none" and not any(bool(p.any()) for p in last)
+        self.runs_branch = self.spec.shortcut == "none" or any(bool(p.any()) for p in last)
 
     def forward(self, components: Tensor) -> Tensor:
-        """Run the network; but for training, a branch that adds nothing is left out."""
+        """Run the network."""
         spec = self.spec
         if spec.shortcut != "none":
             # The branch may run in bfloat16; eight bits of mantissa are too few for the shortcut.
             with torch.autocast(components.device.type, enabled=False):
                 direct = SHORTCUTS[spec.shortcut].forward(components)
-            if not self.training and self.adds_nothing:
+            if not self.runs_branch:
                 return direct
         seen = mirrored(branch_input(components, spec.components, spec.squash))
         branch: Tensor = self.branch(seen)

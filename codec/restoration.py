@@ -55,9 +55,11 @@ _OWN: Final = np.flatnonzero(_PLACES[:, 0] == 0)
 _RIDGE: Final = 4.0
 """Squares of symbols that speak against a weighted sum before the first speaks for one."""
 _LEAST_LEFT: Final = 0.05
+"""Of a component that its own symbols explain wholly, what counts as left to the others."""
 _LANES: Final = 64
 """Places of a row that are computed at once, at most."""
 _ROWS_TOLD: Final = 16
+"""Rows of a subband that the global sum is found from, at least, if it has so many."""
 _LARGEST: Final = 1023
 """Larger symbols count as this."""
 
@@ -146,10 +148,7 @@ def _sources(planes: Sequence[NDArray[np.float32]], band: int) -> NDArray[np.flo
 
 
 def _global_weights(own: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Weighted sum of the neighbors in its own plane that is best for a subband.
-
-    Some rows of a large one tell as much as all.
-    """
+    """Weighted sum of the neighbors in its own plane that is best for a subband."""
     thin = max(1, height // _ROWS_TOLD)
     shifted = [
         own[:, _MARGIN + y : _MARGIN + y + height : thin, _MARGIN + x : _MARGIN + x + width]
@@ -172,11 +171,11 @@ def _compress(features: NDArray[np.float32]) -> None:
 class _Work(NamedTuple):
     """Room for the arithmetic of some places of a row at once, the last axis of all of it.
 
-    `near` holds the neighbors of one component, and `here` its symbols;
-    `gram` the neighbors' products with each other, summed over components, then their Cholesky
-    factor, and `sums` those with the symbols; `divided` is by that factor what `sums` is, and
-    `local` what `near` is. `loud` sums magnitudes, `energy` squares of neighbors, `expected` holds
-    the three expectations and the energy of the other components.
+    `near` holds the neighbors of one component, and `here` its symbols; `gram` the neighbors'
+    products with each other, summed over components, then their Cholesky factor, and `sums` those
+    with the symbols; `divided` is by that factor what `sums` is, and `local` what `near` is. `loud`
+    sums magnitudes, `energy` squares of neighbors. `expected` holds kin, local and global, the
+    energy of the other components, and the four sums these are made of.
     """
 
     near: NDArray[np.float32]

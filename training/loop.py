@@ -111,7 +111,7 @@ class Progress:
         epoch: Epochs done.
         training_cost: Mean cost of the epoch's crops, see `losses.RateDistortion`; None at epoch 0.
         cost: Mean cost of the held-back crops.
-        start_cost: The same of the linear codec.
+        start_cost: The same of what costs are compared with: the linear codec, or the start.
         best_epoch: Epochs done when the held-back crops cost least.
         best_cost: What they cost then.
     """
@@ -125,7 +125,7 @@ class Progress:
 
     @property
     def relative(self) -> float:
-        """Cost relative to the linear codec [1]."""
+        """Cost relative to `start_cost` [1]."""
         return self.cost / self.start_cost
 
     @property

@@ -46,7 +46,8 @@ class OpenvinoBackend:
         self.name = "openvino-cpu"
         self.precision = "int8" if "analysis_ranges" in bundle.tensors else "float32"
         self._bundle = bundle
-        self._adds_nothing = bundle.analysis().adds_nothing
+        analysis = bundle.analysis()
+        self._shortcut = None if analysis.runs_branch else analysis
         self._core = ov.Core()
         self._options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
         # One graph per patch shape: a tile has at most four, an instrument's tiles the same ones.
@@ -64,10 +65,8 @@ class OpenvinoBackend:
         spec = self._bundle.network
         with torch.inference_mode():
             components = torch.from_numpy(patch[None])
-            if self._adds_nothing:
-                direct: NDArray[np.float32] = (
-                    SHORTCUTS[spec.shortcut].forward(components)[0].numpy()
-                )
+            if self._shortcut is not None:
+                direct: NDArray[np.float32] = self._shortcut(components)[0].numpy()
                 return direct
             seen = mirrored(branch_input(components, spec.components, spec.squash)).numpy()
             branch = torch.from_numpy(self._model(*seen.shape[2:])(seen)[0])

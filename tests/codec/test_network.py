@@ -17,7 +17,7 @@ from codec.network import (
     branch_input,
     count_macs,
 )
-from fakes.bundles import shortcut_spec
+from fakes.bundles import branch_bundle, klt_bundle, minmax_bundle, shortcut_spec
 
 PAPER = SscnetSpec(components=202, latent_channels=1024)
 PRUNED = SscnetSpec(
@@ -76,15 +76,26 @@ def test_a_branch_that_adds_nothing_is_not_run() -> None:
     analysis = Analysis(spec)
     analysis.branch[0].register_forward_pre_hook(lambda *_: ran.append(1))
     x = torch.zeros(1, 3, 16, 16)
-    analysis.train()(x)
-    assert ran == [1]
-    analysis.eval()(x)
-    assert analysis.adds_nothing
-    assert ran == [1]
-    torch.nn.init.ones_(analysis.branch[-2].bias)
     analysis(x)
-    assert not analysis.adds_nothing
+    assert ran == [1]
+    before = analysis(x)
+    analysis.rest_idle_branch()
+    assert torch.equal(analysis(x), before)
+    assert not analysis.runs_branch
     assert ran == [1, 1]
+    torch.nn.init.ones_(analysis.branch[-2].bias)
+    analysis.rest_idle_branch()
+    analysis(x)
+    assert analysis.runs_branch
+    assert ran == [1, 1, 1]
+
+
+def test_only_the_bundles_network_rests_its_branch() -> None:
+    """What flies saves the time; what is trained from it learns."""
+    assert not klt_bundle().analysis().runs_branch
+    assert branch_bundle().analysis().runs_branch
+    assert minmax_bundle().analysis().runs_branch
+    assert Analysis(shortcut_spec()).runs_branch
 
 
 def test_counted_macs_of_restoring_are_those_of_all_coefficients() -> None:
