@@ -21,7 +21,21 @@ F = TypeVar("F", bound=Callable[..., object])
 
 def compiled(function: F) -> F:
     """Compile a function; while it runs, other threads of Python do too."""
+    return _compiled(function)
+
+
+def kernel(function: F) -> F:
+    """Compile a function that makes no arrays, but works on those it is given.
+
+    Numba then counts no references. Where it does, at every assignment of an array and for every
+    array of a tuple that is passed on, the entropy coder takes three times as long. The flag is one
+    that Numba does not document; a test sees that it still holds.
+    """
+    return _compiled(function, _nrt=False)
+
+
+def _compiled(function: F, **options: bool) -> F:
     try:
-        return cast(F, numba.njit(function, nogil=True, cache=True))
+        return cast(F, numba.njit(function, nogil=True, cache=True, **options))
     except RuntimeError:  # no place to keep compiled code in
-        return cast(F, numba.njit(function, nogil=True))
+        return cast(F, numba.njit(function, nogil=True, **options))

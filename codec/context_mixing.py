@@ -39,7 +39,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.compiled import compiled
+from codec.compiled import compiled, kernel
 from codec.quantize import SYMBOL_LIMIT
 from codec.subbands import SUBBANDS
 
@@ -183,15 +183,17 @@ class _Memory(NamedTuple):
     """What one subband's earlier components leave behind, place by place.
 
     `total` and `recent` are sums of loudness, `before` what contexts take of both, `usual` the
-    level of its mean; `near` holds the component's own symbols, `energy` the squares of those
-    before, and `kin` their products with the six neighbors of `own`. `lags` holds products of
-    symbols by how far they lie apart, and `trend` the weights of the neighbors [2⁻¹⁶].
+    level of its mean; `far` is a row's, of the component's other subbands; `near` holds the
+    component's own symbols, `energy` the squares of those before, and `kin` their products with the
+    six neighbors of `own`. `lags` holds products of symbols by how far they lie apart, and `trend`
+    the weights of the neighbors [2⁻¹⁶].
     """
 
     total: NDArray[np.int64]
     recent: NDArray[np.int64]
     before: NDArray[np.int64]
     usual: NDArray[np.int8]
+    far: NDArray[np.int64]
     near: NDArray[np.int32]
     energy: NDArray[np.int64]
     kin: NDArray[np.int32]
@@ -202,7 +204,7 @@ class _Memory(NamedTuple):
 # ---- one decision ------------------------------------------------------------------------------
 
 
-@compiled
+@kernel
 def _decide(coder: _Coder, bit: int, chance: int) -> int:
     """Code one decision, whose chance to be 1 is given [2⁻¹⁶]; return it."""
     at, coded = coder.at, coder.coded
@@ -227,7 +229,7 @@ def _decide(coder: _Coder, bit: int, chance: int) -> int:
     return bit
 
 
-@compiled
+@kernel
 def _learn(states: NDArray[np.int32], place: int, bit: int, trust: int) -> None:
     """Move a state towards a decision."""
     # Numba looks whether a signed index is negative; that takes a twentieth of all time.
@@ -240,7 +242,7 @@ def _learn(states: NDArray[np.int32], place: int, bit: int, trust: int) -> None:
     states[at] = (chance << 10) | (count + 1 if count < trust else count)
 
 
-@compiled
+@kernel
 def _alone(coder: _Coder, mix: _Mix, bit: int, place: int) -> int:
     """Code a decision under one state."""
     chance = int(mix.states[place]) >> 15
@@ -249,7 +251,7 @@ def _alone(coder: _Coder, mix: _Mix, bit: int, place: int) -> int:
     return bit
 
 
-@compiled
+@kernel
 def _expect(mix: _Mix, band: int, slot: int) -> int:
     """Mix the contexts: the chance [2⁻¹⁶] that a decision is 1."""
     weights = mix.weights[band * SLOTS + slot]
@@ -262,7 +264,7 @@ def _expect(mix: _Mix, band: int, slot: int) -> int:
     return int(_SQUASHED[logit + _LOGITS])
 
 
-@compiled
+@kernel
 def _mixed(coder: _Coder, mix: _Mix, bit: int, band: int, slot: int) -> int:
     """Code a decision under all contexts."""
     chance, weights = _expect(mix, band, slot), mix.weights[band * SLOTS + slot]
@@ -278,7 +280,7 @@ def _mixed(coder: _Coder, mix: _Mix, bit: int, band: int, slot: int) -> int:
 # ---- one symbol --------------------------------------------------------------------------------
 
 
-@compiled
+@kernel
 def _bits_of(value: int) -> int:
     bits = 0
     while value:
@@ -287,7 +289,7 @@ def _bits_of(value: int) -> int:
     return bits
 
 
-@compiled
+@kernel
 def _magnitude(coder: _Coder, mix: _Mix, magnitude: int, band: int, least: int) -> int:
     """Code a magnitude known to have some bits at least."""
     bits, length = _bits_of(magnitude), least
@@ -309,7 +311,7 @@ def _magnitude(coder: _Coder, mix: _Mix, magnitude: int, band: int, least: int) 
     return found
 
 
-@compiled
+@kernel
 def _expect_sign(mix: _Mix, band: int, magnitude: int, likeness: int, kin: int, trend: int) -> int:
     """Mix what kin and trend expect: the chance [2⁻¹⁶] that a sign is negative."""
     weights, total = mix.weights[BANDS * SLOTS + band], 0
@@ -329,7 +331,7 @@ def _expect_sign(mix: _Mix, band: int, magnitude: int, likeness: int, kin: int, 
     return int(_SQUASHED[logit + _LOGITS])
 
 
-@compiled
+@kernel
 def _is_negative(
     coder: _Coder,
     mix: _Mix,
@@ -355,13 +357,13 @@ def _is_negative(
     return negative
 
 
-@compiled
+@kernel
 def _cost(chance: int, bit: int) -> int:
     """Bits [1/256] of a decision of some chance [2⁻¹⁶] to be 1."""
     return int(_COST[(chance if bit else 65535 - chance) >> 4])
 
 
-@compiled
+@kernel
 def _settled(
     mix: _Mix, latent: int, band: int, silent: int, likeness: int, kin: int, trend: int
 ) -> int:
@@ -391,7 +393,7 @@ def _settled(
     return found if latent > 0 else -found
 
 
-@compiled
+@kernel
 def _likeness(memory: _Memory, y: int, x: int) -> tuple[int, int]:
     """What kin expect here, signed, and its level."""
     near, energy, kin = memory.near, memory.energy, memory.kin[y, x]
@@ -405,7 +407,7 @@ def _likeness(memory: _Memory, y: int, x: int) -> tuple[int, int]:
     return int(expected), _bits_of(int(16 * abs(expected) // (2 * power + 8)))
 
 
-@compiled
+@kernel
 def _foreseen(memory: _Memory, y: int, x: int) -> int:
     """What the trend makes of the neighbors [2⁻¹⁶]."""
     near, weight, r, c = memory.near, memory.trend, y + _MARGIN, x + _MARGIN
@@ -417,7 +419,7 @@ def _foreseen(memory: _Memory, y: int, x: int) -> int:
     return int(total)
 
 
-@compiled
+@kernel
 def _follow(memory: _Memory, y: int) -> None:
     """Learn the trend of a row: the normal equations, by a sweep of Gauss and Seidel."""
     near, lags, weights, r = memory.near, memory.lags, memory.trend, y + _MARGIN
@@ -438,7 +440,7 @@ def _follow(memory: _Memory, y: int) -> None:
         weights[i] = min(max(found, -_STEEPEST), _STEEPEST)
 
 
-@compiled
+@kernel
 def _choose(
     mix: _Mix,
     band: int,
@@ -472,7 +474,7 @@ def _choose(
 # ---- one subband -------------------------------------------------------------------------------
 
 
-@compiled
+@kernel
 def _plane(loudness: _Loudness, band: int, component: int) -> tuple[int, int]:
     """Where a plane's first coefficient lies, and how far apart its rows are."""
     pitch = int(loudness.shapes[band, 2]) + 2 * _MARGIN
@@ -480,7 +482,7 @@ def _plane(loudness: _Loudness, band: int, component: int) -> tuple[int, int]:
     return int(loudness.starts[band]) + rows * pitch + _MARGIN, pitch
 
 
-@compiled
+@kernel
 def _far(sums: NDArray[np.int64], loudness: _Loudness, band: int, component: int, y: int) -> None:
     """Sum the loudness of parent and siblings, and around them, along a row."""
     loud, shapes = loudness.values, loudness.shapes
@@ -508,7 +510,7 @@ def _far(sums: NDArray[np.int64], loudness: _Loudness, band: int, component: int
                 sums[x] += weight * int(loud[at]) + beside + 2 * above
 
 
-@compiled
+@kernel
 def _remember(memory: _Memory, loud: NDArray[np.int8], first: int, pitch: int, rank: int) -> None:
     """Add a component to what those after it see."""
     height, width = memory.total.shape
@@ -525,7 +527,7 @@ def _remember(memory: _Memory, loud: NDArray[np.int8], first: int, pitch: int, r
             memory.energy[y + _MARGIN, x + _MARGIN] += near * near
 
 
-@compiled
+@kernel
 def _place_symbol(memory: _Memory, y: int, x: int, value: int) -> None:
     """Put a symbol where its neighbors see it, and note how it goes together with them."""
     near, kin, r, c = memory.near, memory.kin, y + _MARGIN, x + _MARGIN
@@ -539,7 +541,7 @@ def _place_symbol(memory: _Memory, y: int, x: int, value: int) -> None:
     kin[y, x, 5] += value * near[r - 2, c]
 
 
-@compiled
+@kernel
 def _code_component(
     coder: _Coder,
     mix: _Mix,
@@ -553,7 +555,7 @@ def _code_component(
 ) -> bool:
     """Code one component's subband, shape (h, w); return whether a symbol is too large."""
     height, width = symbols.shape
-    loud, far = loudness.values, np.zeros(width, np.int64)
+    loud, far = loudness.values, memory.far
     first, pitch = _plane(loudness, band, rank)
     beside = 3 if band < 7 else 4 if band % 3 == 0 else 7
     memory.near[:] = 0
@@ -596,7 +598,8 @@ def _code_component(
             some = True
         if some:
             _follow(memory, y)
-    memory.lags[:] -= memory.lags >> 2
+    for i in range(memory.lags.size):
+        memory.lags[i] -= memory.lags[i] >> 2
     _remember(memory, loud, first, pitch, rank)
     return False
 
@@ -654,6 +657,7 @@ def code_subbands(
             np.zeros((height, width), np.int64),
             np.zeros((height, width), np.int64),
             np.zeros((height, width), np.int8),
+            np.zeros(width, np.int64),
             np.zeros(bordered, np.int32),
             np.zeros(bordered, np.int64),
             np.zeros((height, width, 6), np.int32),
@@ -671,7 +675,7 @@ def code_subbands(
     return _finish(coder)
 
 
-@compiled
+@kernel
 def _finish(coder: _Coder) -> int:
     """Write the fewest bytes that lead into what is left of the range."""
     at, coded = coder.at, coder.coded

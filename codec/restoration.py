@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from codec.compiled import compiled
+from codec.compiled import compiled, kernel
 from codec.subbands import to_images, to_symbols
 
 FEATURES: Final = 17
@@ -209,8 +209,7 @@ def _fill(
         signs: As of `Rows`.
         places: As of `Rows`.
     """
-    count, height, size = sources.shape[1], sources.shape[2] - 2 * _MARGIN, _REGRESSED
-    width, found = sources.shape[3] - 2 * _MARGIN - _LANES, 0
+    size, width = _REGRESSED, sources.shape[3] - 2 * _MARGIN - _LANES
     # Not a constant, or the compiler would unroll every loop over them.
     lanes = max(1, min(_LANES, width))
     work = _Work(
@@ -224,6 +223,22 @@ def _fill(
         np.zeros(lanes, np.float32),
         np.zeros((8, lanes), np.float32),
     )
+    return _fill_rows(work, sources, weights, means, features, signs, places)
+
+
+@kernel
+def _fill_rows(
+    work: _Work,
+    sources: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    means: NDArray[np.float32],
+    features: NDArray[np.float32],
+    signs: NDArray[np.float32],
+    places: NDArray[np.int64],
+) -> int:
+    """As `_fill`, in the room given."""
+    count, height, lanes = sources.shape[1], sources.shape[2] - 2 * _MARGIN, work.here.size
+    width, found = sources.shape[3] - 2 * _MARGIN - _LANES, 0
     for y in range(height):
         for x in range(0, width, lanes):
             work.gram[:], work.sums[:], work.loud[:] = 0, 0, 0
@@ -248,18 +263,20 @@ def _fill(
     return found
 
 
-@compiled
+@kernel
 def _gather(work: _Work, sources: NDArray[np.float32], k: int, y: int, x: int) -> None:
     """Gather a component's symbols and their neighbors in some places."""
-    here = work.here
-    here[:] = sources[0, k, y + _MARGIN, x + _MARGIN : x + _MARGIN + here.size]
+    here, row, left = work.here, sources[0, k, y + _MARGIN], x + _MARGIN
+    for lane in range(here.size):
+        here[lane] = row[left + lane]
     for i in range(len(_PLACES)):
         near, left = work.near[i], x + _MARGIN + _PLACES[i, 2]
         row = sources[_PLACES[i, 0], k, y + _MARGIN + _PLACES[i, 1]]
-        near[:] = row[left : left + near.size]
+        for lane in range(here.size):
+            near[lane] = row[left + lane]
 
 
-@compiled
+@kernel
 def _sum_products(work: _Work) -> None:
     """Add a component's products."""
     here = work.here
@@ -275,17 +292,17 @@ def _sum_products(work: _Work) -> None:
         work.loud[lane] += abs(here[lane])
 
 
-@compiled
+@kernel
 def _factor(work: _Work) -> None:
     """Regress: `gram` becomes the Cholesky factor L of itself and the ridge, `divided` L⁻¹·sums.
 
     The diagonal of L is kept as its reciprocal.
     """
     work.energy[:] = 0
-    work.divided[:] = work.sums
     for i in range(_REGRESSED):
-        pivot, divided = work.gram[i, i], work.divided[i]
+        pivot, divided, sums = work.gram[i, i], work.divided[i], work.sums[i]
         for lane in range(pivot.size):
+            divided[lane] = sums[lane]
             work.energy[lane] += pivot[lane]
             pivot[lane] += np.float32(_RIDGE)
         for j in range(i):
@@ -304,7 +321,7 @@ def _factor(work: _Work) -> None:
             divided[lane] *= pivot[lane]
 
 
-@compiled
+@kernel
 def _expect(work: _Work, weights: NDArray[np.float32]) -> None:
     """Expect a component's symbols, each without looking at itself."""
     here, expected = work.here, work.expected
@@ -314,7 +331,8 @@ def _expect(work: _Work, weights: NDArray[np.float32]) -> None:
     for i in range(_REGRESSED):
         near, local, pivot = work.near[i], work.local[i], work.gram[i, i]
         divided, sums = work.divided[i], work.sums[i]
-        local[:] = near
+        for lane in range(here.size):
+            local[lane] = near[lane]
         for j in range(i):
             factor, before = work.gram[i, j], work.local[j]
             for lane in range(here.size):
@@ -337,7 +355,7 @@ def _expect(work: _Work, weights: NDArray[np.float32]) -> None:
         expected[3, lane] = others
 
 
-@compiled
+@kernel
 def _describe(row: NDArray[np.float32], work: _Work, lane: int, sign: float) -> None:
     """Write a row: the symbol, how busy the place is, and what is expected of it."""
     near, magnitude = work.near, abs(work.here[lane])
