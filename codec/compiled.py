@@ -12,7 +12,7 @@ in one file: the kept code is renewed when that file changes, and no other is lo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 
@@ -34,7 +34,7 @@ def kernel(function: F) -> F:
     return _compiled(function, _nrt=False)
 
 
-def _compiled(function: F, **options: bool) -> F:
+def _compiled(function: F, **options: Any) -> F:
     try:
         return cast(F, numba.njit(function, nogil=True, cache=True, **options))
     except RuntimeError:  # no place to keep compiled code in
