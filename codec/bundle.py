@@ -33,7 +33,7 @@ from codec.errors import (
 from codec.network import SHORTCUTS, Analysis, SscnetSpec, Synthesis
 from codec.tables import ENTRIES, TABLE_COUNT, FrequencyTables, laplace_tables
 
-VERSION: Final = 4
+VERSION: Final = 5
 _KEY: Final = "prismlink"
 """The one metadata key of the file; its value is a JSON object."""
 

@@ -112,6 +112,9 @@ _SETTLED_BELOW, _SETTLED_UP_TO = 64, 115
 above the smaller."""
 
 _EVEN: Final = 1 << 15
+_CAUTION: Final = 15
+"""Weights move by 2⁻¹⁵ of what would mend a decision at once. 2⁻¹⁶ costs 0.3 % of the bytes."""
+_HALF: Final = 1 << _CAUTION - 1
 _MARGIN: Final = 2
 """Zeros around every plane."""
 _NEAREST: Final = 1023
@@ -271,9 +274,9 @@ def _mixed(coder: _Coder, mix: _Mix, bit: int, band: int, slot: int) -> int:
     bit = _decide(coder, bit, chance)
     error = (bit << 16) - chance
     for i in range(CONTEXTS):
-        weights[i] += (mix.stretched[i] * error + _EVEN) >> 16
+        weights[i] += (mix.stretched[i] * error + _HALF) >> _CAUTION
         _learn(mix.states, mix.chosen[i] + slot, bit, mix.trust)
-    weights[CONTEXTS] += ((error << 8) + _EVEN) >> 16
+    weights[CONTEXTS] += ((error << 8) + _HALF) >> _CAUTION
     return bit
 
 
@@ -349,10 +352,10 @@ def _is_negative(
     negative, weights = _decide(coder, negative, chance), mix.weights[BANDS * SLOTS + band]
     error = (negative << 16) - chance
     if likeness:
-        weights[0] += (mix.signs[2] * error + _EVEN) >> 16
+        weights[0] += (mix.signs[2] * error + _HALF) >> _CAUTION
         _learn(mix.states, mix.signs[0], negative ^ (1 if likeness < 0 else 0), mix.trust)
     if trend:
-        weights[1] += (mix.signs[3] * error + _EVEN) >> 16
+        weights[1] += (mix.signs[3] * error + _HALF) >> _CAUTION
         _learn(mix.states, mix.signs[1], negative ^ (1 if trend < 0 else 0), mix.trust)
     return negative
 

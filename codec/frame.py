@@ -39,7 +39,7 @@ from codec.tile import (
     check_nodata,
 )
 
-VERSION: Final = 4
+VERSION: Final = 5
 _LEAD: Final = struct.Struct(">BBH")
 _CRC: Final = struct.Struct(">I")
 

@@ -158,7 +158,7 @@ def put(name: str, array: NDArray[Any]) -> Change:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        pytest.param(set_head(version=5), BundleVersionError, "version 5", id="later build"),
+        pytest.param(set_head(version=6), BundleVersionError, "version 6", id="later build"),
         pytest.param(set_head(version=2), BundleVersionError, "version 2", id="earlier build"),
         pytest.param(set_head(digest="00" * 32), BundleDigestError, "digest", id="digest"),
         pytest.param(set_head(default_step=5.0), BundleDigestError, "digest", id="step"),

@@ -96,15 +96,15 @@ def test_a_flat_patch_teaches_as_it_goes() -> None:
 
 
 def test_training_pays() -> None:
-    """A coder that has coded patches codes others like them in fewer bytes."""
+    """A coder that has coded patches codes others like them in fewer bytes, the small ones most."""
     tensors = untrained_contexts()
     coder = ContextCoder(**tensors)
     for seed in range(8):
         coder.learn(*drawn(seed), None, 1023)
     forget(tensors["states"], 90)
-    images, scales = drawn(100)
+    images, scales = drawn(100, 1)
     trained = coder.encode(images, scales)
-    assert len(trained) < 0.95 * len(UNTRAINED.encode(images, scales))
+    assert len(trained) < 0.93 * len(UNTRAINED.encode(images, scales))
     assert same(coder.decode(trained, SHAPES, scales), images)
 
 

@@ -1,4 +1,4 @@
-"""Rules of `codec.frame`: every field checked, every break reported, version 4 frozen."""
+"""Rules of `codec.frame`: every field checked, every break reported, version 5 frozen."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ PATCH = PatchFrame(
     payload=b"patch",
 )
 GOLDEN_SIDE = bytes.fromhex(
-    "04000062dc0012c4080001020304050607a5456e4d4150a54c32412d310301cf0000010000000000cb41d954"
+    "05000062dc0012c4080001020304050607a5456e4d4150a54c32412d310301cf0000010000000000cb41d954"
     "fc40100000cd2710d18000c097aa455053473a33323633321e00ce000927c000e2ce004f5880009303ccc864"
-    "cc80930101014002c404ff09fc7873696465106df62f"
+    "cc80930101014002c404ff09fc7873696465c46341bc"
 )
 GOLDEN_PATCH = bytes.fromhex(
-    "0401001c96c4080001020304050607c40808090a0b0c0d0e0f01cd012cfcc400706174636897b1fdd6"
+    "0501001c96c4080001020304050607c40808090a0b0c0d0e0f01cd012cfcc400706174636868d48c74"
 )
 
 
@@ -201,13 +201,13 @@ def test_a_side_header_is_small() -> None:
 
 
 def test_the_side_bytes_are_frozen() -> None:
-    """The layout of version 4 never changes, on any machine."""
+    """The layout of version 5 never changes, on any machine."""
     assert SIDE.pack() == GOLDEN_SIDE
     assert same(parse(GOLDEN_SIDE), SIDE)
 
 
 def test_the_patch_bytes_are_frozen() -> None:
-    """The layout of version 4 never changes, on any machine."""
+    """The layout of version 5 never changes, on any machine."""
     assert PATCH.pack() == GOLDEN_PATCH
     assert same(parse(GOLDEN_PATCH), PATCH)
 
@@ -250,11 +250,11 @@ def test_nothing_may_follow(golden: bytes) -> None:
         parse(golden + b"\x00")
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, 3, 5, 255])
+@pytest.mark.parametrize("version", [0, 1, 2, 3, 4, 6, 255])
 def test_another_version_is_refused(version: int) -> None:
     """A version this build does not read, older or later, is an error and not a guess."""
     raw = framed(1, header_of(PATCH), version=version)
-    with pytest.raises(FrameVersionError, match=f"version {version}, this build reads 4"):
+    with pytest.raises(FrameVersionError, match=f"version {version}, this build reads 5"):
         parse(raw)
 
 

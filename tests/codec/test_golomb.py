@@ -20,7 +20,7 @@ def test_round_trip(values: list[int]) -> None:
 
 
 def test_the_bytes_are_frozen() -> None:
-    """The code of frame version 4, for ever."""
+    """The code of frame version 5, for ever."""
     assert pack(VALUES) == GOLDEN
     assert unpack(GOLDEN, len(VALUES)) == VALUES
 

@@ -51,7 +51,7 @@ def test_any_scale_comes_back(scale: int) -> None:
 
 
 def test_the_bytes_are_frozen() -> None:
-    """Predictors, tables and escapes of frame version 4: this layout for ever."""
+    """Predictors, tables and escapes of frame version 5: this layout for ever."""
     assert pack_rows(ROWS, flat_tables()) == GOLDEN
     assert np.array_equal(unpack_rows(GOLDEN, 3, 4, flat_tables()), ROWS)
 

@@ -66,7 +66,7 @@ def test_enmaps_list_travels_by_number() -> None:
 
 
 def test_the_bytes_are_frozen() -> None:
-    """Unit, prediction and code of frame version 4, for ever."""
+    """Unit, prediction and code of frame version 5, for ever."""
     centers = (418.24, 423.87, 429.29, 434.53, 439.6, 902.26, 911.87, 921.62)
     assert pack(centers) == GOLDEN
     assert unpack(GOLDEN, 8) == centers
