@@ -79,7 +79,7 @@ def same(one: object, other: object) -> bool:
     )
 
 
-def framed(kind: int, header: object, payload: bytes = b"", version: int = 4) -> bytes:
+def framed(kind: int, header: object, payload: bytes = b"", version: int = 5) -> bytes:
     """A frame of any header, with a right checksum."""
     packed = header if isinstance(header, bytes) else msgpack.packb(header)
     body = struct.pack(">BBH", version, kind, len(packed)) + packed + payload
