@@ -57,6 +57,7 @@ SETTINGS: Final = {
     "ground.yaml": ("daemon.config", "load_ground"),
     "training.yaml": ("training.config", "load_settings"),
     "sscnet.yaml": ("training.config", "load_settings"),
+    "reproduce.yaml": ("training.config", "load_settings"),
 }
 """A settings file of deploy/ and the module and function that read it."""
 

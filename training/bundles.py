@@ -54,6 +54,7 @@ def changed(
     tensors: Mapping[str, NDArray[Any]] | None = None,
     stage: Mapping[str, Any] | None = None,
     scores: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Return a new model made of an old one.
 
@@ -63,19 +64,20 @@ def changed(
         tensors: What replaces tensors of the same name.
         stage: A line for the record, in place of the last one if that is of the same stage.
         scores: Scores of the new model; the old one's are not true of it.
+        provenance: Where it comes from, in place of the old one's.
     """
-    provenance = dict(bundle.provenance)
+    told = dict(bundle.provenance if provenance is None else provenance)
     if stage is not None:
-        stages = list(provenance.get("stages", []))
+        stages = list(told.get("stages", []))
         if stages and stages[-1]["stage"] == stage["stage"]:
             stages.pop()
-        provenance["stages"] = [*stages, dict(stage)]
+        told["stages"] = [*stages, dict(stage)]
     return make_bundle(
         network or bundle.network,
         bundle.conditioner,
         default_step=bundle.default_step,
         tensors={**bundle.tensors, **(tensors or {})},
-        provenance=provenance,
+        provenance=told,
         scores=scores or {},
     )
 
@@ -86,17 +88,22 @@ def stage_of(bundle: Bundle, name: str) -> Mapping[str, Any] | None:
     return next((entry for entry in reversed(stages) if entry["stage"] == name), None)
 
 
-def origin(settings: Settings, split: Split) -> dict[str, Any]:
+def names_of(split: Split) -> dict[str, list[str]]:
+    """Names of the scenes on either side."""
+    return {
+        "training": sorted(scene.name for scene in split.training),
+        "validation": sorted(scene.name for scene in split.validation),
+    }
+
+
+def origin(settings: Settings, scenes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Describe where a model comes from: scenes, settings, versions, commit, date."""
     return {
         "made_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "versions": versions(VERSIONS_OF),
         "settings": settings.model_dump(mode="json", exclude={"report"}),
-        "scenes": {
-            "training": sorted(scene.name for scene in split.training),
-            "validation": sorted(scene.name for scene in split.validation),
-        },
+        "scenes": {part: list(names) for part, names in scenes.items()},
     }
 
 

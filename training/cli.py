@@ -1,4 +1,4 @@
-"""`prismlink-train`: fit, prune, calibrate, export; evaluate, report. What goes in is bundle files.
+"""`prismlink-train`: bundles trained, pruned, scored; the paper reproduced; its data converted.
 
 Exit codes: 0 done; 64 wrong use; 65 a bundle does not fit; 66 scenes missing or unreadable; 70
 another error named in one line; 78 wrong settings; 130 interrupted (a later `--resume` goes on).
@@ -135,6 +135,54 @@ def export(
     from training.steps import export_step  # as above
 
     export_step(bundle, scenes, settings, out, name, console=console)
+
+
+@app.command()
+def reproduce(
+    data: Annotated[
+        Path, typer.Argument(help="HySpecNet-11k tree, store made of one, or folder of scenes.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("runs/reproduce"),
+    settings: SettingsOption = None,
+    resume: ResumeOption = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write every number to this file.")
+    ] = None,
+) -> None:
+    """Train, prune and measure the paper's network as the paper did, and then honestly.
+
+    Example: prismlink-train reproduce data --settings deploy/reproduce.yaml
+    """
+    from training.reproduce import reproduce_step  # as above
+
+    result = reproduce_step(data, settings, out, resume=resume, console=console)
+    if json_file is not None:
+        write_whole(json_file, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+
+
+@app.command()
+def convert(
+    tree: Annotated[Path, typer.Argument(help="HySpecNet-11k: the folder that holds patches/.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the store.")],
+    all_bands: Annotated[
+        bool, typer.Option("--all-bands", help="All 224 bands, not the 202 usable ones.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A patch that cannot be read is the end.")
+    ] = False,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Patches read at once.")] = 2,
+) -> None:
+    """Convert a HySpecNet-11k tree into a store that training reads at memory's speed.
+
+    Interrupted, it goes on where it stood. Patches that cannot be read are named and skipped.
+
+    Example: prismlink-train convert hyspecnet-11k --out runs/store
+    """
+    from training.steps import convert_step  # as above
+
+    convert_step(
+        tree, out, usable_only=not all_bands, strict=strict, workers=workers, console=console
+    )
 
 
 @app.command()

@@ -124,12 +124,20 @@ class PruneSettings(_Section):
 
     Attributes:
         ratio: Share of each layer's channels FasterAI removes.
+        schedule: When: all before tuning (one_shot), or while tuning, by FasterAI's schedule of
+            that name: in three goes, or little by little, most of it early. Beside a shortcut:
+            one_shot.
+        done_at: Share of the tuning after which the others have taken all they take.
+        context: Whether the ratio is of each layer, or of all together, weak layers losing more.
         round_to: Widths left of SSCNet's layers are multiples of it.
         restorer_round_to: Those left of the network that restores coefficients.
         tune: How the pruned networks are trained again.
     """
 
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.34
+    schedule: Literal["one_shot", "iterative", "agp"] = "one_shot"
+    done_at: Annotated[float, Field(gt=0, le=1)] = 0.6
+    context: Literal["local", "global"] = "local"
     round_to: Count = 16
     restorer_round_to: Count = 4
     tune: FitSettings = FitSettings(epochs=12, learning_rate=5e-4)
@@ -244,6 +252,19 @@ class ReportSettings(_Section):
     baselines: BaselineSettings = BaselineSettings()
 
 
+class ReproduceSettings(_Section):
+    """The `reproduce:` section: what is read of a HySpecNet-11k tree or store.
+
+    Attributes:
+        difficulty: Which of the published splits.
+        patches_scored: Test patches that are scored, at most, drawn at random; as many of the
+            training part count the tables.
+    """
+
+    difficulty: Literal["easy", "hard"] = "easy"
+    patches_scored: Count = 200
+
+
 class Settings(_Section):
     """The whole file.
 
@@ -256,6 +277,7 @@ class Settings(_Section):
         calibrate: How tables, scales and ranges are measured.
         restore: How the network on the ground is trained.
         report: What is scored, and against what.
+        reproduce: How the paper is reproduced.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -266,6 +288,7 @@ class Settings(_Section):
     calibrate: CalibrateSettings = CalibrateSettings()
     restore: RestoreSettings = RestoreSettings()
     report: ReportSettings = ReportSettings()
+    reproduce: ReproduceSettings = ReproduceSettings()
 
 
 def load_settings(path: Path | None) -> Settings:

@@ -3,6 +3,7 @@
 TrainingError
 ├── SettingsError      the settings file is wrong
 ├── ScenesError        a scene is missing, unreadable, or on both sides of the split
+│   └── PatchError     one patch of many is unreadable
 └── CheckpointError    a bundle on disk does not fit what is asked of it
 """
 
@@ -27,6 +28,10 @@ class ScenesError(TrainingError):
     """A scene is missing, unreadable, or on both sides of the split."""
 
     exit_code = 66  # EX_NOINPUT
+
+
+class PatchError(ScenesError):
+    """One patch of many is unreadable: it is named and skipped, or where asked for the end."""
 
 
 class CheckpointError(TrainingError):

@@ -18,9 +18,12 @@ with warnings.catch_warnings():
     from fastai.callback.schedule import ParamScheduler  # noqa: F401  # adds Learner.fit_one_cycle
     from fastai.callback.training import GradientClip
     from fastai.data.core import DataLoaders
+    from fastai.data.load import DataLoader as FastDataLoader
     from fastai.learner import Learner
     from fastai.optimizer import Adam
     from fasterai.core.criteria import large_final
+    from fasterai.core.schedule import Schedule, sched_agp, sched_iterative
+    from fasterai.prune.prune_callback import PruneCallback
     from fasterai.prune.pruner import Pruner
 
 __all__ = [
@@ -28,8 +31,13 @@ __all__ = [
     "Callback",
     "CancelValidException",
     "DataLoaders",
+    "FastDataLoader",
     "GradientClip",
     "Learner",
+    "PruneCallback",
     "Pruner",
+    "Schedule",
     "large_final",
+    "sched_agp",
+    "sched_iterative",
 ]

@@ -22,7 +22,7 @@ from training.fast import Adam, Callback, DataLoaders, GradientClip, Learner
 from training.losses import Coded, Groups, RateDistortion, best_rounding, rounded
 from training.scenes import Crops, Split, condition
 
-_ADAM_EPSILON: Final = 1e-10
+ADAM_EPSILON: Final = 1e-10
 """fastai's 1e-5 is as large as our gradients (a cost per sample, a zero start): nothing moved."""
 
 
@@ -199,7 +199,7 @@ def run(
         ),
         model,
         loss_func=cost,
-        opt_func=partial(Adam, eps=_ADAM_EPSILON),
+        opt_func=partial(Adam, eps=ADAM_EPSILON),
         lr=settings.learning_rate,
         wd=0.0,
         cbs=[GradientClip(settings.gradient_norm)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import replace
+from typing import Final
 
 import torch
 from torch import nn
@@ -16,9 +17,10 @@ from training.bundles import changed
 from training.config import PruneSettings
 from training.errors import CheckpointError
 from training.fast import Pruner, large_final
-from training.loop import RoundTrip
+from training.loop import Networks, RoundTrip
 
-_TRACE_PX = 32
+PRUNED_TYPES: Final = [nn.Conv2d, nn.ConvTranspose2d, nn.Linear]
+TRACE_PX: Final = 32
 """Edge of the image torch-pruning traces the networks with; any multiple of eight does."""
 
 
@@ -41,17 +43,28 @@ def prune(bundle: Bundle, settings: PruneSettings) -> Bundle:
     """
     model = RoundTrip(bundle)
     encoder, decoder = model.analysis.branch, model.synthesis.branch
-    image = torch.zeros(1, bundle.network.components, _TRACE_PX, _TRACE_PX)
+    image = torch.zeros(1, bundle.network.components, TRACE_PX, TRACE_PX)
     if bundle.network.shortcut == "wavelet":
-        _take(encoder, [encoder[-2]], image, settings.ratio, settings.round_to)
+        _take(encoder, [encoder[-2]], image, settings, settings.round_to)
         row = torch.zeros(1, FEATURES)
-        _take(decoder, [decoder[-1]], row, settings.ratio, settings.restorer_round_to)
+        _take(decoder, [decoder[-1]], row, settings, settings.restorer_round_to)
     else:
         # A plain chain: its graph holds SSCNet alone, not the shortcut: it has nothing to prune.
         chain = nn.Sequential(encoder, decoder)
-        _take(chain, [encoder[-2], decoder[-2]], image, settings.ratio, settings.round_to)
+        _take(chain, [encoder[-2], decoder[-2]], image, settings, settings.round_to)
+    return as_pruned(bundle, model, settings)
+
+
+def as_pruned(bundle: Bundle, model: Networks, settings: PruneSettings) -> Bundle:
+    """Make a bundle of pruned networks.
+
+    Raises:
+        CheckpointError: If nothing was pruned.
+    """
     network = replace(
-        bundle.network, encoder_widths=_widths(encoder), decoder_widths=_widths(decoder)
+        bundle.network,
+        encoder_widths=_widths(model.analysis.branch),
+        decoder_widths=_widths(model.synthesis.branch),
     )
     if network == bundle.network:
         raise CheckpointError(
@@ -65,19 +78,19 @@ def _take(
     network: nn.Sequential,
     kept: list[nn.Module],
     example: torch.Tensor,
-    ratio: float,
+    settings: PruneSettings,
     multiple: int,
 ) -> None:
     """Take channels out of a network, in place."""
     with contextlib.redirect_stdout(io.StringIO()):  # FasterAI prints what it ignores
         pruner = Pruner(
             network.eval(),
-            ratio,
-            "local",
+            settings.ratio,
+            settings.context,
             large_final,
             ignored_layers=kept,
             example_inputs=example,
-            root_module_types=[nn.Conv2d, nn.ConvTranspose2d, nn.Linear],
+            root_module_types=PRUNED_TYPES,
             round_to=multiple,
         )
         pruner.prune_model()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -134,18 +134,21 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
             eigenvector has no sign of its own). None: every crop of a fixed grid, as it is.
         seed: Seed of the draws.
         signed: Whether components are flipped: bands have a sign.
+        read: Makes float32 of a crop, where images are not.
     """
 
     def __init__(
         self,
-        images: Sequence[NDArray[np.float32]],
+        images: Sequence[NDArray[Any]],
         *,
         components: int,
         crop_px: int,
         count: int | None = None,
         seed: int = 0,
         signed: bool = True,
+        read: Callable[[NDArray[Any]], NDArray[np.float32]] = np.asarray,
     ) -> None:
+        self._read = read
         self._images = [_reflected(image[:components], crop_px) for image in images if len(image)]
         if not self._images:
             raise ScenesError("no scene has a component above the step; remedy: a smaller step")
@@ -180,13 +183,15 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
 
     def _crop(self, image: int, row: int, col: int) -> tuple[Tensor, Tensor]:
         size = self._crop_px
-        part = self._images[image][:, row : row + size, col : col + size]
+        part = self._read(self._images[image][:, row : row + size, col : col + size])
         crop = torch.zeros(self._components, size, size)
         crop[: len(part)] = torch.from_numpy(part)
         present = (torch.arange(self._components) < len(part)).float()
         return crop, present
 
 
-def _reflected(image: NDArray[np.float32], least_px: int) -> NDArray[np.float32]:
+def _reflected(image: NDArray[Any], least_px: int) -> NDArray[Any]:
     below, right = (max(0, least_px - edge) for edge in image.shape[1:])
+    if not below and not right:
+        return image  # it may be a view of a file
     return np.pad(image, ((0, 0), (0, below), (0, right)), "symmetric")

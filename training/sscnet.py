@@ -8,17 +8,37 @@ Source: La Grassa et al., Remote Sensing 14(10):2472, 2022.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import contextlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from codec.bundle import Bundle
 from codec.tile import Tile, TileInfo
-from training.config import FitSettings
-from training.loop import Networks, Progress, Save, run
+from training.config import FitSettings, PruneSettings
+from training.fast import (
+    Adam,
+    Callback,
+    DataLoaders,
+    FastDataLoader,
+    GradientClip,
+    Learner,
+    PruneCallback,
+    Schedule,
+    large_final,
+    sched_agp,
+    sched_iterative,
+)
+from training.loop import ADAM_EPSILON, Networks, Progress, Save, run
+from training.prune import PRUNED_TYPES, TRACE_PX, as_pruned
 from training.scenes import Crops, Scene, Split
 
 
@@ -41,9 +61,49 @@ class SquaredError(nn.Module):
         return (restored - samples).square().mean()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cubes:
+    """What the network learns from, all of as many bands as it takes.
+
+    Attributes:
+        training: Shape (bands, rows, cols) each.
+        held_back: Likewise.
+        read: Makes reflectance in [0, 1], float32, of a part of a cube.
+    """
+
+    training: Sequence[NDArray[Any]]
+    held_back: Sequence[NDArray[Any]]
+    read: Callable[[NDArray[Any]], NDArray[np.float32]] = np.asarray
+
+    def crops(self, settings: FitSettings, seed: int) -> tuple[Crops, Crops]:
+        """Crops at random to train on, and those held back, always the same."""
+        training, held_back = (
+            Crops(
+                cubes,
+                components=len(cubes[0]),
+                crop_px=settings.crop_px,
+                count=count,
+                seed=seed,
+                signed=False,
+                read=self.read,
+            )
+            for cubes, count in ((self.training, settings.crops_per_epoch), (self.held_back, None))
+        )
+        return training, held_back
+
+
+def scene_cubes(split: Split, bands: int) -> Cubes:
+    """Resample scenes to as many bands."""
+    training, held_back = (
+        [scene.tile.samples for scene in resampled(scenes, bands)]
+        for scenes in (split.training, split.validation)
+    )
+    return Cubes(training=training, held_back=held_back)
+
+
 def train_sscnet(
     bundle: Bundle,
-    split: Split,
+    cubes: Cubes,
     settings: FitSettings,
     *,
     seed: int,
@@ -55,21 +115,113 @@ def train_sscnet(
     Costs are mean squared errors, compared with the start's.
     """
     model = Autoencoder(bundle, settings.precision)
-    crops = [
-        Crops(
-            [scene.tile.samples for scene in resampled(scenes, bundle.network.components)],
-            components=bundle.network.components,
-            crop_px=settings.crop_px,
-            count=count,
-            seed=seed + (done.epoch if done else 0),
-            signed=False,
-        )
-        for scenes, count in (
-            (split.training, settings.crops_per_epoch),
-            (split.validation, None),
-        )
-    ]
-    run(model, SquaredError(), crops[0], crops[1], settings, save=save, done=done)
+    training, held_back = cubes.crops(settings, seed + (done.epoch if done else 0))
+    run(model, SquaredError(), training, held_back, settings, save=save, done=done)
+
+
+Told = Callable[[int, float, float], None]
+"""Takes how many epochs are done, and what crops trained on and held back cost."""
+
+
+def prune_sscnet(
+    bundle: Bundle, cubes: Cubes, settings: PruneSettings, *, seed: int, on_epoch: Told
+) -> Bundle:
+    """Let FasterAI take channels, little by little, while what is left is trained.
+
+    Args:
+        bundle: Trained, without a shortcut.
+        cubes: What it was trained on.
+        settings: How much, when, and how it is trained.
+        seed: Seed of the crops.
+        on_epoch: Called after each epoch.
+
+    Returns:
+        The model after the last epoch, of another spec; latents and bands are as many as before.
+
+    Raises:
+        CheckpointError: If nothing was pruned.
+    """
+    tune, model = settings.tune, Autoencoder(bundle)
+    encoder, decoder = model.analysis.branch, model.synthesis.branch
+    training, held_back = cubes.crops(tune, seed)
+    # FasterAI asks for a batch to trace with, as only fastai's own loaders give it.
+    loaders = (
+        FastDataLoader(_Pairs(crops), bs=tune.batch_crops, num_workers=0)
+        for crops in (training, held_back)
+    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    chain = _Chain(encoder, decoder, is_bfloat16=tune.precision == "bfloat16").to(device)
+    pruning = PruneCallback(
+        settings.ratio,
+        Schedule(_until(settings.schedule, settings.done_at)),
+        settings.context,
+        large_final,
+        ignored_layers=[encoder[-2], decoder[-2]],
+        example_inputs=torch.zeros(1, bundle.network.components, TRACE_PX, TRACE_PX),
+        root_module_types=PRUNED_TYPES,
+        round_to=settings.round_to,
+    )
+    learner = Learner(
+        DataLoaders(*loaders),
+        chain,
+        loss_func=nn.functional.mse_loss,
+        opt_func=partial(Adam, eps=ADAM_EPSILON),
+        wd=0.0,
+        cbs=[GradientClip(tune.gradient_norm), pruning, _Epochs(on_epoch)],
+        train_bn=False,
+    )
+    with learner.no_bar(), learner.no_logging(), contextlib.redirect_stdout(io.StringIO()):
+        learner.fit_one_cycle(tune.epochs, tune.learning_rate)
+    return as_pruned(bundle, model, settings)
+
+
+class _Chain(nn.Module):
+    """Encoder and decoder in the plain form that can be traced."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, *, is_bfloat16: bool) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self._is_bfloat16 = encoder, decoder, is_bfloat16
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Restore; while FasterAI traces nothing is rounded."""
+        rounds = self._is_bfloat16 and self.training
+        with torch.autocast(samples.device.type, torch.bfloat16, enabled=rounds):
+            restored: Tensor = self.decoder(self.encoder(samples))
+        return restored.float()
+
+
+class _Pairs(Dataset[tuple[Tensor, Tensor]]):
+    """Crops as an autoencoder learns them: what goes in is what should come out."""
+
+    def __init__(self, crops: Crops) -> None:
+        self._crops = crops
+
+    def __len__(self) -> int:
+        return len(self._crops)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        samples, _ = self._crops[index]
+        return samples, samples
+
+
+class _Epochs(Callback):  # type: ignore[misc]  # fastai is untyped
+    """Tell the costs of each epoch."""
+
+    order = 90  # after fastai's recorder, which computes them
+
+    def __init__(self, on_epoch: Told) -> None:
+        self._on_epoch = on_epoch
+
+    def after_epoch(self) -> None:
+        """Tell."""
+        training_cost, cost = map(float, self.learn.recorder.values[-1][:2])
+        self._on_epoch(self.learn.epoch + 1, training_cost, cost)
+
+
+def _until(schedule: str, end: float) -> Callable[[float, float, float], float]:
+    """A schedule of FasterAI's that is done at a share of the training."""
+    shape = {"iterative": sched_iterative, "agp": sched_agp}[schedule]
+    return lambda first, last, place: float(shape(first, last, min(1.0, place / end)))
 
 
 def resampled(scenes: Sequence[Scene], bands: int) -> list[Scene]:

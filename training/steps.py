@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from numpy.typing import NDArray
 from rich.console import Console
@@ -18,6 +19,7 @@ from training.baseline_cache import baselines_of
 from training.bundles import (
     as_record,
     changed,
+    names_of,
     origin,
     read_bundle,
     size_of,
@@ -29,8 +31,15 @@ from training.config import FitSettings, Settings, load_settings
 from training.console_tables import comparison_table, score_table, size_table
 from training.errors import CheckpointError, SettingsError
 from training.evaluate import Score, compare, curves, evaluate
+from training.hyspecnet import PatchFiles, find_patches
 from training.scenes import Scene, Split, load_scenes, split_scenes
 from training.seeds import seed_everything
+from training.store import convert
+
+if TYPE_CHECKING:
+    from training.sscnet import Cubes
+
+Trainer = Callable[..., None]
 
 
 def fit_step(
@@ -40,15 +49,15 @@ def fit_step(
     from training.loop import initialized  # noqa: PLC0415  # fastai takes seconds to load
 
     settings, split = _prepare(scenes, settings_path)
-    start = replace(
-        initialized(_linear(settings), settings.seed), provenance=origin(settings, split)
+    start = changed(
+        initialized(linear_codec(settings), settings.seed),
+        provenance=origin(settings, names_of(split)),
     )
-    _train_step(
+    train_step(
         "fit",
         start,
-        settings=settings,
-        fit=settings.fit,
-        split=split,
+        _trainer(start, split, settings, settings.fit),
+        epochs=settings.fit.epochs,
         out=out,
         resume=resume,
         console=console,
@@ -69,26 +78,56 @@ def prune_step(
 
     settings, split = _prepare(scenes, settings_path)
     trained = read_bundle(bundle)
+    if settings.prune.schedule != "one_shot":
+        from training.sscnet import scene_cubes  # noqa: PLC0415  # as above
+
+        if trained.network.shortcut != "none" or resume:
+            raise SettingsError(
+                f"prune.schedule {settings.prune.schedule}: only for a network without a shortcut, "
+                "and not to be resumed; remedy: one_shot"
+            )
+        cubes = scene_cubes(split, trained.network.components)
+        write_bundle(scheduled_pruning(trained, cubes, settings, console), out)
+        return
     pruned = prune(trained, settings.prune)
-    record: dict[str, Any] = {
-        "stage": "prune",
-        "of": trained.name,
-        "ratio": settings.prune.ratio,
-        "before": size_of(trained.network),
-        "after": size_of(pruned.network),
-    }
+    record = prune_record(trained, pruned, settings)
     console.print(size_table(record["before"], record["after"]))
     start = changed(pruned, stage=record)
-    _train_step(
+    train_step(
         "tune",
         start,
-        settings=settings,
-        fit=settings.prune.tune,
-        split=split,
+        _trainer(start, split, settings, settings.prune.tune),
+        epochs=settings.prune.tune.epochs,
         out=out,
         resume=resume,
         console=console,
     )
+
+
+def scheduled_pruning(
+    trained: Bundle, cubes: Cubes, settings: Settings, console: Console
+) -> Bundle:
+    """Prune while tuning; say how it goes."""
+    from training.sscnet import prune_sscnet  # noqa: PLC0415  # fastai takes seconds to load
+
+    def told(epoch: int, training_cost: float, cost: float) -> None:
+        console.print(f"epoch {epoch}: cost {cost:.5f}, of crops trained on {training_cost:.5f}")
+
+    pruned = prune_sscnet(trained, cubes, settings.prune, seed=settings.seed, on_epoch=told)
+    record = prune_record(trained, pruned, settings)
+    console.print(size_table(record["before"], record["after"]))
+    return changed(pruned, stage=record)
+
+
+def prune_record(trained: Bundle, pruned: Bundle, settings: Settings) -> dict[str, Any]:
+    """What a bundle remembers of its pruning."""
+    return {
+        "stage": "prune",
+        "of": trained.name,
+        "settings": settings.prune.model_dump(mode="json", exclude={"tune"}),
+        "before": size_of(trained.network),
+        "after": size_of(pruned.network),
+    }
 
 
 def calibrate_step(
@@ -220,6 +259,26 @@ def evaluate_step(
     return [score.to_dict() for score in every]
 
 
+def convert_step(
+    tree: Path, out: Path, *, usable_only: bool, strict: bool, workers: int, console: Console
+) -> None:
+    """Convert a tree; name what is skipped."""
+    total = len(find_patches(tree))
+    with Bar(*Bar.get_default_columns(), console=console) as bar:
+        task = bar.add_task("converting", total=total)
+
+        def told(_: PatchFiles, error: str) -> None:
+            bar.advance(task)
+            if error:
+                bar.console.print(f"skipped: {error}", style="yellow", markup=False)
+
+        store = convert(
+            tree, out, usable_only=usable_only, strict=strict, workers=workers, on_patch=told
+        )
+    skipped = total - len(store.paths)
+    console.print(f"{out}: {len(store.paths)} patches, {skipped} skipped")
+
+
 def _prepare(scenes: Path, settings_path: Path | None) -> tuple[Settings, Split]:
     settings = load_settings(settings_path)
     seed_everything(settings.seed)
@@ -238,7 +297,8 @@ def backend_of(name: str) -> BackendName:
     raise SettingsError(f"--backend {name}: one of {', '.join(get_args(BackendName))}")
 
 
-def _linear(settings: Settings) -> Bundle:
+def linear_codec(settings: Settings) -> Bundle:
+    """The codec of some settings before any training."""
     network = settings.network
     return untrained_bundle(
         network.spec(),
@@ -260,20 +320,42 @@ def shortcut_of(bundle: Bundle) -> Bundle:
     return changed(bundle, tensors=networks)
 
 
-def _train_step(
+def _trainer(start: Bundle, split: Split, settings: Settings, fit: FitSettings) -> Trainer:
+    """What trains a network on scenes: alone by its error, beside a shortcut by rate too."""
+    from training.loop import train  # noqa: PLC0415  # fastai takes seconds to load
+    from training.sscnet import scene_cubes, train_sscnet  # noqa: PLC0415  # as above
+
+    if start.network.shortcut == "none":
+        cubes = scene_cubes(split, start.network.components)
+        return partial(train_sscnet, cubes=cubes, settings=fit, seed=settings.seed)
+    return partial(train, linear=linear_of(start), split=split, settings=fit, seed=settings.seed)
+
+
+def train_step(
     stage: str,
     start: Bundle,
+    trainer: Trainer,
     *,
-    settings: Settings,
-    fit: FitSettings,
-    split: Split,
+    epochs: int,
     out: Path,
     resume: bool,
     console: Console,
-) -> None:
-    """Train, with a checkpoint each epoch; `out` is the best epoch."""
-    from training.loop import Progress, train  # noqa: PLC0415  # fastai takes seconds to load
-    from training.sscnet import train_sscnet  # noqa: PLC0415  # as above
+) -> Bundle:
+    """Train, with a checkpoint each epoch; `out`, and what is returned, is the best epoch.
+
+    Args:
+        stage: What the record calls it.
+        start: Where to start.
+        trainer: Takes a bundle, and by name `save` and `done`, see `training.loop.train`.
+        epochs: How many it will be.
+        out: The best bundle so far; beside it, with ".last" in its name, the latest.
+        resume: Whether to go on from the latest.
+        console: Where progress is shown.
+
+    Raises:
+        CheckpointError: If the latest is of another stage or network.
+    """
+    from training.loop import Progress  # noqa: PLC0415  # fastai takes seconds to load
 
     last = out.with_suffix(f".last{out.suffix}")
     done: Progress | None = None
@@ -286,7 +368,7 @@ def _train_step(
         start = checkpoint
         console.print(f"{last}: going on after epoch {done.epoch}")
     with Bar(console=console) as bar:
-        task = bar.add_task(stage, total=fit.epochs, completed=done.epoch if done else 0)
+        task = bar.add_task(stage, total=epochs, completed=done.epoch if done else 0)
 
         def save(tensors: Mapping[str, NDArray[Any]], progress: Progress) -> None:
             trained = changed(start, tensors=tensors, stage=as_record(stage, progress))
@@ -300,10 +382,8 @@ def _train_step(
                 f"{', the best so far' if progress.is_best else ''}"
             )
 
-        if start.network.shortcut == "none":
-            train_sscnet(start, split, fit, seed=settings.seed, save=save, done=done)
-        else:
-            train(start, linear_of(start), split, fit, seed=settings.seed, save=save, done=done)
+        trainer(start, save=save, done=done)
+    return read_bundle(out)
 
 
 def _steps(text: str) -> list[float]:

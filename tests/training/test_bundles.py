@@ -8,7 +8,15 @@ import pytest
 
 from codec.network import Analysis, Synthesis, count_macs
 from fakes.bundles import klt_bundle
-from training.bundles import changed, origin, read_bundle, size_of, stage_of, write_bundle
+from training.bundles import (
+    changed,
+    names_of,
+    origin,
+    read_bundle,
+    size_of,
+    stage_of,
+    write_bundle,
+)
 from training.config import Settings
 from training.errors import CheckpointError, TrainingError
 from training.scenes import Split
@@ -98,7 +106,7 @@ def test_sizes_are_counted_on_the_networks() -> None:
 
 def test_the_origin_names_scenes_and_not_places(split: Split, settings: Settings) -> None:
     """A bundle tells what it was trained on, and nothing of the machine."""
-    record = origin(settings, split)
+    record = origin(settings, names_of(split))
 
     assert record["scenes"] == {"training": ["north_1", "north_2"], "validation": ["south"]}
     assert record["settings"]["network"]["components"] == 2

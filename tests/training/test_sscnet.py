@@ -16,7 +16,7 @@ from training.config import PruneSettings, Settings
 from training.loop import Progress, initialized
 from training.prune import prune
 from training.scenes import Scene, Split
-from training.sscnet import resampled, train_sscnet
+from training.sscnet import resampled, scene_cubes, train_sscnet
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def costs(start: Bundle, split: Split, settings: Settings) -> tuple[Bundle, list
         last = changed(start, tensors=tensors)
         seen.append(progress)
 
-    train_sscnet(start, split, fit, seed=0, save=save)
+    train_sscnet(start, scene_cubes(split, 5), fit, seed=0, save=save)
     return last, seen
 
 
