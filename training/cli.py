@@ -56,7 +56,7 @@ def fit(
 ) -> None:
     """Train both networks, from the linear codec up.
 
-    OUT holds the best epoch so far; OUT with ".last" before its suffix the latest, for --resume.
+    OUT holds the best epoch so far; OUT with ".checkpoint" before its suffix is for --resume.
 
     Example: prismlink-train fit --scenes data --settings deploy/training.yaml
     """
@@ -290,7 +290,7 @@ def main() -> None:
         console.print(f"prismlink-train: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(TrainingError.exit_code)
     except KeyboardInterrupt:
-        console.print("prismlink-train: interrupted; --resume goes on from the last epoch")
+        console.print("prismlink-train: interrupted; --resume goes on from the last checkpoint")
         sys.exit(EXIT_INTERRUPTED)
 
 

@@ -14,7 +14,12 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*mode.chained_assignment.*")
     # torchvision and fastai compile with torch.jit at import.
     warnings.filterwarnings("ignore", message=".*torch.jit.*")
-    from fastai.callback.core import Callback, CancelValidException
+    from fastai.callback.core import (
+        Callback,
+        CancelBatchException,
+        CancelFitException,
+        CancelValidException,
+    )
     from fastai.callback.schedule import ParamScheduler  # noqa: F401  # adds Learner.fit_one_cycle
     from fastai.callback.training import GradientClip
     from fastai.data.core import DataLoaders
@@ -29,6 +34,8 @@ with warnings.catch_warnings():
 __all__ = [
     "Adam",
     "Callback",
+    "CancelBatchException",
+    "CancelFitException",
     "CancelValidException",
     "DataLoaders",
     "FastDataLoader",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -17,8 +18,25 @@ from torch.utils.data import DataLoader
 from codec.bundle import Bundle
 from codec.network import SHORTCUTS, Analysis, SscnetSpec, Synthesis
 from training.bundles import changed
+from training.checkpoint import (
+    Arrays,
+    Checkpoint,
+    Keep,
+    Progress,
+    optimizer_arrays,
+    restore_optimizer,
+)
 from training.config import FitSettings
-from training.fast import Adam, Callback, DataLoaders, GradientClip, Learner
+from training.errors import TrainingError
+from training.fast import (
+    Adam,
+    Callback,
+    CancelBatchException,
+    CancelFitException,
+    DataLoaders,
+    GradientClip,
+    Learner,
+)
 from training.losses import Coded, Groups, RateDistortion, best_rounding, rounded
 from training.scenes import Crops, Split, condition
 
@@ -45,6 +63,17 @@ class Networks(nn.Module):
         self.synthesis = Synthesis(bundle.network)
         self.synthesis.load_state_dict(bundle.synthesis().state_dict())
         self.is_bfloat16 = precision == "bfloat16"
+
+    def load(self, weights: Arrays) -> None:
+        """Take weights that `tensors` returned."""
+        for part, module in (("analysis.", self.analysis), ("synthesis.", self.synthesis)):
+            module.load_state_dict(
+                {
+                    name.removeprefix(part): torch.from_numpy(array.copy())
+                    for name, array in weights.items()
+                    if name.startswith(part)
+                }
+            )
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return the weights under the names a bundle gives them."""
@@ -103,37 +132,6 @@ def initialized(bundle: Bundle, seed: int) -> Bundle:
     return changed(bundle, tensors=model.tensors())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where a training stands after an epoch.
-
-    Attributes:
-        epoch: Epochs done.
-        training_cost: Mean cost of the epoch's crops, see `losses.RateDistortion`; None at epoch 0.
-        cost: Mean cost of the held-back crops.
-        start_cost: The same of what costs are compared with: the linear codec, or the start.
-        best_epoch: Epochs done when the held-back crops cost least.
-        best_cost: What they cost then.
-    """
-
-    epoch: int
-    training_cost: float | None
-    cost: float
-    start_cost: float
-    best_epoch: int
-    best_cost: float
-
-    @property
-    def relative(self) -> float:
-        """Cost relative to `start_cost` [1]."""
-        return self.cost / self.start_cost
-
-    @property
-    def is_best(self) -> bool:
-        """Whether no earlier epoch was better."""
-        return self.best_epoch == self.epoch
-
-
 Save = Callable[[Mapping[str, NDArray[Any]], Progress], None]
 """Takes the weights and the progress."""
 
@@ -146,7 +144,8 @@ def train(
     *,
     seed: int,
     save: Save,
-    done: Progress | None = None,
+    keep: Keep,
+    resume: Checkpoint | None = None,
 ) -> None:
     """Train both networks of a bundle.
 
@@ -157,13 +156,19 @@ def train(
         settings: How.
         seed: Seed of the crops.
         save: Called with the start, as epoch 0, and after each epoch.
-        done: Where an interrupted training stood; its epochs are skipped.
+        keep: Called with what a training that is cut off goes on from.
+        resume: Where one was cut off.
+
+    Raises:
+        TrainingError: If costs are no numbers any more, or there is not enough memory.
     """
     model = RoundTrip(bundle, settings.precision)
     cost = RateDistortion(model.groups, settings.bits_weight)
-    training, held_back = _crops(bundle, split, settings, seed + (done.epoch if done else 0))
+    training, held_back = _crops(bundle, split, settings, seed)
     start = RoundTrip(linear)
-    run(model, cost, training, held_back, settings, save=save, done=done, start=start)
+    run(
+        model, cost, training, held_back, settings, save=save, keep=keep, resume=resume, start=start
+    )
 
 
 def run(
@@ -174,10 +179,11 @@ def run(
     settings: FitSettings,
     *,
     save: Save,
-    done: Progress | None,
+    keep: Keep,
+    resume: Checkpoint | None,
     start: Networks | None = None,
 ) -> None:
-    """Run fastai's Learner over crops, with a checkpoint each epoch.
+    """Run fastai's Learner over crops.
 
     Args:
         model: Takes components and which of them are present.
@@ -185,11 +191,16 @@ def run(
         training: Crops drawn at random.
         held_back: Crops the cost of an epoch is measured on.
         settings: How.
-        save: Called with the start, as epoch 0, and after each epoch.
-        done: Where an interrupted training stood; its epochs are skipped.
+        save: As of `train`.
+        keep: As of `train`.
+        resume: As of `train`.
         start: What costs are compared with; the model as it is if None.
     """
-    model.to(memory_format=torch.channels_last)
+    if resume is not None:
+        model.load(resume.weights)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(memory_format=torch.channels_last).to(device)
+    cost.to(device)
     learner = Learner(
         DataLoaders(
             *(
@@ -206,54 +217,138 @@ def run(
         train_bn=False,
     )
     learner.dls.n_inp = 2
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device)
-    cost.to(device)
-    if done is None:
-        first_cost = _cost_of(model, cost, learner.dls.valid, device)
-        start_cost = _cost_of(start, cost, learner.dls.valid, device) if start else first_cost
-        done = Progress(
-            epoch=0,
-            training_cost=None,
-            cost=first_cost,
-            start_cost=start_cost,
-            best_epoch=0,
-            best_cost=first_cost,
+    learner.create_opt()
+    with _told_in_one_line():
+        if resume is None:
+            first_cost = _cost_of(model, cost, learner.dls.valid, device)
+            start_cost = _cost_of(start, cost, learner.dls.valid, device) if start else first_cost
+            progress = Progress(
+                epoch=0,
+                training_cost=None,
+                cost=first_cost,
+                start_cost=start_cost,
+                best_epoch=0,
+                best_cost=first_cost,
+            )
+            save(model.tensors(), progress)
+            resume = Checkpoint(progress=progress, weights={}, optimizer={})
+        restore_optimizer(learner.opt, resume.optimizer)
+        with learner.no_bar(), learner.no_logging():
+            skip = _Skip(training, resume)
+            learner.fit_one_cycle(
+                settings.epochs,
+                settings.learning_rate,
+                cbs=[skip, _Keeper(skip, settings, save, keep, resume)],
+                start_epoch=resume.progress.epoch,
+            )
+
+
+class _Skip(Callback):  # type: ignore[misc]  # fastai is untyped
+    """Leave out batches that were done before an interruption, and draw each epoch's own crops."""
+
+    order = -90  # before all that would do something with a batch
+
+    def __init__(self, crops: Crops, resume: Checkpoint) -> None:
+        self._crops, self._epoch, self._batches = crops, resume.progress.epoch, resume.batches
+
+    def before_epoch(self) -> None:
+        """Say which epoch crops are drawn for."""
+        self._crops.epoch = self.learn.epoch
+
+    def before_batch(self) -> None:
+        """Leave it out if it is done."""
+        if self.skips:
+            raise CancelBatchException
+
+    @property
+    def skips(self) -> bool:
+        """Whether the batch at hand was done before."""
+        return bool(
+            self.training and self.learn.epoch == self._epoch and self.learn.iter < self._batches
         )
-        save(model.tensors(), done)
-    with learner.no_bar(), learner.no_logging():
-        learner.fit_one_cycle(
-            settings.epochs,
-            settings.learning_rate,
-            cbs=[_Checkpoint(save, done)],
-            start_epoch=done.epoch,
-        )
 
 
-class _Checkpoint(Callback):  # type: ignore[misc]  # fastai is untyped
-    """Hand out the weights after each epoch."""
+class _Keeper(Callback):  # type: ignore[misc]  # fastai is untyped
+    """Sum costs, keep checkpoints, and hand out the weights of each epoch."""
 
-    order = 90  # after fastai's recorder, which computes the epoch's costs
+    order = 90  # after fastai's recorder, which computes the cost of held-back crops
 
-    def __init__(self, save: Save, done: Progress) -> None:
-        self._save, self._last = save, done
+    def __init__(
+        self, skip: _Skip, settings: FitSettings, save: Save, keep: Keep, resume: Checkpoint
+    ) -> None:
+        self._skip, self._settings, self._save, self._keep = skip, settings, save, keep
+        self._last, self._sum, self._count = resume.progress, resume.cost_sum, resume.crops
+        self._kept_s = time.monotonic()
+
+    def after_batch(self) -> None:
+        """Sum up, and keep a checkpoint when it is time."""
+        if not self.training or self._skip.skips:
+            return
+        cost = float(self.learn.loss.detach())
+        if not math.isfinite(cost):
+            raise TrainingError(
+                f"the cost of batch {self.learn.iter + 1} of epoch {self.learn.epoch + 1} is "
+                f"{cost}; remedy: a smaller learning_rate; what was kept before stays"
+            )
+        crops = len(self.learn.xb[0])
+        self._sum, self._count = self._sum + cost * crops, self._count + crops
+        if time.monotonic() - self._kept_s >= 60 * self._settings.checkpoint_minutes:
+            self._keep_now(self.learn.iter + 1)
 
     def after_epoch(self) -> None:
-        """Read the epoch's costs and save."""
+        """Save, and stop where patience ends."""
         if self.learn.epoch < self._last.epoch:
             return  # skipped: done before the interruption
-        training_cost, cost = map(float, self.learn.recorder.values[-1][:2])
-        epoch, last = self.learn.epoch + 1, self._last
+        cost, epoch, last = (
+            float(self.learn.recorder.values[-1][1]),
+            self.learn.epoch + 1,
+            self._last,
+        )
         best = (epoch, cost) if cost < last.best_cost else (last.best_epoch, last.best_cost)
         self._last = Progress(
             epoch=epoch,
-            training_cost=training_cost,
+            training_cost=self._sum / self._count if self._count else None,
             cost=cost,
             start_cost=last.start_cost,
             best_epoch=best[0],
             best_cost=best[1],
         )
         self._save(self.learn.model.tensors(), self._last)
+        self._sum, self._count = 0.0, 0
+        self._keep_now(0)
+        patience = self._settings.patience
+        if patience is not None and epoch - best[0] >= patience:
+            raise CancelFitException
+
+    def _keep_now(self, batches: int) -> None:
+        self._kept_s = time.monotonic()
+        self._keep(
+            Checkpoint(
+                progress=self._last,
+                batches=batches,
+                cost_sum=self._sum,
+                crops=self._count,
+                weights=self.learn.model.tensors(),
+                optimizer=optimizer_arrays(self.learn.opt),
+            )
+        )
+
+
+@contextmanager
+def _told_in_one_line() -> Iterator[None]:
+    """Undo what fastai puts before an error of ours, and say in one line that memory ran out."""
+    try:
+        yield
+    except TrainingError as error:
+        raise type(error)(str(error).rpartition(":\n\t")[2]) from None
+    except (MemoryError, RuntimeError) as error:
+        # torch has one type for a GPU's memory, and none for its own.
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise TrainingError(
+            "there is not enough memory; remedy: a smaller batch_crops or crop_px; "
+            "what was kept before stays"
+        ) from None
 
 
 def _crops(bundle: Bundle, split: Split, settings: FitSettings, seed: int) -> tuple[Crops, Crops]:

@@ -126,6 +126,9 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
     `components` has shape (k, crop, crop) with zeros for components the tile does not have;
     `present` has shape (k,) and is 1 for those it has. Scenes smaller than a crop are reflected.
 
+    What is drawn follows from seed, `epoch` and number alone, so a training that was cut off can go
+    on anywhere, and the crops of an epoch can be shared out.
+
     Args:
         images: Conditioned scenes, shape (any, rows, cols) each.
         components: The k of every crop.
@@ -153,7 +156,8 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         if not self._images:
             raise ScenesError("no scene has a component above the step; remedy: a smaller step")
         self._components, self._crop_px, self._count = components, crop_px, count
-        self._rng, self._signed = np.random.default_rng(seed), signed
+        self._seed, self._signed = seed, signed
+        self.epoch = 0
         self._grid = [
             (index, row, col)
             for index, image in enumerate(self._images)
@@ -169,7 +173,7 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
             raise IndexError(index)
         if self._count is None:
             return self._crop(*self._grid[index])
-        rng = self._rng
+        rng = np.random.default_rng((self._seed, self.epoch, index))
         image = int(rng.integers(len(self._images)))
         room = np.array(self._images[image].shape[1:]) - self._crop_px + 1
         crop, present = self._crop(image, int(rng.integers(room[0])), int(rng.integers(room[1])))

@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 
 from codec.bundle import Bundle
 from codec.tile import Tile, TileInfo
+from training.checkpoint import Checkpoint, Keep
 from training.config import FitSettings, PruneSettings
 from training.fast import (
     Adam,
@@ -37,7 +38,7 @@ from training.fast import (
     sched_agp,
     sched_iterative,
 )
-from training.loop import ADAM_EPSILON, Networks, Progress, Save, run
+from training.loop import ADAM_EPSILON, Networks, Save, run
 from training.prune import PRUNED_TYPES, TRACE_PX, as_pruned
 from training.scenes import Crops, Scene, Split
 
@@ -108,15 +109,16 @@ def train_sscnet(
     *,
     seed: int,
     save: Save,
-    done: Progress | None = None,
+    keep: Keep,
+    resume: Checkpoint | None = None,
 ) -> None:
     """Train both networks of a bundle without a shortcut; arguments as of `training.loop.train`.
 
     Costs are mean squared errors, compared with the start's.
     """
     model = Autoencoder(bundle, settings.precision)
-    training, held_back = cubes.crops(settings, seed + (done.epoch if done else 0))
-    run(model, SquaredError(), training, held_back, settings, save=save, done=done)
+    training, held_back = cubes.crops(settings, seed)
+    run(model, SquaredError(), training, held_back, settings, save=save, keep=keep, resume=resume)
 
 
 Told = Callable[[int, float, float], None]

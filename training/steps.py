@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -23,10 +24,10 @@ from training.bundles import (
     origin,
     read_bundle,
     size_of,
-    stage_of,
     write_bundle,
 )
 from training.calibrate import calibrate
+from training.checkpoint import Checkpoint, Progress, read_checkpoint, write_checkpoint
 from training.config import FitSettings, Settings, load_settings
 from training.console_tables import comparison_table, score_table, size_table
 from training.errors import CheckpointError, SettingsError
@@ -346,35 +347,40 @@ def train_step(
     Args:
         stage: What the record calls it.
         start: Where to start.
-        trainer: Takes a bundle, and by name `save` and `done`, see `training.loop.train`.
+        trainer: Takes a bundle, and by name `save`, `keep` and `resume`, see `training.loop.train`.
         epochs: How many it will be.
-        out: The best bundle so far; beside it, with ".last" in its name, the latest.
-        resume: Whether to go on from the latest.
+        out: The best bundle so far; beside it, with ".checkpoint" in its name, where it stands.
+        resume: Whether to go on from there.
         console: Where progress is shown.
 
     Raises:
-        CheckpointError: If the latest is of another stage or network.
+        CheckpointError: If what is there is of another stage or network.
     """
-    from training.loop import Progress  # noqa: PLC0415  # fastai takes seconds to load
-
-    last = out.with_suffix(f".last{out.suffix}")
-    done: Progress | None = None
-    if resume and last.exists():
-        checkpoint = read_bundle(last)
-        record = stage_of(checkpoint, stage)
-        if record is None or checkpoint.network != start.network:
-            raise CheckpointError(f"{last}: no checkpoint of this {stage}; remedy: no --resume")
-        done = Progress(**{f.name: record[f.name] for f in fields(Progress)})
-        start = checkpoint
-        console.print(f"{last}: going on after epoch {done.epoch}")
+    place = out.with_suffix(f".checkpoint{out.suffix}")
+    told: dict[str, Any] = {
+        "stage": stage,
+        "network": asdict(start.network),
+        "provenance": start.provenance,
+    }
+    checkpoint: Checkpoint | None = None
+    if resume and place.exists():
+        checkpoint, before = read_checkpoint(place)
+        # Lists of JSON are tuples here.
+        if (before["stage"], before["network"]) != (stage, json.loads(json.dumps(told["network"]))):
+            raise CheckpointError(f"{place}: no checkpoint of this {stage}; remedy: no --resume")
+        told = before
+        start = changed(start, provenance=told["provenance"])
+        console.print(
+            f"{place}: going on after epoch {checkpoint.progress.epoch}, "
+            f"batch {checkpoint.batches} of the next"
+        )
     with Bar(console=console) as bar:
-        task = bar.add_task(stage, total=epochs, completed=done.epoch if done else 0)
+        epoch = checkpoint.progress.epoch if checkpoint else 0
+        task = bar.add_task(stage, total=epochs, completed=epoch)
 
         def save(tensors: Mapping[str, NDArray[Any]], progress: Progress) -> None:
-            trained = changed(start, tensors=tensors, stage=as_record(stage, progress))
             if progress.is_best:
-                write_bundle(trained, out)
-            write_bundle(trained, last)
+                write_bundle(changed(start, tensors=tensors, stage=as_record(stage, progress)), out)
             bar.update(task, completed=progress.epoch)
             bar.console.print(
                 f"epoch {progress.epoch}: cost {progress.cost:.5f}, "
@@ -382,7 +388,10 @@ def train_step(
                 f"{', the best so far' if progress.is_best else ''}"
             )
 
-        trainer(start, save=save, done=done)
+        def keep(now: Checkpoint) -> None:
+            write_checkpoint(place, now, told)
+
+        trainer(start, save=save, keep=keep, resume=checkpoint)
     return read_bundle(out)
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from codec.bundle import load_bundle
 from codec.network import count_macs
-from training.bundles import changed, stage_of, write_bundle
+from training.bundles import stage_of, write_bundle
+from training.checkpoint import read_checkpoint
 from training.cli import app
 
 Run = Callable[..., int]
@@ -114,38 +121,58 @@ def test_baselines_stand_beside_a_bundle(
     assert "against klt-j2k" in capfd.readouterr().err
 
 
-def test_an_interrupted_fit_goes_on(
+def test_a_killed_fit_ends_the_same(
     run: Run, given: tuple[str | Path, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """After the first epoch's checkpoint, --resume runs the second only."""
-    out = tmp_path / "fit.safetensors"
-    assert run("fit", *given, "--out", out) == 0
-    last = out.with_suffix(".last.safetensors")
-    bundle = load_bundle(last)
-    record = stage_of(bundle, "fit")
-    assert record is not None
-    assert record["epoch"] == 2
-    write_bundle(changed(bundle, stage={**record, "epoch": 1}), last)
-    capfd.readouterr()
+    """After SIGKILL in the middle of an epoch --resume gives the weights of a whole training."""
+    settings = tmp_path / "training.yaml"
+    longer = "epochs: 6\n  checkpoint_minutes: 0\n  crops_per_epoch: 40"
+    text = Path(given[3]).read_text(encoding="utf-8")
+    settings.write_text(text.replace("epochs: 2\n  crops_per_epoch: 8", longer), encoding="utf-8")
+    given = (*given[:2], "--settings", settings)
+    whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
+    place = killed.with_suffix(".checkpoint.safetensors")
+    command = [sys.executable, "-m", "training.cli", "fit", *map(str, given), "--out", str(killed)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        deadline_s = time.monotonic() + 120
+        while not place.exists() or read_checkpoint(place)[0].batches != 3:
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline_s
+        process.kill()
+    cut = read_checkpoint(place)[0].progress.epoch
+    assert cut < 6
 
-    assert run("fit", *given, "--out", out, "--resume") == 0
-
+    assert run("fit", *given, "--out", killed, "--resume") == 0
     said = capfd.readouterr().err
-    assert "going on after epoch 1" in said
-    assert "epoch 2:" in said
-    assert "epoch 1:" not in said
+    assert f"going on after epoch {cut}, batch " in said
+    assert f"epoch {cut + 1}:" in said
+    assert "epoch 0:" not in said
+    assert run("fit", *given, "--out", whole) == 0
+    for name in ("killed", "killed.checkpoint"):
+        one = load_file(tmp_path / f"{name}.safetensors")
+        other = load_file(tmp_path / f"{name.replace('killed', 'whole')}.safetensors")
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[key], other[key]) for key in one), name
 
 
 def test_a_checkpoint_of_something_else_is_refused(
     run: Run, given: tuple[str | Path, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A resumed fit does not go on from a pruned network."""
-    from fakes.bundles import klt_bundle
-
-    write_bundle(klt_bundle(), tmp_path / "fit.last.safetensors")
-
-    assert run("fit", *given, "--out", tmp_path / "fit.safetensors", "--resume") == 65
+    """A resumed fit does not go on from another network, nor from what is no checkpoint."""
+    out, place = tmp_path / "fit.safetensors", tmp_path / "fit.checkpoint.safetensors"
+    settings = tmp_path / "training.yaml"
+    text = Path(given[3]).read_text(encoding="utf-8")
+    settings.write_text(text.replace("components: 2", "components: 3"), encoding="utf-8")
+    assert run("fit", *given, "--out", out) == 0
+    other = (*given[:2], "--settings", settings)
+    assert run("fit", *other, "--out", out, "--resume") == 65
     assert "no checkpoint of this fit; remedy" in capfd.readouterr().err
+
+    for damaged in (b"", place.read_bytes()[:-9], out.read_bytes()):
+        place.write_bytes(damaged)
+        assert run("fit", *given, "--out", out, "--resume") == 65
+        assert "fit.checkpoint.safetensors: no checkpoint" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

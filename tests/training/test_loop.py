@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from codec.backends.torch_backend import TorchBackend
-from codec.bundle import Bundle, make_bundle, untrained_bundle
+from codec.bundle import Bundle, untrained_bundle
 from codec.quantize import best_rounding, dequantize, quantize
 from codec.shortcut import Wavelet
+from training.checkpoint import Checkpoint, Progress
 from training.config import BITS_WEIGHT, Settings
-from training.loop import Progress, RoundTrip, initialized, train
+from training.errors import TrainingError
+from training.loop import RoundTrip, initialized, train
 from training.losses import RateDistortion
 from training.scenes import Split
 
@@ -72,26 +74,44 @@ def test_the_branch_on_board_learns(linear: Bundle) -> None:
     assert float(gradient.abs().sum()) > 0
 
 
+class StoppedError(Exception):
+    """The training was cut off."""
+
+
 def trained(
-    start: Bundle, linear: Bundle, split: Split, settings: Settings, done: Progress | None = None
-) -> History:
-    """Train and keep everything that was handed out."""
+    linear: Bundle,
+    split: Split,
+    settings: Settings,
+    *,
+    resume: Checkpoint | None = None,
+    cut_after: int | None = None,
+) -> tuple[History, list[Checkpoint]]:
+    """Train and keep all that was handed out; a checkpoint after every batch, cut after some."""
     history: History = []
-    train(
-        start,
-        linear,
-        split,
-        settings.fit,
-        seed=0,
-        save=lambda tensors, progress: history.append((tensors, progress)),
-        done=done,
-    )
-    return history
+    kept: list[Checkpoint] = []
+
+    def keep(checkpoint: Checkpoint) -> None:
+        kept.append(checkpoint)
+        if len(kept) == cut_after:
+            raise StoppedError("fastai wants an argument")
+
+    with contextlib.suppress(StoppedError):
+        train(
+            initialized(linear, 0),
+            linear,
+            split,
+            settings.fit.model_copy(update={"checkpoint_minutes": 0.0}),
+            seed=0,
+            save=lambda tensors, progress: history.append((tensors, progress)),
+            keep=keep,
+            resume=resume,
+        )
+    return history, kept
 
 
 def test_each_epoch_is_handed_out(linear: Bundle, split: Split, settings: Settings) -> None:
     """The start is epoch 0, at the linear codec's cost; the best epoch is the cheapest."""
-    history = trained(initialized(linear, 0), linear, split, settings)
+    history, kept = trained(linear, split, settings)
     progress = [p for _, p in history]
 
     assert [p.epoch for p in progress] == [0, 1, 2]
@@ -100,22 +120,48 @@ def test_each_epoch_is_handed_out(linear: Bundle, split: Split, settings: Settin
     assert any(
         not np.array_equal(array, history[0][0][name]) for name, array in history[1][0].items()
     )
+    # Two batches an epoch; after the second the epoch is told of as well.
+    assert [(c.progress.epoch, c.batches) for c in kept] == [
+        *((0, 1), (0, 2), (1, 0)),
+        *((1, 1), (1, 2), (2, 0)),
+    ]
 
 
-def test_training_goes_on_where_it_stopped(
+@pytest.mark.parametrize("cut_after", [1, 2, 3, 4])
+def test_cut_off_anywhere_it_ends_the_same(
+    linear: Bundle, split: Split, settings: Settings, cut_after: int
+) -> None:
+    """From a checkpoint on, weights, costs and what is best are those of the whole training."""
+    whole, _ = trained(linear, split, settings)
+    before, kept = trained(linear, split, settings, cut_after=cut_after)
+    after, _ = trained(linear, split, settings, resume=kept[-1])
+    assert [p for _, p in before + after] == [p for _, p in whole]
+    for (weights, _), (expected, _) in zip(before + after, whole, strict=True):
+        assert all(np.array_equal(weights[name], expected[name]) for name in expected)
+
+
+def test_a_cost_that_is_no_number_ends_the_training(
     linear: Bundle, split: Split, settings: Settings
 ) -> None:
-    """After a checkpoint only the missing epochs run, and the best so far is not forgotten."""
-    bundle = initialized(linear, 0)
-    tensors, progress = trained(bundle, linear, split, settings)[1]
-    best = replace(progress, best_epoch=1, best_cost=0.0)
-    resumed = trained(
-        make_bundle(bundle.network, bundle.conditioner, default_step=64.0, tensors=dict(tensors)),
-        linear,
-        split,
-        settings,
-        best,
-    )
+    """One line says where and what to do, before such weights are kept."""
+    wild = settings.fit.model_copy(update={"learning_rate": 1e30, "gradient_norm": 1e30})
+    settings, kept = settings.model_copy(update={"fit": wild}), []
+    with pytest.raises(TrainingError, match="remedy: a smaller learning_rate"):
+        train(
+            initialized(linear, 0),
+            linear,
+            split,
+            wild,
+            seed=0,
+            save=lambda *_: None,
+            keep=kept.append,
+        )
+    assert all(np.isfinite(array).all() for c in kept for array in c.weights.values())
 
-    assert [p.epoch for _, p in resumed] == [2]
-    assert (resumed[0][1].best_epoch, resumed[0][1].best_cost) == (1, 0.0)
+
+def test_patience_ends(linear: Bundle, split: Split, settings: Settings) -> None:
+    """Epochs that are no better than an earlier one are not gone through for ever."""
+    still = {"epochs": 9, "learning_rate": 1e-30, "patience": 2}
+    settings = settings.model_copy(update={"fit": settings.fit.model_copy(update=still)})
+    history, _ = trained(linear, split, settings)
+    assert [p.epoch for _, p in history] == [0, 1, 2]

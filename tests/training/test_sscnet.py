@@ -12,8 +12,9 @@ from fakes.bundles import minmax_bundle
 from fakes.cubes import tile
 from training.bundles import changed
 from training.calibrate import calibrate
+from training.checkpoint import Progress
 from training.config import PruneSettings, Settings
-from training.loop import Progress, initialized
+from training.loop import initialized
 from training.prune import prune
 from training.scenes import Scene, Split
 from training.sscnet import resampled, scene_cubes, train_sscnet
@@ -37,7 +38,7 @@ def costs(start: Bundle, split: Split, settings: Settings) -> tuple[Bundle, list
         last = changed(start, tensors=tensors)
         seen.append(progress)
 
-    train_sscnet(start, scene_cubes(split, 5), fit, seed=0, save=save)
+    train_sscnet(start, scene_cubes(split, 5), fit, seed=0, save=save, keep=lambda _: None)
     return last, seen
 
 
