@@ -232,9 +232,7 @@ def _store_data(store: PatchStore, settings: Settings) -> Data:
         return [_scene(store, row) for row in some]
 
     return Data(
-        cubes=Cubes(
-            training=Rows(store, training), held_back=Rows(store, validation), read=reflectance
-        ),
+        cubes=Cubes(training=Rows(store, training), held_back=Rows(store, validation)),
         calibration=scenes(training),
         held_back=scenes(test),
         names={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -137,7 +137,6 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
             eigenvector has no sign of its own). None: every crop of a fixed grid, as it is.
         seed: Seed of the draws.
         signed: Whether components are flipped: bands have a sign.
-        read: Makes float32 of a crop, where images are not.
     """
 
     def __init__(
@@ -149,9 +148,7 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         count: int | None = None,
         seed: int = 0,
         signed: bool = True,
-        read: Callable[[NDArray[Any]], NDArray[np.float32]] = np.asarray,
     ) -> None:
-        self._read = read
         self._images = [_reflected(image[:components], crop_px) for image in images if len(image)]
         if not self._images:
             raise ScenesError("no scene has a component above the step; remedy: a smaller step")
@@ -171,27 +168,29 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         if index >= len(self):
             raise IndexError(index)
+        size = self._crop_px
         if self._count is None:
-            return self._crop(*self._grid[index])
+            image, row, col = self._grid[index]
+            return self._tensors(self._images[image][:, row : row + size, col : col + size])
         rng = np.random.default_rng((self._seed, self.epoch, index))
-        image = int(rng.integers(len(self._images)))
-        room = np.array(self._images[image].shape[1:]) - self._crop_px + 1
-        crop, present = self._crop(image, int(rng.integers(room[0])), int(rng.integers(room[1])))
-        crop = torch.rot90(crop, int(rng.integers(4)), (1, 2))
+        whole = self._images[int(rng.integers(len(self._images)))]
+        row, col = (int(rng.integers(edge - size + 1)) for edge in whole.shape[1:])
+        part = whole[:, row : row + size, col : col + size]
+        part = np.rot90(part, int(rng.integers(4)), (1, 2))
         if rng.integers(2):
-            crop = crop.flip(1)
+            part = part[:, ::-1]
+        crop, present = self._tensors(part)
         if not self._signed:
             return crop, present
         signs = torch.from_numpy(rng.choice(_SIGNS, self._components))
         return crop * signs[:, None, None], present
 
-    def _crop(self, image: int, row: int, col: int) -> tuple[Tensor, Tensor]:
-        size = self._crop_px
-        part = self._read(self._images[image][:, row : row + size, col : col + size])
-        crop = torch.zeros(self._components, size, size)
-        crop[: len(part)] = torch.from_numpy(part)
-        present = (torch.arange(self._components) < len(part)).float()
-        return crop, present
+    def _tensors(self, part: NDArray[Any]) -> tuple[Tensor, Tensor]:
+        crop = np.array(part, order="C")  # of a file it is a view, and must not stay one
+        if missing := self._components - len(crop):
+            crop = np.pad(crop, ((0, missing), (0, 0), (0, 0)))
+        present = torch.arange(self._components) < len(part)
+        return torch.from_numpy(crop), present.float()
 
 
 def _reflected(image: NDArray[Any], least_px: int) -> NDArray[Any]:

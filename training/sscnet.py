@@ -43,6 +43,11 @@ from training.prune import PRUNED_TYPES, TRACE_PX, as_pruned
 from training.scenes import Crops, Scene, Split
 
 
+def reflectance(samples: Tensor) -> Tensor:
+    """Bring int16 samples of a store to reflectance in [0, 1]; floats are that already."""
+    return samples if samples.is_floating_point() else samples.float().mul(1e-4).clamp(0, 1)
+
+
 class Autoencoder(Networks):
     """Both networks, one after the other; reflectance in, reflectance out."""
 
@@ -50,16 +55,16 @@ class Autoencoder(Networks):
         """Restore crops of shape (n, bands, r, c); all bands are present."""
         device = samples.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.is_bfloat16):
-            restored: Tensor = self.synthesis(self.analysis(samples))
+            restored: Tensor = self.synthesis(self.analysis(reflectance(samples)))
         return restored.float()
 
 
 class SquaredError(nn.Module):
     """Mean squared error."""
 
-    def forward(self, restored: Tensor, samples: Tensor, _present: Tensor) -> Tensor:
+    def forward(self, restored: Tensor, samples: Tensor, *_present: Tensor) -> Tensor:
         """Return it; all bands are present."""
-        return (restored - samples).square().mean()
+        return (restored - reflectance(samples)).square().mean()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +72,13 @@ class Cubes:
     """What the network learns from, all of as many bands as it takes.
 
     Attributes:
-        training: Shape (bands, rows, cols) each.
+        training: Shape (bands, rows, cols) each: float32, reflectance in [0, 1], or int16 as in a
+            store, which becomes that where the network is: half as much has to be moved.
         held_back: Likewise.
-        read: Makes reflectance in [0, 1], float32, of a part of a cube.
     """
 
     training: Sequence[NDArray[Any]]
     held_back: Sequence[NDArray[Any]]
-    read: Callable[[NDArray[Any]], NDArray[np.float32]] = np.asarray
 
     def crops(self, settings: FitSettings, seed: int) -> tuple[Crops, Crops]:
         """Crops at random to train on, and those held back, always the same."""
@@ -86,7 +90,6 @@ class Cubes:
                 count=count,
                 seed=seed,
                 signed=False,
-                read=self.read,
             )
             for cubes, count in ((self.training, settings.crops_per_epoch), (self.held_back, None))
         )
@@ -166,7 +169,7 @@ def prune_sscnet(
     learner = Learner(
         DataLoaders(*loaders),
         chain,
-        loss_func=nn.functional.mse_loss,
+        loss_func=SquaredError(),
         opt_func=partial(Adam, eps=ADAM_EPSILON),
         wd=0.0,
         cbs=[GradientClip(tune.gradient_norm), pruning, _Epochs(on_epoch)],
@@ -188,7 +191,7 @@ class _Chain(nn.Module):
         """Restore; while FasterAI traces nothing is rounded."""
         rounds = self._is_bfloat16 and self.training
         with torch.autocast(samples.device.type, torch.bfloat16, enabled=rounds):
-            restored: Tensor = self.decoder(self.encoder(samples))
+            restored: Tensor = self.decoder(self.encoder(reflectance(samples)))
         return restored.float()
 
 

@@ -205,10 +205,9 @@ def convert(
 
 
 def reflectance(part: NDArray[Any]) -> NDArray[np.float32]:
-    """Bring samples of a store to reflectance within [0, 1]; fill becomes 0."""
-    values: NDArray[np.float32] = np.multiply(part, np.float32(1e-4), dtype=np.float32)
-    np.clip(values, 0, 1, out=values)
-    return values
+    """Bring samples of a store to reflectance within [0, 1], C-ordered; fill becomes 0."""
+    limited = np.clip(part, 0, 10_000, out=np.empty(part.shape, part.dtype))
+    return np.multiply(limited, np.float32(1e-4), out=np.empty(part.shape, np.float32))
 
 
 class Rows(Sequence[NDArray[np.int16]]):
