@@ -17,7 +17,7 @@ from training.config import PruneSettings, Settings
 from training.errors import CheckpointError
 from training.loop import initialized
 from training.prune import prune
-from training.steps import _linear
+from training.steps import linear_codec
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def bundle(settings: Settings) -> Bundle:
     """Return a bundle of widths 16."""
-    return initialized(_linear(settings), 0)
+    return initialized(linear_codec(settings), 0)
 
 
 def test_hidden_layers_shrink_and_the_ends_stay(bundle: Bundle) -> None:

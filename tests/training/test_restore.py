@@ -15,13 +15,13 @@ from training.config import Settings
 from training.errors import CheckpointError
 from training.restore import Restoration, train_restorer
 from training.scenes import Split
-from training.steps import _linear
+from training.steps import linear_codec
 
 
 @pytest.fixture
 def calibrated(split: Split, settings: Settings) -> Bundle:
     """A linear codec that knows its scenes."""
-    return calibrate(_linear(settings), split.training, settings.calibrate)
+    return calibrate(linear_codec(settings), split.training, settings.calibrate)
 
 
 def test_held_back_scenes_gain(calibrated: Bundle, split: Split, settings: Settings) -> None:
