@@ -186,6 +186,40 @@ def convert(
 
 
 @app.command()
+def synthesize(
+    scenes: ScenesOption,
+    out: Annotated[Path, typer.Option("--out", help="Tree to write, or file of the strip.")],
+    tiles: Annotated[int, typer.Option("--tiles", min=1, help="Of sixteen patches each.")] = 4,
+    strip: Annotated[
+        int, typer.Option("--strip", min=0, help="Lines of one strip, in place of a tree.")
+    ] = 0,
+    cols: Annotated[
+        int, typer.Option("--cols", min=16, max=4096, help="Width of the strip [px].")
+    ] = 1024,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything drawn.")] = 0,
+    settings: SettingsOption = None,
+) -> None:
+    """Make plausible scenes: real spectra mixed over fractal ground, seen by a real sensor.
+
+    Beside them lies a picture that holds their statistics against those of the real scenes.
+
+    Example: prismlink-train synthesize --scenes data --out runs/tree --tiles 8
+    """
+    from training.synthesize import synthesize_step  # as above
+
+    synthesize_step(
+        scenes,
+        settings,
+        out,
+        tiles=tiles,
+        strip_lines=strip,
+        cols=cols,
+        seed=seed,
+        console=console,
+    )
+
+
+@app.command()
 def evaluate(
     bundles: Annotated[
         list[Path], typer.Argument(help="Bundles; all are compared with the first.")

@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter
 
 from training.bjontegaard import Interval, Point, rate_gaps
 from training.evaluate import Curves
+from training.synthesis import Statistics
 
 _MOST_COLUMNS: Final = 3
 _PANEL_INCHES: Final = (4.2, 3.4)
@@ -112,6 +113,31 @@ def _label_rates(axes: Axes) -> None:
 
 def _within(value: float, limits: Interval) -> bool:
     return limits[0] <= value <= limits[1]
+
+
+def scene_statistics(real: Mapping[str, Statistics], made: Mapping[str, Statistics]) -> bytes:
+    """Draw what synthetic scenes are held against real ones by.
+
+    Args:
+        real: By the name of the scene.
+        made: Likewise.
+
+    Returns:
+        A PNG.
+    """
+    figure = _figure(2, 1.2)
+    values, others = figure.subplots(1, 2)
+    for style, scenes in (({"color": "0.6", "lw": 1}, real), ({"color": _COLORS[2]}, made)):
+        for one in scenes.values():
+            shares = one.eigenvalues[:64]
+            values.semilogy(np.arange(1, len(shares) + 1), np.maximum(shares, 1e-9), **style)
+            others.plot(one.band_correlation, one.spatial_exponent, "o", color=style["color"])
+    values.set_xlabel("component")
+    values.set_ylabel("share of the variance")
+    values.set_title("eigenvalues: real gray, synthetic colored", fontsize="medium")
+    others.set_xlabel("correlation of neighboring bands")
+    others.set_ylabel("exponent of the spatial spectrum")
+    return _png(figure)
 
 
 def _figure(columns: float, rows: float) -> Figure:
