@@ -189,7 +189,7 @@ def convert(
 def synthesize(
     scenes: ScenesOption,
     out: Annotated[Path, typer.Option("--out", help="Tree to write, or file of the strip.")],
-    tiles: Annotated[int, typer.Option("--tiles", min=1, help="Of sixteen patches each.")] = 4,
+    tiles: Annotated[int, typer.Option("--tiles", min=3, help="Of sixteen patches each.")] = 4,
     strip: Annotated[
         int, typer.Option("--strip", min=0, help="Lines of one strip, in place of a tree.")
     ] = 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -88,13 +89,15 @@ def make_tree(library: Library, root: Path, *, tiles: int, seed: int, console: C
             paths.append(of_tile)
     rng, every = np.random.default_rng(seed), [path for of_tile in paths for path in of_tile]
     easy = [every[i] for i in rng.permutation(len(every))]
-    for difficulty, ordered, count in zip(
-        DIFFICULTIES, (easy, every), (len(every), tiles), strict=True
-    ):
-        of_each = len(every) // count
-        ends = [0, *(of_each * max(1, round(share * count)) for share in _SHARES), len(every)]
-        for part, first, end in zip(PARTS, ends[:-1], ends[1:], strict=True):
-            rows = "".join(f"{path}\n" for path in ordered[first:end])
+    patches_of = {"easy": 1, "hard": _PATCHES_ACROSS**2}  # that are never parted
+    for difficulty, ordered in zip(DIFFICULTIES, (easy, every), strict=True):
+        of_each = patches_of[difficulty]
+        count = len(every) // of_each
+        first = min(round(_SHARES[0] * count), count - 2)
+        second = min(max(round(_SHARES[1] * count), first + 1), count - 1)
+        ends = [of_each * end for end in (0, first, second, count)]
+        for part, (begin, end) in zip(PARTS, pairwise(ends), strict=True):
+            rows = "".join(f"{path}\n" for path in ordered[begin:end])
             write_whole(root / "splits" / difficulty / f"{part}.csv", rows.encode())
 
 

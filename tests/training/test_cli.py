@@ -17,9 +17,11 @@ from typer.testing import CliRunner
 
 from codec.bundle import load_bundle
 from codec.network import count_macs
+from codec.tile_files import read_tile
 from training.bundles import stage_of, write_bundle
 from training.checkpoint import read_checkpoint
 from training.cli import app
+from training.hyspecnet import DIFFICULTIES, PARTS, read_patch, read_split
 
 Run = Callable[..., int]
 
@@ -173,6 +175,30 @@ def test_a_checkpoint_of_something_else_is_refused(
         place.write_bytes(damaged)
         assert run("fit", *given, "--out", out, "--resume") == 65
         assert "fit.checkpoint.safetensors: no checkpoint" in capfd.readouterr().err
+
+
+def test_what_is_synthesized_is_trained_on(
+    run: Run, given: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    """A tree has tiles, layers and splits as HySpecNet-11k has; a strip is one scene."""
+    tree = tmp_path / "tree"
+    assert run("synthesize", *given[:2], "--out", tree, "--tiles", "3") == 0
+    counts = {
+        difficulty: [len(read_split(tree, difficulty, part)) for part in PARTS]
+        for difficulty in DIFFICULTIES
+    }
+    assert counts == {"easy": [34, 9, 5], "hard": [16, 16, 16]}
+    patch = read_patch(read_split(tree, "easy", "train")[0], usable_only=True)
+    assert patch.samples.shape == (202, 128, 128)
+    tiles = [{files.tile for files in read_split(tree, "hard", part)} for part in PARTS]
+    assert not tiles[0] & tiles[1]
+    assert not tiles[1] & tiles[2]
+    assert run("convert", tree, "--out", tmp_path / "store") == 0
+
+    strip = tmp_path / "strip.npy"
+    assert run("synthesize", *given[:2], "--out", strip, "--strip", "300", "--cols", "40") == 0
+    assert read_tile(strip).samples.shape == (224, 300, 40)
+    assert (tmp_path / "strip.npy-statistics.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
