@@ -7,6 +7,7 @@ another error named in one line; 78 wrong settings; 130 interrupted (a later `--
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Final
@@ -28,7 +29,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=True)
+console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
+"""Of several processes that train together, the first one tells."""
 
 ScenesOption = Annotated[
     Path, typer.Option("--scenes", help="Folder of scenes, or one scene file.")
@@ -57,6 +59,8 @@ def fit(
     """Train both networks, from the linear codec up.
 
     OUT holds the best epoch so far; OUT with ".checkpoint" before its suffix is for --resume.
+
+    On several processes: accelerate launch --num_processes 2 --module training.cli fit ...
 
     Example: prismlink-train fit --scenes data --settings deploy/training.yaml
     """

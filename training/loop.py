@@ -27,6 +27,7 @@ from training.checkpoint import (
     restore_optimizer,
 )
 from training.config import FitSettings
+from training.distributed import Share, Team, team, unwrapped
 from training.errors import TrainingError
 from training.fast import (
     Adam,
@@ -198,17 +199,20 @@ def run(
     """
     if resume is not None:
         model.load(resume.weights)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    us = team()
+    device = us.device
     model.to(memory_format=torch.channels_last).to(device)
     cost.to(device)
     learner = Learner(
         DataLoaders(
-            *(
-                DataLoader(_Repeated(crops), batch_size=settings.batch_crops)
-                for crops in (training, held_back)
-            )
+            DataLoader(
+                _Repeated(training),
+                batch_size=us.share_of(settings.batch_crops),
+                sampler=Share(len(training), us),
+            ),
+            DataLoader(_Repeated(held_back), batch_size=settings.batch_crops),
         ),
-        model,
+        us.joined(model),
         loss_func=cost,
         opt_func=partial(Adam, eps=ADAM_EPSILON),
         lr=settings.learning_rate,
@@ -230,7 +234,8 @@ def run(
                 best_epoch=0,
                 best_cost=first_cost,
             )
-            save(model.tensors(), progress)
+            if us.is_first:
+                save(model.tensors(), progress)
             resume = Checkpoint(progress=progress, weights={}, optimizer={})
         restore_optimizer(learner.opt, resume.optimizer)
         with learner.no_bar(), learner.no_logging():
@@ -238,9 +243,10 @@ def run(
             learner.fit_one_cycle(
                 settings.epochs,
                 settings.learning_rate,
-                cbs=[skip, _Keeper(skip, settings, save, keep, resume)],
+                cbs=[skip, _Keeper(us, skip, settings, save=save, keep=keep, resume=resume)],
                 start_epoch=resume.progress.epoch,
             )
+        us.wait()
 
 
 class _Skip(Callback):  # type: ignore[misc]  # fastai is untyped
@@ -274,9 +280,17 @@ class _Keeper(Callback):  # type: ignore[misc]  # fastai is untyped
     order = 90  # after fastai's recorder, which computes the cost of held-back crops
 
     def __init__(
-        self, skip: _Skip, settings: FitSettings, save: Save, keep: Keep, resume: Checkpoint
+        self,
+        us: Team,
+        skip: _Skip,
+        settings: FitSettings,
+        *,
+        save: Save,
+        keep: Keep,
+        resume: Checkpoint,
     ) -> None:
-        self._skip, self._settings, self._save, self._keep = skip, settings, save, keep
+        self._us, self._skip, self._settings = us, skip, settings
+        self._save, self._keep = save, keep
         self._last, self._sum, self._count = resume.progress, resume.cost_sum, resume.crops
         self._kept_s = time.monotonic()
 
@@ -304,31 +318,39 @@ class _Keeper(Callback):  # type: ignore[misc]  # fastai is untyped
             self.learn.epoch + 1,
             self._last,
         )
+        total, count = self._us.summed(self._sum, self._count)
         best = (epoch, cost) if cost < last.best_cost else (last.best_epoch, last.best_cost)
         self._last = Progress(
             epoch=epoch,
-            training_cost=self._sum / self._count if self._count else None,
+            training_cost=total / count if count else None,
             cost=cost,
             start_cost=last.start_cost,
             best_epoch=best[0],
             best_cost=best[1],
         )
-        self._save(self.learn.model.tensors(), self._last)
+        if self._us.is_first:
+            self._save(self._tensors(), self._last)
         self._sum, self._count = 0.0, 0
         self._keep_now(0)
         patience = self._settings.patience
         if patience is not None and epoch - best[0] >= patience:
             raise CancelFitException
 
+    def _tensors(self) -> dict[str, NDArray[Any]]:
+        model = unwrapped(self.learn.model)
+        return model.tensors() if isinstance(model, Networks) else {}
+
     def _keep_now(self, batches: int) -> None:
         self._kept_s = time.monotonic()
+        if not self._us.is_first:
+            return
         self._keep(
             Checkpoint(
                 progress=self._last,
                 batches=batches,
                 cost_sum=self._sum,
                 crops=self._count,
-                weights=self.learn.model.tensors(),
+                weights=self._tensors(),
                 optimizer=optimizer_arrays(self.learn.opt),
             )
         )
