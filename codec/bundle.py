@@ -64,6 +64,7 @@ class Bundle:
         digests: SHA-256 of every tensor, the absent synthesis of a flight bundle included.
         provenance: Where it came from: data, settings, versions.
         scores: What it reached where it was made.
+        known_answer: What it made of a known tile, see `codec.known_answer`; empty if unknown.
 
     Raises:
         BundleTensorError: If a tensor is missing, unknown or has another type or shape.
@@ -77,6 +78,7 @@ class Bundle:
     digests: Mapping[str, str]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
+    known_answer: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 < self.default_step < 1e9:
@@ -185,6 +187,7 @@ class Bundle:
             "tensors": dict(sorted(self.digests.items())),
             "provenance": dict(self.provenance),
             "scores": dict(self.scores),
+            "known_answer": dict(self.known_answer),
         }
         arrays = {name: np.ascontiguousarray(a) for name, a in sorted(self.tensors.items())}
         return bytes(save(arrays, metadata={_KEY: json.dumps(head, sort_keys=True)}))
@@ -289,6 +292,7 @@ def _from_parts(metadata: Mapping[str, str], tensors: Tensors) -> Bundle:
             digests=digests,
             provenance=head["provenance"],
             scores=head["scores"],
+            known_answer=dict(head.get("known_answer", {})),
         )
         promised = bytes.fromhex(head["digest"])
     except (KeyError, TypeError, ValueError) as error:

@@ -5,6 +5,7 @@ CodecError
 ├── BackendError         what was asked for to run the network is not there
 ├── TileFileError        a file on disk does not hold a tile this build can read
 ├── BundleError          the model bundle cannot be used
+│   ├── BundleAnswerError    it does not give the answer that the bundle knows
 │   ├── BundleDigestError    its bytes are not the ones its name promises
 │   ├── BundleTensorError    a tensor is missing or has another shape
 │   └── BundleVersionError   a later build wrote it
@@ -38,6 +39,10 @@ class TileFileError(CodecError):
 
 class BundleError(CodecError):
     """The model bundle cannot be used."""
+
+
+class BundleAnswerError(BundleError):
+    """The model does not give the answer that its bundle knows."""
 
 
 class BundleDigestError(BundleError):

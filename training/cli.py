@@ -130,15 +130,20 @@ def export(
     scenes: ScenesOption,
     out: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("deploy/models"),
     name: Annotated[str, typer.Option("--name", help="Name of the files.")] = "default",
+    sign_with: Annotated[
+        Path | None, typer.Option("--sign", help="Private key, Ed25519 in PEM, to sign with.")
+    ] = None,
     settings: SettingsOption = None,
 ) -> None:
     """Score a bundle on the held-back scenes and ship it: NAME and NAME.flight, .safetensors.
+
+    The bundle gets a known answer, which daemons ask for when they load it.
 
     Example: prismlink-train export runs/calibrated.safetensors --scenes data --out deploy/models
     """
     from training.steps import export_step  # as above
 
-    export_step(bundle, scenes, settings, out, name, console=console)
+    export_step(bundle, scenes, settings, out, name, sign_with=sign_with, console=console)
 
 
 @app.command()

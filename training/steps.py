@@ -16,6 +16,7 @@ from rich.progress import Progress as Bar
 
 from codec.backend_names import BackendName
 from codec.bundle import Bundle, untrained_bundle
+from codec.known_answer import answered
 from training.baseline_cache import baselines_of
 from training.bundles import (
     as_record,
@@ -181,9 +182,13 @@ def export_step(
     out: Path,
     name: str,
     *,
+    sign_with: Path | None,
     console: Console,
 ) -> None:
-    """Score and ship."""
+    """Score and ship, with a known answer, and signed where there is a key."""
+    from training.signing import read_key, sign  # noqa: PLC0415  # for this alone
+
+    key = None if sign_with is None else read_key(sign_with)
     settings, split = _prepare(scenes, settings_path)
     model = read_bundle(bundle)
     linear = linear_of(model)
@@ -197,11 +202,13 @@ def export_step(
             )
             for codec, one in (("prismlink", model), ("linear", linear))
         }
-    shipped = changed(model, scores=_scores(scored["prismlink"], scored["linear"]))
+    shipped = answered(changed(model, scores=_scores(scored["prismlink"], scored["linear"])))
     for suffix, one in (("", shipped), (".flight", shipped.for_flight())):
         path = out / f"{name}{suffix}.safetensors"
         write_bundle(one, path)
         console.print(f"{path}: model {one.name}, {path.stat().st_size / 1e6:.1f} MB")
+        if key is not None:
+            console.print(f"{sign(path, key)}: signed")
     ours, theirs = (curves(scored[codec]) for codec in ("prismlink", "linear"))
     console.print(comparison_table({"prismlink": ours}, theirs, "linear"))
 

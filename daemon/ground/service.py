@@ -14,6 +14,7 @@ from typing import Any, Final
 from codec.bundle import load_bundle
 from codec.decoder import Decoder
 from codec.errors import BundleError
+from codec.known_answer import check_decoder
 from daemon.clock import Clock
 from daemon.config import GroundModelSettings, GroundSettings
 from daemon.config_sections import MIB
@@ -84,7 +85,7 @@ def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str
 
 
 def load_decoders(settings: GroundModelSettings) -> dict[bytes, Decoder]:
-    """Load every bundle; return its decoder by the model's name in frames.
+    """Load every bundle and let it answer; return its decoder by the model's name in frames.
 
     Raises:
         ConfigError: If one cannot be used: a restart would not help.
@@ -94,7 +95,8 @@ def load_decoders(settings: GroundModelSettings) -> dict[bytes, Decoder]:
     for path in settings.bundles:
         try:
             bundle = load_bundle(path)
-            decoders[bundle.model] = Decoder(bundle)
+            decoders[bundle.model] = decoder = Decoder(bundle)
+            check_decoder(decoder)
         except BundleError as error:
             reason = str(error).removeprefix(f"{path}: ")
             raise ConfigError(path, (f"{reason}; change model.bundles",)) from None

@@ -10,6 +10,7 @@ import numpy as np
 from codec.bundle import load_bundle
 from codec.encoder import Encoder, Timer
 from codec.errors import BackendError, BundleError, TileError
+from codec.known_answer import check_encoder
 from codec.patch_grid import PATCH_PX
 from codec.targets import Target
 from codec.tile import Tile, TileInfo
@@ -41,7 +42,7 @@ def control_steps(settings: FlightModelSettings, encoder: Encoder) -> StepContro
 
 
 def load_encoder(settings: FlightModelSettings, timer: Timer) -> Encoder:
-    """Load the bundle and encode one made-up patch, so that the first real one finds it warm.
+    """Load the bundle, let it answer, and encode a made-up patch: the first real one finds it warm.
 
     Raises:
         ConfigError: If bundle or step cannot be used: a restart would not help.
@@ -62,6 +63,7 @@ def load_encoder(settings: FlightModelSettings, timer: Timer) -> Encoder:
             threads=threads,
             timer=time_when_warm,
         )
+        check_encoder(encoder)
     except (BackendError, BundleError, TileError) as error:
         reason = str(error).removeprefix(f"{settings.bundle}: ")
         remedy = "change model.bundle, backend or step"

@@ -12,12 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from codec.bundle import load_bundle
 from codec.network import count_macs
 from codec.tile_files import read_tile
+from fakes.bundles import klt_bundle
 from training.bundles import stage_of, write_bundle
 from training.checkpoint import read_checkpoint
 from training.cli import app
@@ -106,8 +110,6 @@ def test_baselines_stand_beside_a_bundle(
     run: Run, tmp_path: Path, given: tuple[str | Path, ...], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """With --baselines the other codecs' scores are in the table and in the JSON."""
-    from fakes.bundles import klt_bundle
-
     settings = tmp_path / "training.yaml"
     tiny = "{components: [2], steps: [64], reversible_steps: [], band_steps: [64], distances: [5]}"
     report = f"report: {{baselines: {tiny}}}\n"
@@ -175,6 +177,31 @@ def test_a_checkpoint_of_something_else_is_refused(
         place.write_bytes(damaged)
         assert run("fit", *given, "--out", out, "--resume") == 65
         assert "fit.checkpoint.safetensors: no checkpoint" in capfd.readouterr().err
+
+
+def test_what_is_exported_is_signed(
+    run: Run, given: tuple[str | Path, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever has the public key can tell that both files are ours; the model knows an answer."""
+    key, path = Ed25519PrivateKey.generate(), tmp_path / "key.pem"
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    write_bundle(klt_bundle(), tmp_path / "x.safetensors")
+    export = ("export", tmp_path / "x.safetensors", *given, "--out", tmp_path / "models")
+    assert run(*export, "--sign", path) == 0
+    for name in ("default", "default.flight"):
+        shipped = tmp_path / "models" / f"{name}.safetensors"
+        signature = shipped.with_name(f"{name}.safetensors.sig").read_bytes()
+        key.public_key().verify(signature, shipped.read_bytes())
+        assert load_bundle(shipped).known_answer
+
+    capfd.readouterr()
+    other = X25519PrivateKey.generate()
+    path.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    assert run(*export, "--sign", path) == 78
+    assert "not of Ed25519; remedy: openssl genpkey" in capfd.readouterr().err
+    path.write_bytes(b"no key")
+    assert run(*export, "--sign", path) == 78
+    assert run(*export, "--sign", tmp_path / "absent.pem") == 78
 
 
 def test_what_is_synthesized_is_trained_on(
