@@ -170,6 +170,29 @@ def reproduce(
 
 
 @app.command()
+def pareto(
+    bundle: Annotated[Path, typer.Argument(help="A trained network without a shortcut.")],
+    data: Annotated[
+        Path, typer.Argument(help="HySpecNet-11k tree, store made of one, or folder of scenes.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("runs/pareto"),
+    fewer: Annotated[
+        str, typer.Option("--fewer", help="Shares of the operations to take, comma-separated.")
+    ] = "0.3,0.5,0.65,0.8,0.9",
+    settings: SettingsOption = None,
+) -> None:
+    """Prune a network to several sizes; plot the quality that is left over the operations.
+
+    Example: prismlink-train pareto runs/reproduce/fit.safetensors data --settings
+    deploy/reproduce.yaml
+    """
+    from training.pareto import pareto_step  # as above
+    from training.steps import shares_of  # as above
+
+    pareto_step(bundle, data, settings, out, fewer=shares_of(fewer), console=console)
+
+
+@app.command()
 def convert(
     tree: Annotated[Path, typer.Argument(help="HySpecNet-11k: the folder that holds patches/.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the store.")],

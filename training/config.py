@@ -127,21 +127,32 @@ class PruneSettings(_Section):
     """The `prune:` section.
 
     Attributes:
-        ratio: Share of each layer's channels FasterAI removes.
+        ratio: Share of each layer's channels FasterAI removes; a least share if there is a target.
+        fewer_params: Target: this share of the parameters, at least, has to go.
+        fewer_macs: Target: this share of the multiply-accumulates, at least, has to go.
+        criterion: FasterAI's measure of which channels matter least.
+        context: What the ratio is of: each layer, all together (weak layers lose more), or each
+            layer by its sensitivity, measured: those that bear it lose more, others less. Beside a
+            shortcut: of each layer, or of all together.
         schedule: When: all before tuning (one_shot), or while tuning, by FasterAI's schedule of
             that name: in three goes, or little by little, most of it early. Beside a shortcut:
             one_shot.
         done_at: Share of the tuning after which the others have taken all they take.
-        context: Whether the ratio is of each layer, or of all together, weak layers losing more.
+        distill: Weight of the unpruned network's answer against the truth while tuning, by
+            FasterAI. Only with a schedule.
         round_to: Widths left of SSCNet's layers are multiples of it.
         restorer_round_to: Those left of the network that restores coefficients.
         tune: How the pruned networks are trained again.
     """
 
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.34
+    fewer_params: Annotated[float, Field(gt=0, lt=1)] | None = None
+    fewer_macs: Annotated[float, Field(gt=0, lt=1)] | None = None
+    criterion: Literal["large_final", "squared_final", "random"] = "large_final"
+    context: Literal["local", "global", "sensitivity"] = "local"
     schedule: Literal["one_shot", "iterative", "agp"] = "one_shot"
     done_at: Annotated[float, Field(gt=0, le=1)] = 0.6
-    context: Literal["local", "global"] = "local"
+    distill: Annotated[float, Field(ge=0, le=1)] = 0.0
     round_to: Count = 16
     restorer_round_to: Count = 4
     tune: FitSettings = FitSettings(epochs=12, learning_rate=5e-4)

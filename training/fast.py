@@ -8,6 +8,7 @@ longer.
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 with warnings.catch_warnings():
     # pandas 4: fastai sets an option that has no effect any more.
@@ -26,8 +27,9 @@ with warnings.catch_warnings():
     from fastai.data.load import DataLoader as FastDataLoader
     from fastai.learner import Learner
     from fastai.optimizer import Adam
-    from fasterai.core.criteria import large_final
+    from fasterai.core import criteria
     from fasterai.core.schedule import Schedule, sched_agp, sched_iterative
+    from fasterai.distill.distillation_callback import KnowledgeDistillationCallback
     from fasterai.prune.prune_callback import PruneCallback
     from fasterai.prune.pruner import Pruner
 
@@ -40,11 +42,17 @@ __all__ = [
     "DataLoaders",
     "FastDataLoader",
     "GradientClip",
+    "KnowledgeDistillationCallback",
     "Learner",
     "PruneCallback",
     "Pruner",
     "Schedule",
-    "large_final",
+    "criterion_of",
     "sched_agp",
     "sched_iterative",
 ]
+
+
+def criterion_of(name: str) -> Any:
+    """FasterAI's criterion of some name."""
+    return getattr(criteria, name)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from codec.bundle import Bundle
 from codec.network import SHORTCUTS, Analysis, SscnetSpec, Synthesis
@@ -206,11 +206,11 @@ def run(
     learner = Learner(
         DataLoaders(
             DataLoader(
-                _Repeated(training),
+                repeated(training),
                 batch_size=us.share_of(settings.batch_crops),
                 sampler=Share(len(training), us),
             ),
-            DataLoader(_Repeated(held_back), batch_size=settings.batch_crops),
+            DataLoader(repeated(held_back), batch_size=settings.batch_crops),
         ),
         us.joined(model),
         loss_func=cost,
@@ -224,8 +224,8 @@ def run(
     learner.create_opt()
     with _told_in_one_line():
         if resume is None:
-            first_cost = _cost_of(model, cost, learner.dls.valid, device)
-            start_cost = _cost_of(start, cost, learner.dls.valid, device) if start else first_cost
+            first_cost = cost_of(model, cost, learner.dls.valid, device)
+            start_cost = cost_of(start, cost, learner.dls.valid, device) if start else first_cost
             progress = Progress(
                 epoch=0,
                 training_cost=None,
@@ -402,9 +402,7 @@ def _held_back_crops(bundle: Bundle, split: Split, settings: FitSettings) -> Cro
     )
 
 
-class _Repeated(torch.utils.data.Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
-    """Crops as fastai wants them: what goes into the model, then what goes into the loss."""
-
+class _Repeated(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
     def __init__(self, crops: Crops) -> None:
         self._crops = crops
 
@@ -416,8 +414,14 @@ class _Repeated(torch.utils.data.Dataset[tuple[Tensor, Tensor, Tensor, Tensor]])
         return components, present, components, present
 
 
+def repeated(crops: Crops) -> Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Crops as fastai wants them: what goes into the model, then what goes into the cost."""
+    return _Repeated(crops)
+
+
 @torch.inference_mode()
-def _cost_of(model: Networks, cost: nn.Module, batches: Any, device: str) -> float:
+def cost_of(model: Networks, cost: nn.Module, batches: Any, device: str) -> float:
+    """Mean cost of some batches, each of crops, which are present, and what the cost takes."""
     model.to(device).eval()
     total, count = 0.0, 0
     for components, present, *_ in batches:

@@ -115,6 +115,29 @@ def _within(value: float, limits: Interval) -> bool:
     return limits[0] <= value <= limits[1]
 
 
+def quality_over_macs(points: Sequence[Mapping[str, float]]) -> bytes:
+    """Draw the PSNR of a network pruned to several sizes, the whole one first.
+
+    Args:
+        points: With "macs", "psnr_db" and "psnr_db_measured".
+
+    Returns:
+        A PNG.
+    """
+    figure = _figure(1.4, 1.2)
+    axes = figure.subplots()
+    macs = [point["macs"] / 1e9 for point in points]
+    for index, (key, label) in enumerate(
+        (("psnr_db", "latents as floats"), ("psnr_db_measured", "quantized and coded"))
+    ):
+        axes.plot(macs, [p[key] for p in points], marker="o", label=label, **_style(index))
+    axes.set_xlabel("multiply-accumulates of a patch, both networks [10⁹]")
+    axes.set_ylabel("PSNR [dB]")
+    axes.set_xlim(left=0)
+    axes.legend(fontsize="small")
+    return _png(figure)
+
+
 def scene_statistics(real: Mapping[str, Statistics], made: Mapping[str, Statistics]) -> bytes:
     """Draw what synthetic scenes are held against real ones by.
 

@@ -1,30 +1,121 @@
-"""Pruning: FasterAI decides which channels go; what stays is a plain spec with plain weights."""
+"""Pruning: FasterAI decides which channels go; what stays is a plain spec with plain weights.
+
+Layers of SSCNet alone are named as in `Chain`. FasterAI 0.4.1 leaves the analysis of sensitivity to
+another package, so it is here: how much dearer held-back crops become when one layer alone loses
+channels.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from codec.bundle import Bundle
 from codec.network import Widths
 from codec.restoration import FEATURES
-from training.bundles import changed
+from training.bundles import changed, size_of
 from training.config import PruneSettings
 from training.errors import CheckpointError
-from training.fast import Pruner, large_final
+from training.fast import Pruner, criterion_of
 from training.loop import Networks, RoundTrip
 
 PRUNED_TYPES: Final = [nn.Conv2d, nn.ConvTranspose2d, nn.Linear]
 TRACE_PX: Final = 32
 """Edge of the image torch-pruning traces the networks with; any multiple of eight does."""
+_LEAST_COST: Final = 0.01
+"""A layer whose pruning makes crops dearer by less counts as if it were this much."""
+_MOST: Final = 0.85
+_STEP: Final = 1 / 64
+"""Between two ratios tried in search of a target."""
+
+Ratio = float | Mapping[str, float]
+"""Share of the channels to take: of every layer, or by the name of the layer."""
 
 
-def prune(bundle: Bundle, settings: PruneSettings) -> Bundle:
+class Chain(nn.Module):
+    """SSCNet's encoder and decoder in the plain form that can be traced."""
+
+    def __init__(self, encoder: nn.Sequential, decoder: nn.Sequential) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Restore."""
+        restored: Tensor = self.decoder(self.encoder(samples))
+        return restored
+
+    @property
+    def kept(self) -> list[nn.Module]:
+        """Layers whose outputs stay as many: latents and bands."""
+        return [self.encoder[-2], self.decoder[-2]]
+
+    def names(self) -> list[str]:
+        """Names of the layers that may lose channels."""
+        kept = self.kept
+        return [
+            name
+            for name, layer in self.named_modules()
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+            and not any(layer is one for one in kept)
+        ]
+
+
+def ratio_of(
+    bundle: Bundle, settings: PruneSettings, sensitivity: Mapping[str, float] | None = None
+) -> Ratio:
+    """How much to take, such that targets are met.
+
+    Args:
+        bundle: The trained model.
+        settings: Say how much, of what, and the targets.
+        sensitivity: By layer, see `training.sscnet.sensitivity`; None where layers are alike.
+
+    Raises:
+        CheckpointError: If no ratio meets a target.
+    """
+    if settings.fewer_params is None and settings.fewer_macs is None:
+        return _spread(settings.ratio, sensitivity)
+    # Widths are rounded, and a layer rounded to nothing is left whole: more is not always less.
+    for ratio in np.arange(settings.ratio, _MOST, _STEP):
+        spread = _spread(float(ratio), sensitivity)
+        if _is_met(bundle, settings, spread):
+            return spread
+    raise CheckpointError(
+        f"no ratio from {settings.ratio} to {_MOST} meets fewer_params {settings.fewer_params} and "
+        f"fewer_macs {settings.fewer_macs}; remedy: a smaller target"
+    )
+
+
+def _spread(ratio: float, sensitivity: Mapping[str, float] | None) -> Ratio:
+    """Spread a ratio over layers: the dearer one is to prune, the less it loses."""
+    if sensitivity is None:
+        return ratio
+    costs = {name: max(cost, _LEAST_COST) for name, cost in sensitivity.items()}
+    middle = float(np.median(list(costs.values())))
+    return {name: min(_MOST, ratio * (middle / cost) ** 0.5) for name, cost in costs.items()}
+
+
+def _is_met(bundle: Bundle, settings: PruneSettings, ratio: Ratio) -> bool:
+    before = size_of(bundle.network)
+    try:
+        after = size_of(prune(bundle, settings, ratio).network)
+    except CheckpointError:  # too little to take a channel
+        return False
+    macs = [size["macs_encoder"] + size["macs_decoder"] for size in (before, after)]
+    return bool(
+        after["params"] <= (1 - (settings.fewer_params or 0)) * before["params"]
+        and macs[1] <= (1 - (settings.fewer_macs or 0)) * macs[0]
+    )
+
+
+def prune(bundle: Bundle, settings: PruneSettings, ratio: Ratio | None = None) -> Bundle:
     """Take channels out of both branches, the latent and the output convolution untouched.
 
     Channels go in coupled groups (a convolution's outputs, their PReLU, the next one's inputs),
@@ -32,7 +123,8 @@ def prune(bundle: Bundle, settings: PruneSettings) -> Bundle:
 
     Args:
         bundle: The trained model.
-        settings: How much to take.
+        settings: How to choose, and how much to take.
+        ratio: How much, in place of the settings' own.
 
     Returns:
         A model of another spec, not yet fine-tuned.
@@ -44,14 +136,16 @@ def prune(bundle: Bundle, settings: PruneSettings) -> Bundle:
     model = RoundTrip(bundle)
     encoder, decoder = model.analysis.branch, model.synthesis.branch
     image = torch.zeros(1, bundle.network.components, TRACE_PX, TRACE_PX)
+    if ratio is None:
+        ratio = settings.ratio
     if bundle.network.shortcut == "wavelet":
-        _take(encoder, [encoder[-2]], image, settings, settings.round_to)
+        rounded = {"round_to": settings.restorer_round_to}
+        _take(encoder, [encoder[-2]], image, settings, ratio)
         row = torch.zeros(1, FEATURES)
-        _take(decoder, [decoder[-1]], row, settings, settings.restorer_round_to)
+        _take(decoder, [decoder[-1]], row, settings.model_copy(update=rounded), ratio)
     else:
-        # A plain chain: its graph holds SSCNet alone, not the shortcut: it has nothing to prune.
-        chain = nn.Sequential(encoder, decoder)
-        _take(chain, [encoder[-2], decoder[-2]], image, settings, settings.round_to)
+        chain = Chain(encoder, decoder)
+        _take(chain, chain.kept, image, settings, ratio)
     return as_pruned(bundle, model, settings)
 
 
@@ -75,23 +169,23 @@ def as_pruned(bundle: Bundle, model: Networks, settings: PruneSettings) -> Bundl
 
 
 def _take(
-    network: nn.Sequential,
+    network: nn.Module,
     kept: list[nn.Module],
-    example: torch.Tensor,
+    example: Tensor,
     settings: PruneSettings,
-    multiple: int,
+    ratio: Ratio,
 ) -> None:
     """Take channels out of a network, in place."""
     with contextlib.redirect_stdout(io.StringIO()):  # FasterAI prints what it ignores
         pruner = Pruner(
             network.eval(),
-            settings.ratio,
-            settings.context,
-            large_final,
+            ratio,
+            "global" if settings.context == "global" else "local",
+            criterion_of(settings.criterion),
             ignored_layers=kept,
             example_inputs=example,
             root_module_types=PRUNED_TYPES,
-            round_to=multiple,
+            round_to=settings.round_to,
         )
         pruner.prune_model()
 

@@ -104,7 +104,7 @@ def reproduce_step(
             "--settings deploy/reproduce.yaml"
         )
     seed_everything(settings.seed)
-    found = _data(data, settings, out, console)
+    found = data_of(data, settings, out, console)
     start = changed(initialized(linear_codec(settings), settings.seed))
     start = changed(start, provenance=origin(settings, found.names))
     fitted = train_step(
@@ -185,8 +185,8 @@ def _encoder_ms(bundle: Bundle) -> float:
     return statistics.median(took_ms[1:])
 
 
-def _data(path: Path, settings: Settings, out: Path, console: Console) -> Data:
-    """Open a store, make one of a tree, or read scenes."""
+def data_of(path: Path, settings: Settings, out: Path, console: Console) -> Data:
+    """Open a store, make one of a tree below `out`, or read scenes."""
     bands = settings.network.components
     if is_store(path):
         return _store_data(open_store(path), settings)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from codec.bundle import Bundle
 from codec.tile import Tile, TileInfo
@@ -31,15 +31,16 @@ from training.fast import (
     DataLoaders,
     FastDataLoader,
     GradientClip,
+    KnowledgeDistillationCallback,
     Learner,
     PruneCallback,
     Schedule,
-    large_final,
+    criterion_of,
     sched_agp,
     sched_iterative,
 )
-from training.loop import ADAM_EPSILON, Networks, Save, run
-from training.prune import PRUNED_TYPES, TRACE_PX, as_pruned
+from training.loop import ADAM_EPSILON, Networks, Save, cost_of, repeated, run
+from training.prune import PRUNED_TYPES, TRACE_PX, Chain, Ratio, as_pruned, prune
 from training.scenes import Crops, Scene, Split
 
 
@@ -128,15 +129,54 @@ Told = Callable[[int, float, float], None]
 """Takes how many epochs are done, and what crops trained on and held back cost."""
 
 
+def sensitivity(
+    bundle: Bundle, cubes: Cubes, settings: PruneSettings, *, seed: int
+) -> dict[str, float]:
+    """By how much dearer held-back crops become when one layer alone loses channels.
+
+    Args:
+        bundle: Trained, without a shortcut.
+        cubes: What it was trained on.
+        settings: How much a layer loses, and how crops are cut.
+        seed: Of the crops.
+
+    Returns:
+        By the name of the layer, relative to the cost of the whole network.
+    """
+    _, held_back = cubes.crops(settings.tune, seed)
+    whole = _cost(bundle, held_back, settings.tune)
+    names = Chain(bundle.analysis().branch, bundle.synthesis().branch).names()
+    return {
+        name: _cost(prune(bundle, settings, {name: settings.ratio}), held_back, settings.tune)
+        / whole
+        - 1
+        for name in names
+    }
+
+
+def _cost(bundle: Bundle, crops: Crops, settings: FitSettings) -> float:
+    model = Autoencoder(bundle, settings.precision)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    batches = DataLoader(repeated(crops), batch_size=settings.batch_crops)
+    return cost_of(model, SquaredError(), batches, device)
+
+
 def prune_sscnet(
-    bundle: Bundle, cubes: Cubes, settings: PruneSettings, *, seed: int, on_epoch: Told
+    bundle: Bundle,
+    cubes: Cubes,
+    settings: PruneSettings,
+    ratio: Ratio,
+    *,
+    seed: int,
+    on_epoch: Told,
 ) -> Bundle:
     """Let FasterAI take channels, little by little, while what is left is trained.
 
     Args:
         bundle: Trained, without a shortcut.
         cubes: What it was trained on.
-        settings: How much, when, and how it is trained.
+        settings: How channels are chosen, when they go, and how what is left is trained.
+        ratio: How much goes.
         seed: Seed of the crops.
         on_epoch: Called after each epoch.
 
@@ -147,7 +187,6 @@ def prune_sscnet(
         CheckpointError: If nothing was pruned.
     """
     tune, model = settings.tune, Autoencoder(bundle)
-    encoder, decoder = model.analysis.branch, model.synthesis.branch
     training, held_back = cubes.crops(tune, seed)
     # FasterAI asks for a batch to trace with, as only fastai's own loaders give it.
     loaders = (
@@ -155,13 +194,25 @@ def prune_sscnet(
         for crops in (training, held_back)
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    chain = _Chain(encoder, decoder, is_bfloat16=tune.precision == "bfloat16").to(device)
+    is_bfloat16 = tune.precision == "bfloat16"
+    chain = _TrainedChain(model.analysis.branch, model.synthesis.branch, is_bfloat16).to(device)
+    taught = []
+    if settings.distill:
+        whole = Autoencoder(bundle)
+        teacher = _TrainedChain(whole.analysis.branch, whole.synthesis.branch, is_bfloat16)
+        taught.append(
+            KnowledgeDistillationCallback(
+                teacher.to(device).requires_grad_(False),
+                loss=lambda pred, teacher_pred, **_: (pred - teacher_pred).square().mean(),
+                weight=settings.distill,
+            )
+        )
     pruning = PruneCallback(
-        settings.ratio,
+        ratio,
         Schedule(_until(settings.schedule, settings.done_at)),
-        settings.context,
-        large_final,
-        ignored_layers=[encoder[-2], decoder[-2]],
+        "global" if settings.context == "global" else "local",
+        criterion_of(settings.criterion),
+        ignored_layers=chain.kept,
         example_inputs=torch.zeros(1, bundle.network.components, TRACE_PX, TRACE_PX),
         root_module_types=PRUNED_TYPES,
         round_to=settings.round_to,
@@ -172,7 +223,7 @@ def prune_sscnet(
         loss_func=SquaredError(),
         opt_func=partial(Adam, eps=ADAM_EPSILON),
         wd=0.0,
-        cbs=[GradientClip(tune.gradient_norm), pruning, _Epochs(on_epoch)],
+        cbs=[GradientClip(tune.gradient_norm), pruning, *taught, _Epochs(on_epoch)],
         train_bn=False,
     )
     with learner.no_bar(), learner.no_logging(), contextlib.redirect_stdout(io.StringIO()):
@@ -180,19 +231,18 @@ def prune_sscnet(
     return as_pruned(bundle, model, settings)
 
 
-class _Chain(nn.Module):
-    """Encoder and decoder in the plain form that can be traced."""
+class _TrainedChain(Chain):
+    """The chain as it is trained."""
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, *, is_bfloat16: bool) -> None:
-        super().__init__()
-        self.encoder, self.decoder, self._is_bfloat16 = encoder, decoder, is_bfloat16
+    def __init__(self, encoder: nn.Sequential, decoder: nn.Sequential, is_bfloat16: bool) -> None:
+        super().__init__(encoder, decoder)
+        self._is_bfloat16 = is_bfloat16
 
     def forward(self, samples: Tensor) -> Tensor:
         """Restore; while FasterAI traces nothing is rounded."""
         rounds = self._is_bfloat16 and self.training
         with torch.autocast(samples.device.type, torch.bfloat16, enabled=rounds):
-            restored: Tensor = self.decoder(self.encoder(reflectance(samples)))
-        return restored.float()
+            return super().forward(reflectance(samples)).float()
 
 
 class _Pairs(Dataset[tuple[Tensor, Tensor]]):

@@ -76,7 +76,7 @@ def prune_step(
     console: Console,
 ) -> None:
     """Prune, then fine-tune."""
-    from training.prune import prune  # noqa: PLC0415  # FasterAI takes seconds to load
+    from training.prune import prune, ratio_of  # noqa: PLC0415  # FasterAI takes seconds to load
 
     settings, split = _prepare(scenes, settings_path)
     trained = read_bundle(bundle)
@@ -91,7 +91,9 @@ def prune_step(
         cubes = scene_cubes(split, trained.network.components)
         write_bundle(scheduled_pruning(trained, cubes, settings, console), out)
         return
-    pruned = prune(trained, settings.prune)
+    if settings.prune.context == "sensitivity":
+        raise SettingsError("prune.context sensitivity: only with a schedule; remedy: agp")
+    pruned = prune(trained, settings.prune, ratio_of(trained, settings.prune))
     record = prune_record(trained, pruned, settings)
     console.print(size_table(record["before"], record["after"]))
     start = changed(pruned, stage=record)
@@ -110,12 +112,21 @@ def scheduled_pruning(
     trained: Bundle, cubes: Cubes, settings: Settings, console: Console
 ) -> Bundle:
     """Prune while tuning; say how it goes."""
-    from training.sscnet import prune_sscnet  # noqa: PLC0415  # fastai takes seconds to load
+    from training.prune import ratio_of  # noqa: PLC0415  # fastai takes seconds to load
+    from training.sscnet import prune_sscnet, sensitivity  # noqa: PLC0415  # as above
+
+    costs = None
+    if settings.prune.context == "sensitivity":
+        with console.status("pruning one layer after the other"):
+            costs = sensitivity(trained, cubes, settings.prune, seed=settings.seed)
+        for name, cost in costs.items():
+            console.print(f"{name} alone: crops cost {100 * cost:+.1f} %")
+    ratio = ratio_of(trained, settings.prune, costs)
 
     def told(epoch: int, training_cost: float, cost: float) -> None:
         console.print(f"epoch {epoch}: cost {cost:.5f}, of crops trained on {training_cost:.5f}")
 
-    pruned = prune_sscnet(trained, cubes, settings.prune, seed=settings.seed, on_epoch=told)
+    pruned = prune_sscnet(trained, cubes, settings.prune, ratio, seed=settings.seed, on_epoch=told)
     record = prune_record(trained, pruned, settings)
     console.print(size_table(record["before"], record["after"]))
     return changed(pruned, stage=record)
@@ -400,6 +411,21 @@ def train_step(
 
         trainer(start, save=save, keep=keep, resume=checkpoint)
     return read_bundle(out)
+
+
+def shares_of(text: str) -> list[float]:
+    """Read shares between 0 and 1, ascending.
+
+    Raises:
+        SettingsError: If they are none.
+    """
+    try:
+        shares = [float(part) for part in text.split(",")]
+    except ValueError:
+        shares = []
+    if not shares or sorted(set(shares)) != shares or not 0 < shares[0] <= shares[-1] < 1:
+        raise SettingsError(f"--fewer {text}: ascending shares between 0 and 1, by commas")
+    return shares
 
 
 def _steps(text: str) -> list[float]:

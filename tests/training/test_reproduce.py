@@ -97,12 +97,31 @@ def test_a_tree_is_converted_first(tmp_path: Path, run: Run) -> None:
     assert run("reproduce", tmp_path / "store", *wrong) == 66
 
 
+def test_quality_over_operations(folder: Path, tmp_path: Path, run: Run) -> None:
+    """Each point has at most the operations asked for; all are kept, and drawn."""
+    settings, out = settings_file(tmp_path, 6), tmp_path / "run"
+    assert run("reproduce", folder / "scenes", "--settings", settings, "--out", out) == 0
+    given = (out / "fit.safetensors", folder / "scenes", "--settings", settings, "--out", out)
+    assert run("pareto", *given, "--fewer", "0.3,0.6") == 0
+    points = json.loads((out / "pareto.json").read_text())
+    assert [point["fewer_macs"] for point in points] == [0, 0.3, 0.6]
+    for point in points:
+        assert point["macs"] <= (1 - point["fewer_macs"]) * points[0]["macs"]
+        assert point["bpppc_measured"] > 0
+    assert (out / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    assert load_bundle(out / "fewer-60.safetensors").network.latent_channels == 16
+    for wrong in ("0.5,0.3", "1", "x", ""):
+        assert run("pareto", *given, "--fewer", wrong) == 78
+
+
 def test_another_network_is_refused(folder: Path, tmp_path: Path, run: Run) -> None:
     """The paper has no shortcut, and prunes while it tunes."""
     scenes = folder / "scenes"
     assert run("reproduce", scenes, "--settings", folder / "training.yaml") == 78
     once = settings_file(tmp_path, 6, "one_shot")
     assert run("reproduce", scenes, "--settings", once, "--out", tmp_path / "run") == 78
+    shipped = ROOT / "deploy" / "models" / "default.safetensors"
+    assert run("pareto", shipped, scenes, "--settings", settings_file(tmp_path, 6)) == 78
 
 
 def test_the_settings_are_the_papers() -> None:

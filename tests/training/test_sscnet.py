@@ -10,14 +10,21 @@ from codec.decoder import Decoder
 from codec.encoder import Encoder
 from fakes.bundles import minmax_bundle
 from fakes.cubes import tile
-from training.bundles import changed
+from training.bundles import changed, size_of
 from training.calibrate import calibrate
 from training.checkpoint import Progress
 from training.config import PruneSettings, Settings
+from training.errors import CheckpointError
 from training.loop import initialized
-from training.prune import prune
+from training.prune import prune, ratio_of
 from training.scenes import Scene, Split
-from training.sscnet import resampled, scene_cubes, train_sscnet
+from training.sscnet import (
+    prune_sscnet,
+    resampled,
+    scene_cubes,
+    sensitivity,
+    train_sscnet,
+)
 
 
 @pytest.fixture
@@ -60,6 +67,61 @@ def test_it_can_be_pruned(start: Bundle) -> None:
     pruned = prune(start, PruneSettings(ratio=0.5, round_to=2)).network
     assert max(pruned.encoder_widths + pruned.decoder_widths) <= 4
     assert (pruned.components, pruned.latent_channels) == (5, 20)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"schedule": "agp"},
+        {"schedule": "iterative", "context": "global", "criterion": "squared_final"},
+        {"schedule": "agp", "context": "sensitivity", "distill": 0.5},
+    ],
+    ids=lambda how: "-".join(map(str, how.values())),
+)
+def test_it_shrinks_while_it_learns(
+    start: Bundle, split: Split, settings: Settings, how: dict[str, object]
+) -> None:
+    """Whatever chooses the channels and when they go: targets are met, and it learns on."""
+    tune = settings.fit.model_copy(update={"epochs": 6, "learning_rate": 0.01})
+    given = PruneSettings.model_validate(
+        {"ratio": 0.1, "fewer_params": 0.3, "fewer_macs": 0.4, "round_to": 2, "tune": tune, **how}
+    )
+    cubes, told = scene_cubes(split, 5), list[tuple[int, float, float]]()
+    costs = sensitivity(start, cubes, given, seed=0) if given.context == "sensitivity" else None
+    pruned = prune_sscnet(
+        start,
+        cubes,
+        given,
+        ratio_of(start, given, costs),
+        seed=0,
+        on_epoch=lambda *costs: told.append(costs),
+    )
+    before, after = size_of(start.network), size_of(pruned.network)
+    assert after["params"] <= 0.7 * before["params"]
+    macs = [size["macs_encoder"] + size["macs_decoder"] for size in (before, after)]
+    assert macs[1] <= 0.6 * macs[0]
+    assert (pruned.network.components, pruned.network.latent_channels) == (5, 20)
+    assert [epoch for epoch, _, _ in told] == [1, 2, 3, 4, 5, 6]
+    assert told[-1][2] < told[0][2]
+
+
+def test_layers_differ_in_what_they_bear(start: Bundle, split: Split, settings: Settings) -> None:
+    """A layer that matters costs more when it is pruned, and so loses less than others."""
+    given = PruneSettings(ratio=0.5, round_to=2, context="sensitivity", tune=settings.fit)
+    trained, _ = costs(start, split, settings)
+    found = sensitivity(trained, scene_cubes(split, 5), given, seed=0)
+    assert len(found) == 8
+    assert all(layer.startswith(("encoder.", "decoder.")) for layer in found)
+    ratio = ratio_of(trained, given, found)
+    assert isinstance(ratio, dict)
+    assert ratio[max(found, key=found.__getitem__)] == min(ratio.values())
+    assert ratio[min(found, key=found.__getitem__)] == max(ratio.values())
+
+
+def test_a_target_out_of_reach_is_refused(start: Bundle) -> None:
+    """Latents and bands stay, and with them their weights."""
+    with pytest.raises(CheckpointError, match=r"meets fewer_params 0\.99"):
+        ratio_of(start, PruneSettings(fewer_params=0.99, round_to=2))
 
 
 @pytest.mark.parametrize("bands", [1, 3, 8, 20])
