@@ -45,6 +45,7 @@ RUN_BY: Final = {
     "prismlink decode": "tests/daemon/test_cli.py",
     "prismlink inspect": "tests/daemon/test_cli.py",
     "prismlink-train": "tests/training/test_cli.py",
+    "accelerate launch": "tests/training/test_distributed.py",
     "apt-get install": "not run: it changes the machine",
     "git clone": "not run: tests use no network",
     "cd": "not run: it is of the reader's shell",
