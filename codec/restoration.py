@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from codec.compiled import compiled, kernel
+from codec.compiled import kernel
 from codec.subbands import to_images, to_symbols
 
 FEATURES: Final = 17
@@ -123,7 +123,8 @@ def seen_rows(symbols: NDArray[np.int32], rows: int, cols: int) -> Iterator[Rows
         features = np.empty((plane.size, FEATURES), np.float32)
         signs, places = np.empty(plane.size, np.float32), np.empty(plane.size, np.int64)
         weights = _global_weights(sources[0], *plane.shape[1:])
-        found = _fill(sources, weights, means, features, signs, places)
+        room = _room(plane.shape[2])
+        found = _fill(room, sources, weights, means, features, signs, places)
         _compress(features[:found])
         yield Rows(features[:found], signs[:found], places[:found])
 
@@ -193,8 +194,31 @@ class _Work(NamedTuple):
     expected: NDArray[np.float32]
 
 
-@compiled
+def _room(width: int) -> _Work:
+    """Room for subbands of some width."""
+    # Lanes are no constant of the compiled code, or its compiler would unroll every loop over them.
+    lanes, size = max(1, min(_LANES, width)), _REGRESSED
+
+    def room(*shape: int) -> NDArray[np.float32]:
+        return np.zeros((*shape, lanes), np.float32)
+
+    return _Work(
+        near=room(len(_PLACES)),
+        here=room(),
+        busy=room(),
+        gram=room(size, size),
+        sums=room(size),
+        divided=room(size),
+        local=room(size),
+        loud=room(),
+        energy=room(),
+        expected=room(8),
+    )
+
+
+@kernel
 def _fill(
+    work: _Work,
     sources: NDArray[np.float32],
     weights: NDArray[np.float32],
     means: NDArray[np.float32],
@@ -205,6 +229,7 @@ def _fill(
     """Write the rows of a subband; return how many there are.
 
     Args:
+        work: As of `_room`.
         sources: Own plane, siblings, parent, with margins and lanes to spare on the right, shape
             (4, k, h + 4, ≥ w + 4).
         weights: As of `_global_weights`.
@@ -213,35 +238,6 @@ def _fill(
         signs: As of `Rows`.
         places: As of `Rows`.
     """
-    size, width = _REGRESSED, sources.shape[3] - 2 * _MARGIN - _LANES
-    # Not a constant, or the compiler would unroll every loop over them.
-    lanes = max(1, min(_LANES, width))
-    work = _Work(
-        np.zeros((len(_PLACES), lanes), np.float32),
-        np.zeros(lanes, np.float32),
-        np.zeros(lanes, np.float32),
-        np.zeros((size, size, lanes), np.float32),
-        np.zeros((size, lanes), np.float32),
-        np.zeros((size, lanes), np.float32),
-        np.zeros((size, lanes), np.float32),
-        np.zeros(lanes, np.float32),
-        np.zeros(lanes, np.float32),
-        np.zeros((8, lanes), np.float32),
-    )
-    return _fill_rows(work, sources, weights, means, features, signs, places)
-
-
-@kernel
-def _fill_rows(
-    work: _Work,
-    sources: NDArray[np.float32],
-    weights: NDArray[np.float32],
-    means: NDArray[np.float32],
-    features: NDArray[np.float32],
-    signs: NDArray[np.float32],
-    places: NDArray[np.int64],
-) -> int:
-    """As `_fill`, in the room given."""
     count, height = min(sources.shape[1], _RESTORED), sources.shape[2] - 2 * _MARGIN
     lanes = work.here.size
     width, found = sources.shape[3] - 2 * _MARGIN - _LANES, 0
