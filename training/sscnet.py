@@ -1,7 +1,8 @@
 """Training of the paper's network alone: no KLT, no shortcut, the mean squared error of its output.
 
 Sensors differ in their bands and the network takes a fixed number of them, so every scene is
-resampled to it along its bands. Quantization has no part in training, as in the paper.
+resampled to it along its bands (`training.bands`). Quantization has no part in training, as in the
+paper.
 
 Source: La Grassa et al., Remote Sensing 14(10):2472, 2022.
 """
@@ -23,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from codec.bundle import Bundle
 from codec.tile import Tile, TileInfo
+from training.bands import spread, wavelengths_of
 from training.checkpoint import Checkpoint, Keep
 from training.config import FitSettings, PruneSettings
 from training.fast import (
@@ -280,7 +282,7 @@ def _until(schedule: str, end: float) -> Callable[[float, float, float], float]:
 
 
 def resampled(scenes: Sequence[Scene], bands: int) -> list[Scene]:
-    """Spread the bands of scenes evenly over as many as asked for.
+    """Bring scenes to as many bands: EnMAP's where wavelengths are known, else evenly spread.
 
     Args:
         scenes: Any; what is not valid becomes 0.
@@ -293,11 +295,14 @@ def resampled(scenes: Sequence[Scene], bands: int) -> list[Scene]:
 
 
 def _resampled(tile: Tile, bands: int) -> Tile:
+    valid, wanted = tile.valid(), wavelengths_of(bands)
     scale = np.float32(1 / tile.info.reflectance_scale)
-    samples = np.where(tile.valid(), tile.samples, 0).astype(np.float32) * scale
-    place = np.linspace(0, len(samples) - 1, bands, dtype=np.float32)
-    below = np.minimum(place.astype(np.int64), max(0, len(samples) - 2))
-    share = (place - below)[:, None, None]
-    above = samples[np.minimum(below + 1, len(samples) - 1)]
-    mixed = np.clip(samples[below] * (1 - share) + above * share, 0, 1).astype(np.float32)
-    return Tile(samples=mixed, info=TileInfo(sensor=tile.info.sensor, reflectance_scale=1.0))
+    samples = np.where(valid, tile.samples, 0).astype(np.float32) * scale
+    # A sensor's own bands stay as they are, those that are fill included.
+    known, own = tile.info.wavelengths_nm, len(samples) == bands
+    if own and known and wanted is not None:
+        own = np.allclose(known, wanted)
+    if not own:
+        samples = spread(samples[valid.any(axis=(1, 2))], tile, bands)
+    info = TileInfo(sensor=tile.info.sensor, reflectance_scale=1.0)
+    return Tile(samples=np.clip(samples, 0, 1), info=info)

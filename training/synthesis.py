@@ -24,12 +24,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.enmap_bands import ENMAP_WAVELENGTHS_NM
 from codec.tile import Tile
+from training.bands import Floats, spread
 from training.hyspecnet import ALL_BANDS, FILL, FLAGS, UNUSABLE_BANDS
 from training.scenes import Scene
-
-Floats = NDArray[np.float32]
 
 GROUND_PERIOD: Final = 1024
 LIGHT_PERIOD: Final = 768
@@ -62,8 +60,8 @@ def measure_library(scenes: Sequence[Scene]) -> Library:
         four = cube[:, :-1, :-1] + cube[:, 1:, :-1] + cube[:, :-1, 1:] + cube[:, 1:, 1:]
         smooth = np.asarray(four / 4, np.float32)
         inside = whole[:-1, :-1] & whole[1:, :-1] & whole[:-1, 1:] & whole[1:, 1:]
-        spectra.append(_at_enmap_bands(_corners(smooth[:, inside].T).T, scene.tile).T)
-        noise.append(_at_enmap_bands(_noise(cube)[:, None], scene.tile)[:, 0])
+        spectra.append(spread(_corners(smooth[:, inside].T).T, scene.tile, ALL_BANDS).T)
+        noise.append(spread(_noise(cube), scene.tile, ALL_BANDS))
     return Library(
         spectra=np.concatenate(spectra),
         noise=np.median(noise, axis=0).astype(np.float32),
@@ -77,8 +75,7 @@ def at_enmap_bands(tile: Tile) -> Floats:
     Returns:
         Reflectance, shape (224, rows, cols).
     """
-    cube, _ = _reflectance(tile)
-    return _at_enmap_bands(cube.reshape(len(cube), -1), tile).reshape(-1, *cube.shape[1:])
+    return spread(_reflectance(tile)[0], tile, ALL_BANDS)
 
 
 def _reflectance(tile: Tile) -> tuple[Floats, NDArray[np.bool_]]:
@@ -87,22 +84,6 @@ def _reflectance(tile: Tile) -> tuple[Floats, NDArray[np.bool_]]:
     bands = valid.any(axis=(1, 2))
     cube = tile.samples[bands].astype(np.float32) * np.float32(1 / tile.info.reflectance_scale)
     return np.clip(cube, 0, 1), np.asarray(valid[bands].all(axis=0))
-
-
-def _at_enmap_bands(values: Floats, tile: Tile) -> Floats:
-    """Interpolate along the measured bands, shape (bands, n) → (224, n)."""
-    if tile.info.wavelengths_nm:
-        bands = tile.valid().any(axis=(1, 2))
-        centers, wanted = np.array(tile.info.wavelengths_nm)[bands], np.array(ENMAP_WAVELENGTHS_NM)
-    else:
-        centers, wanted = np.linspace(0, 1, len(values)), np.linspace(0, 1, ALL_BANDS)
-    order = np.argsort(centers)
-    centers, values = centers[order], values[order]
-    above = np.clip(np.searchsorted(centers, wanted), 1, len(values) - 1)
-    share = (wanted - centers[above - 1]) / np.maximum(centers[above] - centers[above - 1], 1e-9)
-    share = np.clip(share, 0, 1)[:, None]
-    mixed = values[above - 1] * (1 - share) + values[above] * share
-    return np.asarray(mixed, np.float32)
 
 
 def _noise(cube: Floats) -> Floats:

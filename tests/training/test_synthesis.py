@@ -59,16 +59,6 @@ def test_spectra_and_noise_are_found() -> None:
     assert np.median(found.noise) == pytest.approx(0.002, rel=0.3)
 
 
-def test_bands_go_where_their_wavelengths_are() -> None:
-    """A sensor of fewer bands is interpolated by wavelength, whatever their order."""
-    centers = np.linspace(400, 2460, 80)
-    samples = (centers / 5000)[::-1, None, None] * np.ones((1, 3, 4))
-    info = TileInfo(reflectance_scale=1.0, wavelengths_nm=tuple(centers[::-1]))
-    cube = at_enmap_bands(Tile(samples=samples.astype(np.float32), info=info))
-    wanted = np.clip(ENMAP_WAVELENGTHS_NM, 400, 2460) / 5000
-    assert np.allclose(cube, wanted[:, None, None], atol=1e-4)
-
-
 def test_a_scene_is_plausible(land: Scene, library: Library) -> None:
     """Eigenvalues, neighboring bands and the spatial spectrum are as of real land."""
     real = statistics(at_enmap_bands(land.tile))
