@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+import google_crc32c
+import numpy as np
 from numpy.typing import NDArray
 
 from codec.bundle import Bundle, load_bundle, make_bundle
@@ -96,7 +98,17 @@ def names_of(split: Split) -> dict[str, list[str]]:
     }
 
 
-def origin(settings: Settings, scenes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def checksums_of(split: Split) -> dict[str, str]:
+    """CRC32C of the samples of every scene, by its name."""
+    return {
+        scene.name: f"{google_crc32c.value(np.ascontiguousarray(scene.tile.samples).tobytes()):08x}"
+        for scene in (*split.training, *split.validation)
+    }
+
+
+def origin(
+    settings: Settings, scenes: Mapping[str, Sequence[str]], checksums: Mapping[str, str]
+) -> dict[str, Any]:
     """Describe where a model comes from: scenes, settings, versions, commit, date."""
     return {
         "made_utc": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -104,6 +116,7 @@ def origin(settings: Settings, scenes: Mapping[str, Sequence[str]]) -> dict[str,
         "versions": versions(VERSIONS_OF),
         "settings": settings.model_dump(mode="json", exclude={"report"}),
         "scenes": {part: list(names) for part, names in scenes.items()},
+        "checksums": dict(checksums),
     }
 
 

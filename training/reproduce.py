@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import google_crc32c
 import numpy as np
 import torch
 from rich.console import Console
@@ -29,7 +30,7 @@ from codec.bundle import Bundle
 from codec.patch_grid import PATCH_PX
 from codec.shortcut import mirrored
 from codec.tile import Tile, TileInfo
-from training.bundles import changed, names_of, origin, size_of, write_bundle
+from training.bundles import changed, checksums_of, names_of, origin, size_of, write_bundle
 from training.calibrate import calibrate
 from training.config import Settings, load_settings
 from training.errors import ScenesError, SettingsError
@@ -76,12 +77,14 @@ class Data:
         calibration: Scenes that tables are counted on.
         held_back: Scenes that are scored.
         names: What they are, for the record.
+        checksums: Of their samples.
     """
 
     cubes: Cubes
     calibration: Sequence[Scene]
     held_back: Sequence[Scene]
     names: dict[str, list[str]]
+    checksums: dict[str, str]
 
 
 def reproduce_step(
@@ -106,7 +109,7 @@ def reproduce_step(
     seed_everything(settings.seed)
     found = data_of(data, settings, out, console)
     start = changed(initialized(linear_codec(settings), settings.seed))
-    start = changed(start, provenance=origin(settings, found.names))
+    start = changed(start, provenance=origin(settings, found.names, found.checksums))
     fitted = train_step(
         "fit",
         start,
@@ -207,6 +210,7 @@ def data_of(path: Path, settings: Settings, out: Path, console: Console) -> Data
         calibration=resampled(split.training, bands),
         held_back=resampled(split.validation, bands),
         names=names_of(split),
+        checksums=checksums_of(split),
     )
 
 
@@ -240,6 +244,7 @@ def _store_data(store: PatchStore, settings: Settings) -> Data:
             "validation": [f"HySpecNet-11k {chosen.difficulty}/val, {len(validation)} patches"],
             "test": [f"HySpecNet-11k {chosen.difficulty}/test, {len(test)} patches"],
         },
+        checksums={"store": f"{google_crc32c.value(str(store.checksums).encode()):08x}"},
     )
 
 

@@ -21,6 +21,7 @@ from training.baseline_cache import baselines_of
 from training.bundles import (
     as_record,
     changed,
+    checksums_of,
     names_of,
     origin,
     read_bundle,
@@ -53,7 +54,7 @@ def fit_step(
     settings, split = _prepare(scenes, settings_path)
     start = changed(
         initialized(linear_codec(settings), settings.seed),
-        provenance=origin(settings, names_of(split)),
+        provenance=origin(settings, names_of(split), checksums_of(split)),
     )
     train_step(
         "fit",
@@ -367,7 +368,8 @@ def train_step(
         start: Where to start.
         trainer: Takes a bundle, and by name `save`, `keep` and `resume`, see `training.loop.train`.
         epochs: How many it will be.
-        out: The best bundle so far; beside it, with ".checkpoint" in its name, where it stands.
+        out: The best bundle so far; beside it, with ".checkpoint" in its name, where it stands,
+            and in the folder "tensorboard" the curves.
         resume: Whether to go on from there.
         console: Where progress is shown.
 
@@ -392,13 +394,19 @@ def train_step(
             f"{place}: going on after epoch {checkpoint.progress.epoch}, "
             f"batch {checkpoint.batches} of the next"
         )
-    with Bar(console=console) as bar:
+    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # takes seconds to load
+
+    curves = SummaryWriter(out.parent / "tensorboard" / f"{out.stem}-{stage}")
+    with Bar(console=console) as bar, curves:
         epoch = checkpoint.progress.epoch if checkpoint else 0
         task = bar.add_task(stage, total=epochs, completed=epoch)
 
         def save(tensors: Mapping[str, NDArray[Any]], progress: Progress) -> None:
             if progress.is_best:
                 write_bundle(changed(start, tensors=tensors, stage=as_record(stage, progress)), out)
+            curves.add_scalar("cost/held back", progress.cost, progress.epoch)
+            if progress.training_cost is not None:
+                curves.add_scalar("cost/training", progress.training_cost, progress.epoch)
             bar.update(task, completed=progress.epoch)
             bar.console.print(
                 f"epoch {progress.epoch}: cost {progress.cost:.5f}, "

@@ -10,6 +10,7 @@ from codec.network import Analysis, Synthesis, count_macs
 from fakes.bundles import klt_bundle
 from training.bundles import (
     changed,
+    checksums_of,
     names_of,
     origin,
     read_bundle,
@@ -106,10 +107,12 @@ def test_sizes_are_counted_on_the_networks() -> None:
 
 def test_the_origin_names_scenes_and_not_places(split: Split, settings: Settings) -> None:
     """A bundle tells what it was trained on, and nothing of the machine."""
-    record = origin(settings, names_of(split))
+    record = origin(settings, names_of(split), checksums_of(split))
 
     assert record["scenes"] == {"training": ["north_1", "north_2"], "validation": ["south"]}
     assert record["settings"]["network"]["components"] == 2
+    assert record["checksums"].keys() == {"north_1", "north_2", "south"}
+    assert len(set(record["checksums"].values())) == 3
     assert str(Path.cwd()) not in str(record)
 
 

@@ -55,6 +55,7 @@ def test_the_whole_way(run: Run, given: tuple[str | Path, ...], runs: Path) -> N
     assert run("restore", calibrated, *given, "--out", restored) == 0
     assert run("export", restored, *given, "--out", runs / "models") == 0
 
+    assert list((runs / "tensorboard" / "fit-fit").glob("events*"))
     full = load_bundle(runs / "models" / "default.safetensors")
     flight = load_bundle(runs / "models" / "default.flight.safetensors")
     stages = [entry["stage"] for entry in full.provenance["stages"]]
