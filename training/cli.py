@@ -146,6 +146,22 @@ def export(
     export_step(bundle, scenes, settings, out, name, sign_with=sign_with, console=console)
 
 
+@app.command("onnx")
+def onnx_command(
+    bundle: BundleArgument,
+    out: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("runs/encoder.onnx"),
+) -> None:
+    """Write the encoder network for TensorRT or ONNX Runtime, in int8 as calibrated.
+
+    Example: prismlink-train onnx deploy/models/reference.safetensors --out encoder.onnx
+    """
+    from training.bundles import read_bundle  # as above
+    from training.onnx_export import write_onnx  # as above
+
+    write_onnx(read_bundle(bundle), out)
+    console.print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
 @app.command()
 def reproduce(
     data: Annotated[

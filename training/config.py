@@ -130,6 +130,7 @@ class PruneSettings(_Section):
         ratio: Share of each layer's channels FasterAI removes; a least share if there is a target.
         fewer_params: Target: this share of the parameters, at least, has to go.
         fewer_macs: Target: this share of the multiply-accumulates, at least, has to go.
+        fewer_ms: Target: this share of the time the encoder takes here, measured, has to go.
         criterion: FasterAI's measure of which channels matter least.
         context: What the ratio is of: each layer, all together (weak layers lose more), or each
             layer by its sensitivity, measured: those that bear it lose more, others less. Beside a
@@ -148,6 +149,7 @@ class PruneSettings(_Section):
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.34
     fewer_params: Annotated[float, Field(gt=0, lt=1)] | None = None
     fewer_macs: Annotated[float, Field(gt=0, lt=1)] | None = None
+    fewer_ms: Annotated[float, Field(gt=0, lt=1)] | None = None
     criterion: Literal["large_final", "squared_final", "random"] = "large_final"
     context: Literal["local", "global", "sensitivity"] = "local"
     schedule: Literal["one_shot", "iterative", "agp"] = "one_shot"

@@ -25,6 +25,7 @@ from training.config import PruneSettings
 from training.errors import CheckpointError
 from training.fast import Pruner, criterion_of
 from training.loop import Networks, RoundTrip
+from training.timing import encoder_ms
 
 PRUNED_TYPES: Final = [nn.Conv2d, nn.ConvTranspose2d, nn.Linear]
 TRACE_PX: Final = 32
@@ -80,7 +81,7 @@ def ratio_of(
     Raises:
         CheckpointError: If no ratio meets a target.
     """
-    if settings.fewer_params is None and settings.fewer_macs is None:
+    if settings.fewer_params is settings.fewer_macs is settings.fewer_ms is None:
         return _spread(settings.ratio, sensitivity)
     # Widths are rounded, and a layer rounded to nothing is left whole: more is not always less.
     for ratio in np.arange(settings.ratio, _MOST, _STEP):
@@ -88,8 +89,8 @@ def ratio_of(
         if _is_met(bundle, settings, spread):
             return spread
     raise CheckpointError(
-        f"no ratio from {settings.ratio} to {_MOST} meets fewer_params {settings.fewer_params} and "
-        f"fewer_macs {settings.fewer_macs}; remedy: a smaller target"
+        f"no ratio from {settings.ratio} to {_MOST} meets fewer_params {settings.fewer_params}, "
+        f"fewer_macs {settings.fewer_macs} and fewer_ms {settings.fewer_ms}; remedy: smaller ones"
     )
 
 
@@ -105,12 +106,17 @@ def _spread(ratio: float, sensitivity: Mapping[str, float] | None) -> Ratio:
 def _is_met(bundle: Bundle, settings: PruneSettings, ratio: Ratio) -> bool:
     before = size_of(bundle.network)
     try:
-        after = size_of(prune(bundle, settings, ratio).network)
+        pruned = prune(bundle, settings, ratio)
     except CheckpointError:  # too little to take a channel
         return False
+    after = size_of(pruned.network)
     macs = [size["macs_encoder"] + size["macs_decoder"] for size in (before, after)]
+    fast = settings.fewer_ms is None or (
+        encoder_ms(pruned) <= (1 - settings.fewer_ms) * encoder_ms(bundle)
+    )
     return bool(
-        after["params"] <= (1 - (settings.fewer_params or 0)) * before["params"]
+        fast
+        and after["params"] <= (1 - (settings.fewer_params or 0)) * before["params"]
         and macs[1] <= (1 - (settings.fewer_macs or 0)) * macs[0]
     )
 

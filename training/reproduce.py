@@ -11,8 +11,6 @@ Hyperspectral Image Processing in Edge AI, and what its public notebooks print.
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +25,6 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from codec.bundle import Bundle
-from codec.patch_grid import PATCH_PX
 from codec.shortcut import mirrored
 from codec.tile import Tile, TileInfo
 from training.bundles import changed, checksums_of, names_of, origin, size_of, write_bundle
@@ -42,6 +39,7 @@ from training.seeds import seed_everything
 from training.sscnet import Cubes, resampled, scene_cubes, train_sscnet
 from training.steps import linear_codec, scheduled_pruning, train_step
 from training.store import PatchStore, Rows, convert, is_store, open_store, reflectance
+from training.timing import encoder_ms
 
 CLAIMED: Final = {
     "psnr_db_after": 42.98,
@@ -65,7 +63,6 @@ PRINTED: Final = {
 }
 """Its notebooks (ninjalabo/hsicomp); the change of operations is ours, from the widths they print:
 they measured none. They pruned the latents too, so the nominal rate no longer held."""
-_TIMED_RUNS: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +149,7 @@ def measure(bundle: Bundle, scenes: Sequence[Scene]) -> dict[str, Any]:
         **{key: _mean(one[key] for one in itself) for key in _MEASURES},
         "bpppc_measured": _mean(score.bpppc for score in scores),
         "psnr_db_measured": _mean(score.psnr_db for score in scores),
-        "encoder_ms_per_patch": _encoder_ms(bundle),
+        "encoder_ms_per_patch": encoder_ms(bundle),
     }
 
 
@@ -170,22 +167,6 @@ def _restored(bundle: Bundle, tile: Tile) -> Tile:
     samples = mirrored(torch.from_numpy(np.ascontiguousarray(tile.samples))[None])
     restored = bundle.synthesis()(bundle.analysis()(samples), (rows, cols))
     return Tile(samples=restored[0].numpy().clip(0, 1), info=tile.info)
-
-
-@torch.inference_mode()
-def _encoder_ms(bundle: Bundle) -> float:
-    """Time the encoder on one patch, in float32; on a GPU until it is really done."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = bundle.analysis().to(device)
-    patch = torch.zeros(1, bundle.network.components, PATCH_PX, PATCH_PX, device=device)
-    took_ms = []
-    for _ in range(_TIMED_RUNS + 1):
-        start_s = time.perf_counter()
-        network(patch)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        took_ms.append(1000 * (time.perf_counter() - start_s))
-    return statistics.median(took_ms[1:])
 
 
 def data_of(path: Path, settings: Settings, out: Path, console: Console) -> Data:

@@ -105,6 +105,8 @@ def test_the_network_alone_goes_the_same_way(
     assert run("calibrate", pruned, *given, "--out", calibrated) == 0
     assert run("evaluate", calibrated, *given, "--steps", "0.02,0.05") == 0
     assert load_bundle(calibrated).network.encoder_widths == (8, 8, 8, 8)
+    assert run("onnx", calibrated, "--out", tmp_path / "encoder.onnx") == 0
+    assert run("onnx", pruned, "--out", tmp_path / "encoder.onnx") == 65
 
 
 def test_baselines_stand_beside_a_bundle(

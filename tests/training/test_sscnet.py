@@ -118,6 +118,20 @@ def test_layers_differ_in_what_they_bear(start: Bundle, split: Split, settings: 
     assert ratio[min(found, key=found.__getitem__)] == max(ratio.values())
 
 
+def test_time_is_a_target_too(monkeypatch: pytest.MonkeyPatch, start: Bundle) -> None:
+    """The least ratio is taken under which the encoder is as fast as asked for."""
+
+    def took_ms(bundle: Bundle) -> float:
+        return 1.0 * sum(bundle.network.encoder_widths)
+
+    monkeypatch.setattr("training.prune.encoder_ms", took_ms)
+    given = PruneSettings(ratio=0.05, fewer_ms=0.3, round_to=1)
+    ratio = ratio_of(start, given)
+    assert isinstance(ratio, float)
+    assert took_ms(prune(start, given, ratio)) <= 0.7 * took_ms(start)
+    assert took_ms(prune(start, given, ratio - 1 / 64)) > 0.7 * took_ms(start)
+
+
 def test_a_target_out_of_reach_is_refused(start: Bundle) -> None:
     """Latents and bands stay, and with them their weights."""
     with pytest.raises(CheckpointError, match=r"meets fewer_params 0\.99"):
