@@ -92,10 +92,14 @@ def check_decoder(decoder: Decoder) -> None:
         return
     frames = _frames(bundle.known_answer)
     _expected_symbols(bundle, *frames)
+    tile = known_tile(bundle)
     try:
-        found_db = _psnr_db(known_tile(bundle), decoder.decode(frames))
+        restored = decoder.decode(frames)
+        if restored.samples.shape != tile.samples.shape:
+            raise BundleAnswerError(f"the known answer is a tile of {restored.samples.shape}")
+        found_db = _psnr_db(tile, restored)
         expected_db = float(bundle.known_answer["psnr_db"])
-    except (BitstreamError, KeyError, TypeError, ValueError) as error:
+    except (BitstreamError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise BundleAnswerError(f"the known answer does not decode: {error}") from None
     if not abs(found_db - expected_db) <= _WORSE_DB:
         raise BundleAnswerError(

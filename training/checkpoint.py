@@ -134,10 +134,11 @@ def read_checkpoint(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
             weights=next(parts),
             optimizer=next(parts),
         )
+        told = dict(head["told"])
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise CheckpointError(f"{path}: no checkpoint: {reason}; remedy: no --resume") from None
-    return checkpoint, dict(head["told"])
+    return checkpoint, told
 
 
 def optimizer_arrays(optimizer: Any) -> dict[str, NDArray[Any]]:

@@ -16,7 +16,8 @@ import typer
 from rich.console import Console
 
 from codec.errors import CodecError
-from training.errors import TrainingError
+from codec.tile import MAX_EDGE_PX
+from training.errors import SettingsError, TrainingError
 from training.files import write_whole
 
 EXIT_INTERRUPTED: Final = 130
@@ -45,6 +46,18 @@ ResumeOption = Annotated[
 BackendOption = Annotated[
     str, typer.Option("--backend", help="auto, torch, torch-cpu, torch-cuda or openvino.")
 ]
+
+
+_SHARED: Final = ("fit", "prune")
+"""Commands that several processes can run together."""
+
+
+@app.callback()
+def alone(context: typer.Context) -> None:
+    """Refuse several processes where they would get into each other's way."""
+    command = context.invoked_subcommand
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and command not in _SHARED:
+        raise SettingsError(f"{command} runs on one process; {' and '.join(_SHARED)} on several")
 
 
 @app.command()
@@ -194,7 +207,7 @@ def pareto(
     out: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("runs/pareto"),
     fewer: Annotated[
         str, typer.Option("--fewer", help="Shares of the operations to take, comma-separated.")
-    ] = "0.3,0.5,0.65,0.8,0.9",
+    ] = "0.3,0.45,0.6,0.75,0.85",
     settings: SettingsOption = None,
 ) -> None:
     """Prune a network to several sizes; plot the quality that is left over the operations.
@@ -239,7 +252,8 @@ def synthesize(
     out: Annotated[Path, typer.Option("--out", help="Tree to write, or file of the strip.")],
     tiles: Annotated[int, typer.Option("--tiles", min=3, help="Of sixteen patches each.")] = 4,
     strip: Annotated[
-        int, typer.Option("--strip", min=0, help="Lines of one strip, in place of a tree.")
+        int,
+        typer.Option("--strip", min=0, max=MAX_EDGE_PX, help="Lines of one strip, not a tree."),
     ] = 0,
     cols: Annotated[
         int, typer.Option("--cols", min=16, max=4096, help="Width of the strip [px].")

@@ -274,11 +274,14 @@ class ReproduceSettings(_Section):
 
     Attributes:
         difficulty: Which of the published splits.
+        most_flagged: Share of a patch's pixels that may be clouded, hazy, in shadow, under snow or
+            without data; those with more are not trained on. 1: none is left out, as in the paper.
         patches_scored: Test patches that are scored, at most, drawn at random; as many of the
             training part count the tables.
     """
 
     difficulty: Literal["easy", "hard"] = "easy"
+    most_flagged: Annotated[float, Field(ge=0, le=1)] = 1.0
     patches_scored: Count = 200
 
 

@@ -102,15 +102,20 @@ def read_split(root: Path, difficulty: str, part: str) -> tuple[PatchFiles, ...]
     path = root / "splits" / difficulty / f"{part}.csv"
     try:
         rows = path.read_text(encoding="utf-8").split()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise ScenesError(
-            f"{path}: {error.strerror}; remedy: unpack HySpecNet-11k's splits beside patches/"
+            f"{path}: {reason}; remedy: unpack HySpecNet-11k's splits beside patches/"
         ) from None
-    if wrong := [row for row in rows if not row.endswith(_ARRAY) or ".." in row.split("/")]:
+    if wrong := [row for row in rows if not row.endswith(_ARRAY) or _leads_out(row)]:
         raise ScenesError(f"{path}: {wrong[0]!r} is no path that ends in {_ARRAY}")
     if not rows:
         raise ScenesError(f"{path}: it names no patch")
     return tuple(_files((root / "patches" / row).parent, root) for row in rows)
+
+
+def _leads_out(row: str) -> bool:
+    return row.startswith("/") or ".." in row.split("/")
 
 
 def read_patch(files: PatchFiles, *, usable_only: bool) -> Patch:

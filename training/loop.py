@@ -222,7 +222,7 @@ def run(
     )
     learner.dls.n_inp = 2
     learner.create_opt()
-    with _told_in_one_line():
+    with told_in_one_line():
         if resume is None:
             first_cost = cost_of(model, cost, learner.dls.valid, device)
             start_cost = cost_of(start, cost, learner.dls.valid, device) if start else first_cost
@@ -237,6 +237,8 @@ def run(
             if us.is_first:
                 save(model.tensors(), progress)
             resume = Checkpoint(progress=progress, weights={}, optimizer={})
+        elif _is_over(resume.progress, settings):
+            return
         restore_optimizer(learner.opt, resume.optimizer)
         with learner.no_bar(), learner.no_logging():
             skip = _Skip(training, resume)
@@ -291,7 +293,9 @@ class _Keeper(Callback):  # type: ignore[misc]  # fastai is untyped
     ) -> None:
         self._us, self._skip, self._settings = us, skip, settings
         self._save, self._keep = save, keep
-        self._last, self._sum, self._count = resume.progress, resume.cost_sum, resume.crops
+        self._last, self._sum, self._count = resume.progress, 0.0, 0
+        if us.is_first:  # its own share is what a checkpoint holds
+            self._sum, self._count = resume.cost_sum, resume.crops
         self._kept_s = time.monotonic()
 
     def after_batch(self) -> None:
@@ -313,12 +317,11 @@ class _Keeper(Callback):  # type: ignore[misc]  # fastai is untyped
         """Save, and stop where patience ends."""
         if self.learn.epoch < self._last.epoch:
             return  # skipped: done before the interruption
-        cost, epoch, last = (
-            float(self.learn.recorder.values[-1][1]),
-            self.learn.epoch + 1,
-            self._last,
+        epoch, last = self.learn.epoch + 1, self._last
+        total, count, cost = self._us.summed(
+            self._sum, self._count, float(self.learn.recorder.values[-1][1])
         )
-        total, count = self._us.summed(self._sum, self._count)
+        cost /= self._us.size  # one cost for all, or some would stop before the others
         best = (epoch, cost) if cost < last.best_cost else (last.best_epoch, last.best_cost)
         self._last = Progress(
             epoch=epoch,
@@ -332,8 +335,7 @@ class _Keeper(Callback):  # type: ignore[misc]  # fastai is untyped
             self._save(self._tensors(), self._last)
         self._sum, self._count = 0.0, 0
         self._keep_now(0)
-        patience = self._settings.patience
-        if patience is not None and epoch - best[0] >= patience:
+        if _is_over(self._last, self._settings):
             raise CancelFitException
 
     def _tensors(self) -> dict[str, NDArray[Any]]:
@@ -356,8 +358,14 @@ class _Keeper(Callback):  # type: ignore[misc]  # fastai is untyped
         )
 
 
+def _is_over(progress: Progress, settings: FitSettings) -> bool:
+    """Whether patience has ended."""
+    waited = progress.epoch - progress.best_epoch
+    return settings.patience is not None and waited >= settings.patience
+
+
 @contextmanager
-def _told_in_one_line() -> Iterator[None]:
+def told_in_one_line() -> Iterator[None]:
     """Undo what fastai puts before an error of ours, and say in one line that memory ran out."""
     try:
         yield

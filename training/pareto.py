@@ -15,6 +15,7 @@ from training.config import load_settings
 from training.errors import SettingsError
 from training.files import write_whole
 from training.plots import quality_over_macs
+from training.prune import ratio_of
 from training.reproduce import data_of, measure
 from training.seeds import seed_everything
 from training.steps import scheduled_pruning
@@ -43,7 +44,8 @@ def pareto_step(
         What was measured, the whole network first.
 
     Raises:
-        SettingsError: If the network has a shortcut.
+        SettingsError: If the network has a shortcut, or other bands than the settings.
+        CheckpointError: If a share cannot be taken.
     """
     settings = load_settings(settings_path)
     trained = read_bundle(bundle)
@@ -52,19 +54,30 @@ def pareto_step(
             "points are pruned while they are tuned, without a shortcut; remedy: "
             "--settings deploy/reproduce.yaml, and a bundle of its network"
         )
+    if trained.network.components != settings.network.components:
+        raise SettingsError(
+            f"network.components {settings.network.components}: {bundle} has "
+            f"{trained.network.components}"
+        )
     seed_everything(settings.seed)
     found = data_of(data, settings, out, console)
+    wanted = [
+        settings.prune.model_copy(
+            update={"fewer_macs": share, "fewer_params": None, "fewer_ms": None}
+        )
+        for share in fewer
+    ]
+    for prune in wanted:
+        ratio_of(trained, prune)  # an error comes now, and not after hours
     points = [{"fewer_macs": 0.0, **measure(trained, found.held_back)}]
-    for share in fewer:
-        wanted = {"fewer_macs": share, "fewer_params": None}
-        prune = settings.prune.model_copy(update=wanted)
+    for share, prune in zip(fewer, wanted, strict=True):
         one = settings.model_copy(update={"prune": prune})
         pruned = scheduled_pruning(trained, found.cubes, one, console)
         pruned = calibrate(pruned, found.calibration, settings.calibrate)
         write_bundle(pruned, out / f"fewer-{100 * share:.0f}.safetensors")
         points.append({"fewer_macs": share, **measure(pruned, found.held_back)})
-    write_whole(out / "pareto.json", (json.dumps(points, indent=1) + "\n").encode())
-    write_whole(out / "pareto.png", quality_over_macs(points))
+        write_whole(out / "pareto.json", (json.dumps(points, indent=1) + "\n").encode())
+        write_whole(out / "pareto.png", quality_over_macs(points))
     for point in points:
         console.print(
             f"{point['macs'] / 1e9:6.2f} GMAC, {point['params'] / 1e6:5.2f} M parameters: "

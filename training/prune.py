@@ -111,13 +111,13 @@ def _is_met(bundle: Bundle, settings: PruneSettings, ratio: Ratio) -> bool:
         return False
     after = size_of(pruned.network)
     macs = [size["macs_encoder"] + size["macs_decoder"] for size in (before, after)]
-    fast = settings.fewer_ms is None or (
-        encoder_ms(pruned) <= (1 - settings.fewer_ms) * encoder_ms(bundle)
-    )
-    return bool(
-        fast
-        and after["params"] <= (1 - (settings.fewer_params or 0)) * before["params"]
+    is_small = bool(
+        after["params"] <= (1 - (settings.fewer_params or 0)) * before["params"]
         and macs[1] <= (1 - (settings.fewer_macs or 0)) * macs[0]
+    )
+    return is_small and (
+        settings.fewer_ms is None
+        or encoder_ms(pruned) <= (1 - settings.fewer_ms) * encoder_ms(bundle)
     )
 
 

@@ -32,7 +32,7 @@ from training.calibrate import calibrate
 from training.config import Settings, load_settings
 from training.errors import ScenesError, SettingsError
 from training.evaluate import evaluate, quality
-from training.hyspecnet import ALL_BANDS, USABLE
+from training.hyspecnet import ALL_BANDS, USABLE, PatchFiles
 from training.loop import initialized
 from training.scenes import Scene, load_scenes, split_scenes
 from training.seeds import seed_everything
@@ -111,7 +111,8 @@ def reproduce_step(
         "fit",
         start,
         partial(train_sscnet, cubes=found.cubes, settings=settings.fit, seed=settings.seed),
-        epochs=settings.fit.epochs,
+        fit=settings.fit,
+        seed=settings.seed,
         out=out / "fit.safetensors",
         resume=resume,
         console=console,
@@ -178,12 +179,13 @@ def data_of(path: Path, settings: Settings, out: Path, console: Console) -> Data
         usable_only = _usable_only(bands)
         with Bar(console=console) as bar:
             task = bar.add_task(f"converting into {out / 'store'}", total=None)
-            store = convert(
-                path,
-                out / "store",
-                usable_only=usable_only,
-                on_patch=lambda *_: bar.advance(task),
-            )
+
+            def told(_: PatchFiles, error: str) -> None:
+                bar.advance(task)
+                if error:
+                    bar.console.print(f"skipped: {error}", style="yellow", markup=False)
+
+            store = convert(path, out / "store", usable_only=usable_only, on_patch=told)
         return _store_data(store, settings)
     split = split_scenes(load_scenes(path, settings.scenes), settings.scenes)
     return Data(
@@ -207,9 +209,11 @@ def _store_data(store: PatchStore, settings: Settings) -> Data:
         raise ScenesError(
             f"{store.folder}: {store.samples.shape[1]} bands, the network has {bands}"
         )
-    training, validation, test = (
-        store.part(chosen.difficulty, part) for part in ("train", "val", "test")
+    training, validation = (
+        store.part(chosen.difficulty, part, most_flagged=chosen.most_flagged)
+        for part in ("train", "val")
     )
+    test = store.part(chosen.difficulty, "test")
     rng = np.random.default_rng(settings.seed)
 
     def scenes(rows: Sequence[int]) -> list[Scene]:

@@ -22,15 +22,20 @@ def read_key(path: Path) -> Ed25519PrivateKey:
     Raises:
         SettingsError: If it is none of Ed25519.
     """
-    remedy = f"remedy: openssl genpkey -algorithm ed25519 -out {path.name}"
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
+    except FileNotFoundError:
+        raise SettingsError(
+            f"{path}: no such key; remedy: openssl genpkey -algorithm ed25519 -out {path}"
+        ) from None
     except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}; {remedy}") from None
+        raise SettingsError(f"{path}: {error.strerror}; remedy: name a readable key") from None
     except (TypeError, ValueError, UnsupportedAlgorithm):
-        raise SettingsError(f"{path}: no readable private key in PEM; {remedy}") from None
+        raise SettingsError(
+            f"{path}: no private key in PEM, or under a passphrase; remedy: name another"
+        ) from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise SettingsError(f"{path}: a key, but not of Ed25519; {remedy}")
+        raise SettingsError(f"{path}: a key, but not of Ed25519; remedy: name another")
     return key
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +28,7 @@ from codec.tile import Tile, TileInfo
 from training.bands import spread, wavelengths_of
 from training.checkpoint import Checkpoint, Keep
 from training.config import FitSettings, PruneSettings
+from training.errors import CheckpointError, TrainingError
 from training.fast import (
     Adam,
     Callback,
@@ -41,7 +43,7 @@ from training.fast import (
     sched_agp,
     sched_iterative,
 )
-from training.loop import ADAM_EPSILON, Networks, Save, cost_of, repeated, run
+from training.loop import ADAM_EPSILON, Networks, Save, cost_of, repeated, run, told_in_one_line
 from training.prune import PRUNED_TYPES, TRACE_PX, Chain, Ratio, as_pruned, prune
 from training.scenes import Crops, Scene, Split
 
@@ -143,17 +145,19 @@ def sensitivity(
         seed: Of the crops.
 
     Returns:
-        By the name of the layer, relative to the cost of the whole network.
+        By the name of the layer, relative to the cost of the whole network; layers too narrow to
+        lose anything are left out.
     """
     _, held_back = cubes.crops(settings.tune, seed)
     whole = _cost(bundle, held_back, settings.tune)
-    names = Chain(bundle.analysis().branch, bundle.synthesis().branch).names()
-    return {
-        name: _cost(prune(bundle, settings, {name: settings.ratio}), held_back, settings.tune)
-        / whole
-        - 1
-        for name in names
-    }
+    found = {}
+    for name in Chain(bundle.analysis().branch, bundle.synthesis().branch).names():
+        try:
+            pruned = prune(bundle, settings, {name: settings.ratio})
+        except CheckpointError:
+            continue  # too narrow to lose anything
+        found[name] = _cost(pruned, held_back, settings.tune) / whole - 1
+    return found
 
 
 def _cost(bundle: Bundle, crops: Crops, settings: FitSettings) -> float:
@@ -189,7 +193,7 @@ def prune_sscnet(
         CheckpointError: If nothing was pruned.
     """
     tune, model = settings.tune, Autoencoder(bundle)
-    training, held_back = cubes.crops(tune, seed)
+    training, held_back = cubes.crops(tune, seed + 1)  # not the crops of the first training
     # FasterAI asks for a batch to trace with, as only fastai's own loaders give it.
     loaders = (
         FastDataLoader(_Pairs(crops), bs=tune.batch_crops, num_workers=0)
@@ -202,13 +206,13 @@ def prune_sscnet(
     if settings.distill:
         whole = Autoencoder(bundle)
         teacher = _TrainedChain(whole.analysis.branch, whole.synthesis.branch, is_bfloat16)
-        taught.append(
-            KnowledgeDistillationCallback(
-                teacher.to(device).requires_grad_(False),
-                loss=lambda pred, teacher_pred, **_: (pred - teacher_pred).square().mean(),
-                weight=settings.distill,
-            )
+        lesson = KnowledgeDistillationCallback(
+            teacher.to(device).requires_grad_(False),
+            loss=lambda pred, teacher_pred, **_: (pred - teacher_pred).square().mean(),
+            weight=settings.distill,
         )
+        lesson.run_valid = False  # held-back crops are held against the truth alone
+        taught.append(lesson)
     pruning = PruneCallback(
         ratio,
         Schedule(_until(settings.schedule, settings.done_at)),
@@ -225,10 +229,11 @@ def prune_sscnet(
         loss_func=SquaredError(),
         opt_func=partial(Adam, eps=ADAM_EPSILON),
         wd=0.0,
-        cbs=[GradientClip(tune.gradient_norm), pruning, *taught, _Epochs(on_epoch)],
+        cbs=[GradientClip(tune.gradient_norm), pruning, *taught, _Epochs(training, on_epoch)],
         train_bn=False,
     )
-    with learner.no_bar(), learner.no_logging(), contextlib.redirect_stdout(io.StringIO()):
+    quiet = contextlib.redirect_stdout(io.StringIO())  # FasterAI prints how far it is
+    with told_in_one_line(), learner.no_bar(), learner.no_logging(), quiet:
         learner.fit_one_cycle(tune.epochs, tune.learning_rate)
     return as_pruned(bundle, model, settings)
 
@@ -262,16 +267,25 @@ class _Pairs(Dataset[tuple[Tensor, Tensor]]):
 
 
 class _Epochs(Callback):  # type: ignore[misc]  # fastai is untyped
-    """Tell the costs of each epoch."""
+    """Draw each epoch's own crops, and tell what they cost."""
 
-    order = 90  # after fastai's recorder, which computes them
+    order = 90  # after fastai's recorder, which computes the costs
 
-    def __init__(self, on_epoch: Told) -> None:
-        self._on_epoch = on_epoch
+    def __init__(self, crops: Crops, on_epoch: Told) -> None:
+        self._crops, self._on_epoch = crops, on_epoch
+
+    def before_epoch(self) -> None:
+        """Say which epoch crops are drawn for."""
+        self._crops.epoch = self.learn.epoch
 
     def after_epoch(self) -> None:
         """Tell."""
         training_cost, cost = map(float, self.learn.recorder.values[-1][:2])
+        if not math.isfinite(training_cost + cost):
+            raise TrainingError(
+                f"costs of epoch {self.learn.epoch + 1} are no numbers; remedy: a smaller "
+                "prune.tune.learning_rate"
+            )
         self._on_epoch(self.learn.epoch + 1, training_cost, cost)
 
 

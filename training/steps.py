@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,8 @@ from training.calibrate import calibrate
 from training.checkpoint import Checkpoint, Progress, read_checkpoint, write_checkpoint
 from training.config import FitSettings, Settings, load_settings
 from training.console_tables import comparison_table, score_table, size_table
-from training.errors import CheckpointError, SettingsError
+from training.distributed import team
+from training.errors import CheckpointError, SettingsError, TrainingError
 from training.evaluate import Score, compare, curves, evaluate
 from training.hyspecnet import PatchFiles, find_patches
 from training.scenes import Scene, Split, load_scenes, split_scenes
@@ -60,7 +62,8 @@ def fit_step(
         "fit",
         start,
         _trainer(start, split, settings, settings.fit),
-        epochs=settings.fit.epochs,
+        fit=settings.fit,
+        seed=settings.seed,
         out=out,
         resume=resume,
         console=console,
@@ -84,16 +87,18 @@ def prune_step(
     if settings.prune.schedule != "one_shot":
         from training.sscnet import scene_cubes  # noqa: PLC0415  # as above
 
-        if trained.network.shortcut != "none" or resume:
+        if trained.network.shortcut != "none" or resume or team().size > 1:
             raise SettingsError(
                 f"prune.schedule {settings.prune.schedule}: only for a network without a shortcut, "
-                "and not to be resumed; remedy: one_shot"
+                "on one process, and not to be resumed; remedy: one_shot"
             )
         cubes = scene_cubes(split, trained.network.components)
         write_bundle(scheduled_pruning(trained, cubes, settings, console), out)
         return
-    if settings.prune.context == "sensitivity":
-        raise SettingsError("prune.context sensitivity: only with a schedule; remedy: agp")
+    if settings.prune.context == "sensitivity" or settings.prune.distill:
+        raise SettingsError("prune.context sensitivity, distill: with a schedule; remedy: agp")
+    if settings.prune.fewer_ms is not None and resume:
+        raise SettingsError("prune.fewer_ms: measured anew each time; remedy: no --resume")
     pruned = prune(trained, settings.prune, ratio_of(trained, settings.prune))
     record = prune_record(trained, pruned, settings)
     console.print(size_table(record["before"], record["after"]))
@@ -102,7 +107,8 @@ def prune_step(
         "tune",
         start,
         _trainer(start, split, settings, settings.prune.tune),
-        epochs=settings.prune.tune.epochs,
+        fit=settings.prune.tune,
+        seed=settings.seed,
         out=out,
         resume=resume,
         console=console,
@@ -356,7 +362,8 @@ def train_step(
     start: Bundle,
     trainer: Trainer,
     *,
-    epochs: int,
+    fit: FitSettings,
+    seed: int,
     out: Path,
     resume: bool,
     console: Console,
@@ -367,27 +374,36 @@ def train_step(
         stage: What the record calls it.
         start: Where to start.
         trainer: Takes a bundle, and by name `save`, `keep` and `resume`, see `training.loop.train`.
-        epochs: How many it will be.
+        fit: How; a training goes on only as it began.
+        seed: Likewise.
         out: The best bundle so far; beside it, with ".checkpoint" in its name, where it stands,
             and in the folder "tensorboard" the curves.
         resume: Whether to go on from there.
         console: Where progress is shown.
 
     Raises:
-        CheckpointError: If what is there is of another stage or network.
+        CheckpointError: If what is there is of another stage, network, settings or scenes.
+        TrainingError: If nothing can be written.
     """
     place = out.with_suffix(f".checkpoint{out.suffix}")
-    told: dict[str, Any] = {
+    same = {
         "stage": stage,
         "network": asdict(start.network),
-        "provenance": start.provenance,
+        "fit": fit.model_dump(mode="json", exclude={"checkpoint_minutes"}),
+        "seed": seed,
+        "checksums": start.provenance.get("checksums"),
     }
+    told: dict[str, Any] = {**same, "provenance": start.provenance}
     checkpoint: Checkpoint | None = None
     if resume and place.exists():
         checkpoint, before = read_checkpoint(place)
         # Lists of JSON are tuples here.
-        if (before["stage"], before["network"]) != (stage, json.loads(json.dumps(told["network"]))):
-            raise CheckpointError(f"{place}: no checkpoint of this {stage}; remedy: no --resume")
+        other = [k for k, v in json.loads(json.dumps(same)).items() if before.get(k) != v]
+        if other:
+            raise CheckpointError(
+                f"{place}: no checkpoint of this {stage}: other {', '.join(other)}; remedy: "
+                "no --resume"
+            )
         told = before
         start = changed(start, provenance=told["provenance"])
         console.print(
@@ -396,10 +412,15 @@ def train_step(
         )
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # takes seconds to load
 
-    curves = SummaryWriter(out.parent / "tensorboard" / f"{out.stem}-{stage}")
+    tensorboard = out.parent / "tensorboard" / f"{out.stem}-{stage}"
+    try:
+        # Only the first of several processes saves, and so has anything to write.
+        curves: Any = SummaryWriter(tensorboard) if team().is_first else nullcontext()
+    except OSError as error:
+        raise TrainingError(f"{tensorboard}: cannot be written: {error.strerror}") from None
     with Bar(console=console) as bar, curves:
         epoch = checkpoint.progress.epoch if checkpoint else 0
-        task = bar.add_task(stage, total=epochs, completed=epoch)
+        task = bar.add_task(stage, total=fit.epochs, completed=epoch)
 
         def save(tensors: Mapping[str, NDArray[Any]], progress: Progress) -> None:
             if progress.is_best:

@@ -12,6 +12,7 @@ speaks of have reached the disk.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -64,8 +65,14 @@ class PatchStore:
     samples: NDArray[np.int16]
     flags: NDArray[np.uint8]
 
-    def part(self, difficulty: str, part: str) -> list[int]:
+    def part(self, difficulty: str, part: str, *, most_flagged: float = 1.0) -> list[int]:
         """Rows of a part of a split; patches that could not be read are not among them.
+
+        Args:
+            difficulty: "easy" or "hard".
+            part: "train", "val" or "test".
+            most_flagged: Share of a patch's pixels that may be flagged: clouded, hazy, in shadow,
+                under snow or without data.
 
         Raises:
             ScenesError: If the store has no such split, or nothing of it.
@@ -76,7 +83,12 @@ class PatchStore:
                 "remedy: unpack HySpecNet-11k's splits there and convert again"
             )
         row_of = dict(zip(self.paths, self.rows, strict=True))
-        found = [row_of[path] for path in self.splits[difficulty][part] if path in row_of]
+        found = [
+            row
+            for path in self.splits[difficulty][part]
+            if (row := row_of.get(path)) is not None
+            and np.count_nonzero(self.flags[row]) <= most_flagged * self.flags[row].size
+        ]
         if not found:
             raise ScenesError(f"{self.folder}: no patch of splits/{difficulty}/{part}.csv in it")
         return found
@@ -119,12 +131,13 @@ def open_store(folder: Path) -> PatchStore:
             samples=samples,
             flags=flags,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        rows_fit = bool(store.rows) and min(store.rows) >= 0 and max(store.rows) < len(samples)
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ScenesError(
             f"{path}: {reason}; remedy: prismlink-train convert TREE --out {folder}"
         ) from None
-    if samples.shape[:1] != flags.shape[:1] or max(store.rows, default=-1) >= len(samples):
+    if len(samples) != len(flags) or not rows_fit:
         raise ScenesError(f"{folder}: its arrays are shorter than store.json says")
     return store
 
@@ -224,10 +237,22 @@ class Rows(Sequence[NDArray[np.int16]]):
 
 
 def _array(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
-    """Open an array to write into; one that is not there is made: zeros, which take no room."""
+    """Open an array to write into; one that is not there is made, all of it.
+
+    Raises:
+        OSError: If there is no room; found later, it would kill the process.
+        ScenesError: If it is of another tree, or damaged.
+    """
     if not path.exists():
-        return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    array = np.lib.format.open_memmap(path, mode="r+")
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        allocate(path)
+        return array
+    try:
+        array = np.lib.format.open_memmap(path, mode="r+")
+    except (EOFError, ValueError):
+        raise ScenesError(
+            f"{path}: damaged; remedy: remove {path.parent} and convert again"
+        ) from None
     if array.shape != shape or array.dtype != dtype:
         raise ScenesError(
             f"{path}: shape {array.shape}, the tree needs {shape}; remedy: another --out"
@@ -235,14 +260,34 @@ def _array(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
     return array
 
 
+def allocate(path: Path) -> None:
+    """Take the room a file says it has; one that cannot is removed.
+
+    Raises:
+        OSError: If there is not enough.
+    """
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError:
+            path.unlink()
+            raise
+
+
 def _done(progress: TextIO, patches: Sequence[PatchFiles]) -> dict[int, dict[str, Any]]:
-    """Read which patches are done; a last line that was cut off is not."""
+    """Read which patches are on the disk; those that could not be read are tried again."""
     progress.seek(0)
     text = progress.read()
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         progress.truncate(len(whole.encode()))
-    done = {entry["row"]: entry for entry in map(json.loads, whole.splitlines())}
+    try:
+        every = {entry["row"]: entry for entry in map(json.loads, whole.splitlines())}
+    except (ValueError, KeyError, TypeError):
+        raise ScenesError(
+            f"{progress.name}: damaged; remedy: remove the folder and convert again"
+        ) from None
+    done = {row: entry for row, entry in every.items() if "error" not in entry}
     for row, entry in done.items():
         if row >= len(patches) or patches[row].path != entry["path"]:
             raise ScenesError(

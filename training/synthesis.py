@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from codec.tile import Tile
 from training.bands import Floats, spread
+from training.errors import ScenesError
 from training.hyspecnet import ALL_BANDS, FILL, FLAGS, UNUSABLE_BANDS
 from training.scenes import Scene
 
@@ -53,15 +54,24 @@ class Library:
 
 
 def measure_library(scenes: Sequence[Scene]) -> Library:
-    """Measure spectra and noise on scenes of any sensor."""
+    """Measure spectra and noise on scenes of any sensor.
+
+    Raises:
+        ScenesError: If a scene is too small, or has no pixels measured in all of its bands.
+    """
     spectra, noise = [], []
     for scene in scenes:
         cube, whole = _reflectance(scene.tile)
         four = cube[:, :-1, :-1] + cube[:, 1:, :-1] + cube[:, :-1, 1:] + cube[:, 1:, 1:]
         smooth = np.asarray(four / 4, np.float32)
         inside = whole[:-1, :-1] & whole[1:, :-1] & whole[:-1, 1:] & whole[1:, 1:]
+        if inside.sum() < _SPECTRA_PER_SCENE or cube.shape[2] < 3:
+            raise ScenesError(
+                f"scene {scene.name}: {inside.sum()} places measured in all bands are too few to "
+                "measure spectra on; remedy: leave it out by scenes.exclude"
+            )
         spectra.append(spread(_corners(smooth[:, inside].T).T, scene.tile, ALL_BANDS).T)
-        noise.append(spread(_noise(cube), scene.tile, ALL_BANDS))
+        noise.append(spread(_noise(cube, whole), scene.tile, ALL_BANDS))
     return Library(
         spectra=np.concatenate(spectra),
         noise=np.median(noise, axis=0).astype(np.float32),
@@ -79,16 +89,18 @@ def at_enmap_bands(tile: Tile) -> Floats:
 
 
 def _reflectance(tile: Tile) -> tuple[Floats, NDArray[np.bool_]]:
-    """Bands that were measured, and which pixels were in all of them."""
+    """Bands that were measured, 0 where they were not, and which pixels were in all of them."""
     valid = tile.valid()
     bands = valid.any(axis=(1, 2))
-    cube = tile.samples[bands].astype(np.float32) * np.float32(1 / tile.info.reflectance_scale)
+    samples = np.where(valid[bands], tile.samples[bands], 0).astype(np.float32)
+    cube = samples * np.float32(1 / tile.info.reflectance_scale)
     return np.clip(cube, 0, 1), np.asarray(valid[bands].all(axis=0))
 
 
-def _noise(cube: Floats) -> Floats:
+def _noise(cube: Floats, whole: NDArray[np.bool_]) -> Floats:
     """Deviation of each band's noise: what neighboring pixels and bands do not foretell."""
-    across = (cube[:, :, 1:-1] - (cube[:, :, :-2] + cube[:, :, 2:]) / 2).reshape(len(cube), -1)
+    across = cube[:, :, 1:-1] - (cube[:, :, :-2] + cube[:, :, 2:]) / 2
+    across = across[:, whole[:, 1:-1] & whole[:, :-2] & whole[:, 2:]]
     found = np.zeros(len(cube), np.float32)
     for band in range(len(cube)):
         beside = across[[b for b in (band - 1, band + 1) if 0 <= b < len(cube)]]
@@ -116,7 +128,7 @@ class World:
     Args:
         library: What it is made of.
         cols: Detectors across the track.
-        seed: Of everything but noise.
+        seed: Of everything.
         cloudiness: Share of the ground below clouds, about.
         dead: Share of detectors, of every band, that say nothing.
     """
@@ -131,7 +143,7 @@ class World:
         dead: float = 2e-4,
     ) -> None:
         rng = np.random.default_rng(seed)
-        self._cols, self._noise = cols, library.noise
+        self._seed, self._cols, self._noise = seed, cols, library.noise
         chosen = rng.choice(len(library.spectra), _COVERS, replace=len(library.spectra) < _COVERS)
         self._spectra = library.spectra[chosen]
         self._covers = self._cover(rng)
@@ -166,16 +178,18 @@ class World:
             Samples [10⁻⁴ reflectance], shape (224, count, cols), with fill where EnMAP has it; and
             flags as of `hyspecnet.FLAGS`, shape (count, cols).
         """
-        ground = np.arange(first, first + count) % GROUND_PERIOD
-        light = np.arange(first, first + count) % LIGHT_PERIOD
+        # A line more on either side: light spreads over it.
+        place = np.arange(first - 1, first + count + 1)
+        ground, light = place % GROUND_PERIOD, place % LIGHT_PERIOD
         mixed = np.tensordot(self._spectra.T, self._covers[:, ground], 1)
         kind = np.tensordot(self._kinds.T, self._kind[:, ground], 1)
         cloud, shadow = self._cloud[light], self._shadow[light]
         seen = mixed * (1 + 0.02 * kind) * (self._light[light] * (1 - 0.5 * shadow))
         white = np.linspace(0.75, 0.45, ALL_BANDS, dtype=np.float32)[:, None, None]
-        seen = _blurred((1 - cloud) * seen + cloud * white)
+        seen = _blurred((1 - cloud) * seen + cloud * white)[:, 1:-1]
+        cloud, shadow = cloud[1:-1], shadow[1:-1]
         seen += self._smile * np.gradient(seen, axis=0)
-        rng = np.random.default_rng((first, count, self._cols))
+        rng = np.random.default_rng((self._seed, first, count, self._cols))
         deviation = self._noise[:, None, None] * np.sqrt(0.5 + 2 * np.clip(seen, 0, 1))
         noise = rng.standard_normal(seen.shape, np.float32) * deviation
         measured = np.where(self._dead, 0, seen * self._gain + self._offset + noise)
@@ -237,7 +251,7 @@ class Statistics:
 
 
 def statistics(cube: Floats) -> Statistics:
-    """Measure a scene, shape (bands, rows, cols), all of it valid."""
+    """Measure a scene, shape (bands, rows, cols); what is not measured counts as 0."""
     flat = cube.reshape(len(cube), -1).astype(np.float64)
     flat = flat - flat.mean(axis=1, keepdims=True)
     values, vectors = np.linalg.eigh(flat @ flat.T / flat.shape[1])

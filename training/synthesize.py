@@ -21,6 +21,7 @@ from training.files import write_whole
 from training.hyspecnet import ALL_BANDS, DIFFICULTIES, FILL, FLAGS, PARTS, PATCH_PX
 from training.plots import scene_statistics
 from training.scenes import load_scenes
+from training.store import allocate
 from training.synthesis import Library, World, at_enmap_bands, measure_library, statistics
 
 _PATCHES_ACROSS: Final = 4
@@ -113,6 +114,7 @@ def make_strip(
     strip = np.lib.format.open_memmap(
         path, mode="w+", dtype=np.int16, shape=(ALL_BANDS, lines, cols)
     )
+    allocate(path)
     with Bar(console=console) as bar:
         task = bar.add_task("making lines", total=lines)
         for first in range(0, lines, _STRIP_LINES):

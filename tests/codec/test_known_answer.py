@@ -95,6 +95,19 @@ def test_a_damaged_answer_is_found(answer: dict[str, object]) -> None:
         check_decoder(Decoder(bundle))
 
 
+def test_an_answer_of_another_tile_is_found() -> None:
+    """Hostile answers are refused as well as wrong ones, and never with a traceback."""
+    bundle = answered(klt_bundle())
+    small = known_tile(bundle)
+    small = replace(small, samples=small.samples[:, :16, :16].copy())
+    side, patch = Encoder(bundle, backend="torch-cpu").encode(small)
+    for frames, psnr in (([side.hex(), patch.hex()], 30.0), (None, 10**400)):
+        answer = {**bundle.known_answer, "psnr_db": psnr}
+        answer |= {} if frames is None else {"frames": frames}
+        with pytest.raises(BundleAnswerError):
+            check_decoder(Decoder(replace(bundle, known_answer=answer)))
+
+
 def test_a_worse_restoration_is_found() -> None:
     """The ground's networks are looked at by what they restore."""
     bundle = answered(minmax_bundle())

@@ -174,7 +174,10 @@ def test_a_checkpoint_of_something_else_is_refused(
     assert run("fit", *given, "--out", out) == 0
     other = (*given[:2], "--settings", settings)
     assert run("fit", *other, "--out", out, "--resume") == 65
-    assert "no checkpoint of this fit; remedy" in capfd.readouterr().err
+    assert "no checkpoint of this fit: other network; remedy" in capfd.readouterr().err
+    settings.write_text(text.replace("batch_crops: 4", "batch_crops: 2"), encoding="utf-8")
+    assert run("fit", *other, "--out", out, "--resume") == 65
+    assert "no checkpoint of this fit: other fit; remedy" in capfd.readouterr().err
 
     for damaged in (b"", place.read_bytes()[:-9], out.read_bytes()):
         place.write_bytes(damaged)
@@ -201,10 +204,12 @@ def test_what_is_exported_is_signed(
     other = X25519PrivateKey.generate()
     path.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     assert run(*export, "--sign", path) == 78
-    assert "not of Ed25519; remedy: openssl genpkey" in capfd.readouterr().err
+    assert "not of Ed25519; remedy: name another" in capfd.readouterr().err
     path.write_bytes(b"no key")
     assert run(*export, "--sign", path) == 78
+    assert "no private key" in capfd.readouterr().err
     assert run(*export, "--sign", tmp_path / "absent.pem") == 78
+    assert "remedy: openssl genpkey" in capfd.readouterr().err
 
 
 def test_what_is_synthesized_is_trained_on(

@@ -92,6 +92,7 @@ def test_splits_name_patches(tmp_path: Path) -> None:
         pytest.param("", "names no patch", id="empty"),
         pytest.param("a/b/P1.npy\n", "'a/b/P1.npy' is no path", id="other ending"),
         pytest.param("../../etc/P-DATA.npy\n", "is no path", id="climbs"),
+        pytest.param("/data/x/P-DATA.npy\n", "is no path", id="absolute"),
     ],
 )
 def test_a_broken_split_is_named(tmp_path: Path, text: str | None, message: str) -> None:

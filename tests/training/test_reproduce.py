@@ -112,6 +112,11 @@ def test_quality_over_operations(folder: Path, tmp_path: Path, run: Run) -> None
     assert load_bundle(out / "fewer-60.safetensors").network.latent_channels == 16
     for wrong in ("0.5,0.3", "1", "x", ""):
         assert run("pareto", *given, "--fewer", wrong) == 78
+    before = (out / "pareto.json").read_text()
+    assert run("pareto", *given, "--fewer", "0.3,0.999") == 65  # known before anything is trained
+    assert (out / "pareto.json").read_text() == before
+    other = ("--settings", settings_file(tmp_path, 5))
+    assert run("pareto", *given[:2], *other, "--out", out) == 78
 
 
 def test_another_network_is_refused(folder: Path, tmp_path: Path, run: Run) -> None:

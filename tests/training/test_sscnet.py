@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from codec.bundle import Bundle
 from codec.decoder import Decoder
@@ -17,7 +18,7 @@ from training.config import PruneSettings, Settings
 from training.errors import CheckpointError
 from training.loop import initialized
 from training.prune import prune, ratio_of
-from training.scenes import Scene, Split
+from training.scenes import Crops, Scene, Split
 from training.sscnet import (
     prune_sscnet,
     resampled,
@@ -103,6 +104,28 @@ def test_it_shrinks_while_it_learns(
     assert (pruned.network.components, pruned.network.latent_channels) == (5, 20)
     assert [epoch for epoch, _, _ in told] == [1, 2, 3, 4, 5, 6]
     assert told[-1][2] < told[0][2]
+
+
+def test_each_epoch_of_tuning_has_crops_of_its_own(
+    start: Bundle, split: Split, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same ones again and again are learned by heart."""
+    drawn: list[tuple[int, float]] = []
+
+    class Watched(Crops):
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+            found = super().__getitem__(index)
+            if self._count is not None:
+                drawn.append((index, float(found[0].sum())))
+            return found
+
+    monkeypatch.setattr("training.sscnet.Crops", Watched)
+    tune = settings.fit.model_copy(update={"epochs": 3})
+    given = PruneSettings(ratio=0.5, round_to=2, schedule="agp", tune=tune)
+    cubes = scene_cubes(split, 5)
+    prune_sscnet(start, cubes, given, 0.5, seed=0, on_epoch=lambda *_: None)
+    assert len(drawn) >= 3 * tune.crops_per_epoch
+    assert len(set(drawn)) > 2.5 * tune.crops_per_epoch
 
 
 def test_layers_differ_in_what_they_bear(start: Bundle, split: Split, settings: Settings) -> None:

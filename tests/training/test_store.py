@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from fakes.patches import REAL, add_patch
 from training import store
-from training.errors import PatchError, ScenesError
+from training.errors import PatchError, ScenesError, TrainingError
 from training.hyspecnet import FILL, PARTS, PatchFiles, find_patches, read_patch
 from training.store import Rows, convert, is_store, open_store, reflectance
 
@@ -85,7 +87,46 @@ def test_cut_off_it_goes_on(tree: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(store, "read_patch", counted)
     convert(tree, tmp_path, usable_only=True).verify()
     assert sorted(read) == ["P2", "P3", "P4"]
+    read.clear()
+    convert(tree, tmp_path, usable_only=True)
+    assert read == ["P3"]  # it may have been mended
     assert open_store(tmp_path).rows == (0, 1, 2, 4)
+
+
+def test_a_mended_patch_is_read(tmp_path: Path) -> None:
+    """Once it is whole, the next conversion has it; strictly, a broken one is the end again."""
+    tree, folder = tmp_path / "tree", tmp_path / "store"
+    add_patch(tree, 0)
+    path = add_patch(tree, 1).folder / "P1-DATA.npy"
+    sound = path.read_bytes()
+    path.write_bytes(sound[:99])
+    assert convert(tree, folder, usable_only=True).rows == (0,)
+    with pytest.raises(PatchError, match="P1-DATA"):
+        convert(tree, folder, usable_only=True, strict=True)
+    path.write_bytes(sound)
+    assert convert(tree, folder, usable_only=True, strict=True).rows == (0, 1)
+
+
+def test_a_full_disk_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known before anything is written, and nothing is left in the way."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(TrainingError, match="No space left on device"):
+        convert(REAL, tmp_path, usable_only=True)
+    assert not (tmp_path / "samples.npy").exists()
+
+
+def test_clouded_patches_can_be_left_out(tree: Path, tmp_path: Path) -> None:
+    """By the share of pixels that are flagged."""
+    converted = convert(tree, tmp_path, usable_only=True)
+    flags = np.lib.format.open_memmap(tmp_path / "flags.npy", mode="r+")
+    flags[4, :32] = 1
+    flags.flush()
+    assert converted.part("easy", "train", most_flagged=0.3) == [0, 4]
+    assert converted.part("easy", "train", most_flagged=0.2) == [0]
 
 
 def test_a_store_is_of_one_tree(tree: Path, tmp_path: Path) -> None:
@@ -115,6 +156,13 @@ def test_damage_is_found(tree: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps({**told, "version": 9}))
     with pytest.raises(ScenesError, match="patches 9, not prismlink patches 1"):
         open_store(tmp_path)
+    for rows in ([], [-1], ["x"]):
+        path.write_text(json.dumps({**told, "rows": rows}))
+        with pytest.raises(ScenesError, match=str(tmp_path)):
+            open_store(tmp_path)
+    (tmp_path / "progress.jsonl").write_text("\0\0\n")
+    with pytest.raises(ScenesError, match="damaged; remedy: remove the folder"):
+        convert(tree, tmp_path, usable_only=True)
     path.write_text(json.dumps({**told, "rows": [0, 1, 2, 99]}))
     with pytest.raises(ScenesError, match="shorter than"):
         open_store(tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from codec.enmap_bands import ENMAP_WAVELENGTHS_NM
 from codec.tile import Tile, TileInfo
 from codec.tile_files import read_tile
 from fakes.patches import REAL
+from training.errors import ScenesError
 from training.hyspecnet import FILL, FLAGS, UNUSABLE_BANDS, USABLE
 from training.scenes import Scene
 from training.synthesis import (
@@ -62,15 +65,16 @@ def test_spectra_and_noise_are_found() -> None:
 def test_a_scene_is_plausible(land: Scene, library: Library) -> None:
     """Eigenvalues, neighboring bands and the spatial spectrum are as of real land."""
     real = statistics(at_enmap_bands(land.tile))
+    apart = []
     for seed in range(4):
         samples, _ = World(library, 128, seed, cloudiness=0).lines(0, 128)
         made = statistics(samples[USABLE].astype(np.float32) / 10_000)
         assert made.band_correlation > 0.99
         assert made.spatial_exponent == pytest.approx(real.spatial_exponent, abs=0.8)
-        # They span six orders of magnitude.
-        apart = np.abs(np.log10(made.eigenvalues[:64] / real.eigenvalues[:64]))
-        assert np.median(apart) < 0.5
-        assert apart.max() < 1.5
+        apart.append(np.abs(np.log10(made.eigenvalues[:64] / real.eigenvalues[:64])))
+    # They span six orders of magnitude.
+    assert np.median(apart) < 0.5
+    assert np.max(apart) < 1.5
 
 
 def test_a_strip_has_no_seam_and_no_end(library: Library) -> None:
@@ -82,8 +86,33 @@ def test_a_strip_has_no_seam_and_no_end(library: Library) -> None:
         piece, _ = still.lines(seam - 8, 16)
         steps = np.abs(np.diff(piece[USABLE].astype(float), axis=1)).mean(axis=(0, 2))
         assert steps[7] < 3 * np.delete(steps, 7).mean()
+    whole, first, second = (still.lines(*part)[0] for part in ((3, 20), (3, 8), (11, 12)))
+    assert np.array_equal(whole, np.concatenate((first, second), axis=1))
     assert np.array_equal(world.lines(5, 9)[0], World(library, 32, 7, cloudiness=0).lines(5, 9)[0])
     assert not np.array_equal(world.lines(0, 9)[0], World(library, 32, 8).lines(0, 9)[0])
+
+
+def test_no_two_tiles_share_their_noise(library: Library) -> None:
+    """Or a network would learn it on one and be tested on the other."""
+    one, other = (
+        np.diff(World(library, 64, seed, cloudiness=0).lines(0, 64)[0][100].astype(float))
+        for seed in (1, 2)
+    )
+    assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.1
+
+
+def test_what_was_not_measured_is_not_measured_on(land: Scene) -> None:
+    """Fill of any kind changes neither spectra nor noise much; a scene of fill alone is named."""
+    holed = np.array(land.tile.samples, np.float32)
+    holed[~land.tile.valid()] = np.nan
+    holed[:, 10:14, 20:30] = np.nan
+    tile = replace(land.tile, samples=holed)
+    found = measure_library([replace(land, tile=tile)])
+    assert np.isfinite(found.spectra).all()
+    assert np.allclose(found.noise, measure_library([land]).noise, rtol=0.1)
+    holed[:, ::2, ::2] = np.nan
+    with pytest.raises(ScenesError, match=r"scene salton: 0 places .* remedy: leave it out"):
+        measure_library([replace(land, tile=replace(land.tile, samples=holed))])
 
 
 def test_samples_and_flags_are_as_the_sensor_has_them(library: Library) -> None:
