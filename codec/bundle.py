@@ -2,8 +2,8 @@
 
 The name of a model is the SHA-256 over its description and the digests of its tensors. A flight
 bundle leaves out the synthesis network but keeps every digest, so it bears the same name. Tables
-and offsets are integers; provenance and scores tell where it came from and are not part of the
-name.
+and offsets are integers. Provenance and scores tell where it came from, a known answer what it made
+of a known tile; they are not part of the name.
 """
 
 from __future__ import annotations

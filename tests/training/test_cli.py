@@ -107,6 +107,9 @@ def test_the_network_alone_goes_the_same_way(
     assert load_bundle(calibrated).network.encoder_widths == (8, 8, 8, 8)
     assert run("onnx", calibrated, "--out", tmp_path / "encoder.onnx") == 0
     assert run("onnx", pruned, "--out", tmp_path / "encoder.onnx") == 65
+    assert run("export", calibrated, *given, "--out", tmp_path, "--name", "reference") == 0
+    shipped = load_bundle(tmp_path / "reference.safetensors")
+    assert {entry["scene"] for entry in shipped.scores["held_back"]} == {"south"}
 
 
 def test_baselines_stand_beside_a_bundle(
