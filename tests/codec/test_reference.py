@@ -45,4 +45,6 @@ def test_it_codes_a_real_patch_in_int8(reference: Bundle) -> None:
     frames = encoder.encode(tile)
     assert encoder.backend.precision == "int8"
     assert 8 * sum(map(len, frames)) / np.count_nonzero(tile.valid()) < 0.5
-    assert measure(tile, Decoder(reference).decode(frames)).psnr_db > 43
+    assert (
+        measure(tile, Decoder(reference).decode(frames)).psnr_db > 41
+    )  # negative reflectance is clipped
