@@ -46,6 +46,8 @@ ADAM_EPSILON: Final = 1e-10
 
 
 _PRELU_SLOPE: Final = 0.25
+_REFLECTANCE: Final = 0.15
+"""What a network that answers in reflectance starts from: about what land and plants have."""
 
 
 class Networks(nn.Module):
@@ -130,6 +132,11 @@ def initialized(bundle: Bundle, seed: int) -> Bundle:
             nn.init.normal_(layer.weight, 0.0, deviation, generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+    last = model.synthesis.branch[-2]
+    if bundle.network.output == "sigmoid" and isinstance(last, nn.ConvTranspose2d):
+        # From its middle a sigmoid falls to 0, the dark of most bands, and cannot get out again.
+        level = math.log(_REFLECTANCE / (1 - _REFLECTANCE))
+        nn.init.constant_(last.get_parameter("bias"), level)
     return changed(bundle, tensors=model.tensors())
 
 

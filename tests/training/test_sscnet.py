@@ -63,6 +63,13 @@ def test_it_learns_from_any_sensor(start: Bundle, split: Split, settings: Settin
     assert Decoder(calibrated).decode(frames).samples.shape == own.samples.shape
 
 
+def test_it_starts_from_an_ordinary_reflectance(start: Bundle) -> None:
+    """From the middle of the sigmoid it fell to 0 on dark scenes, and never got out again."""
+    with torch.inference_mode():
+        restored = start.synthesis()(0.01 * torch.randn(1, 20, 4, 4))
+    assert 0.1 < float(restored.mean()) < 0.2
+
+
 def test_it_can_be_pruned(start: Bundle) -> None:
     """Both networks lose hidden channels; bands and latents stay."""
     pruned = prune(start, PruneSettings(ratio=0.5, round_to=2)).network
