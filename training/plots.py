@@ -134,7 +134,6 @@ def quality_over_macs(points: Sequence[Mapping[str, float]]) -> bytes:
     axes.set_xlabel("multiply-accumulates of a patch, both networks [10⁹]")
     axes.set_ylabel("PSNR [dB]")
     axes.set_xlim(left=0)
-    axes.legend(fontsize="small")
     return _png(figure)
 
 
