@@ -231,6 +231,9 @@ def convert(
     strict: Annotated[
         bool, typer.Option("--strict", help="A patch that cannot be read is the end.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read the store afterwards, all of it, and compare.")
+    ] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Patches read at once.")] = 2,
 ) -> None:
     """Convert a HySpecNet-11k tree into a store that training reads at memory's speed.
@@ -242,7 +245,13 @@ def convert(
     from training.steps import convert_step  # as above
 
     convert_step(
-        tree, out, usable_only=not all_bands, strict=strict, workers=workers, console=console
+        tree,
+        out,
+        usable_only=not all_bands,
+        strict=strict,
+        verify=verify,
+        workers=workers,
+        console=console,
     )
 
 

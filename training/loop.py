@@ -213,11 +213,11 @@ def run(
     learner = Learner(
         DataLoaders(
             DataLoader(
-                repeated(training),
+                Repeated(training),
                 batch_size=us.share_of(settings.batch_crops),
                 sampler=Share(len(training), us),
             ),
-            DataLoader(repeated(held_back), batch_size=settings.batch_crops),
+            DataLoader(Repeated(held_back), batch_size=settings.batch_crops),
         ),
         us.joined(model),
         loss_func=cost,
@@ -417,7 +417,9 @@ def _held_back_crops(bundle: Bundle, split: Split, settings: FitSettings) -> Cro
     )
 
 
-class _Repeated(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
+class Repeated(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
+    """Crops as fastai wants them: what goes into the model, then what goes into the cost."""
+
     def __init__(self, crops: Crops) -> None:
         self._crops = crops
 
@@ -427,11 +429,6 @@ class _Repeated(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         components, present = self._crops[index]
         return components, present, components, present
-
-
-def repeated(crops: Crops) -> Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Crops as fastai wants them: what goes into the model, then what goes into the cost."""
-    return _Repeated(crops)
 
 
 @torch.inference_mode()

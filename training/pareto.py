@@ -18,7 +18,7 @@ from training.plots import quality_over_macs
 from training.prune import ratio_of
 from training.reproduce import data_of, measure
 from training.seeds import seed_everything
-from training.steps import scheduled_pruning
+from training.training_steps import scheduled_pruning
 
 
 def pareto_step(

@@ -21,7 +21,6 @@ import google_crc32c
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import Progress as Bar
 from rich.table import Table
 
 from codec.bundle import Bundle
@@ -32,14 +31,15 @@ from training.calibrate import calibrate
 from training.config import Settings, load_settings
 from training.errors import ScenesError, SettingsError
 from training.evaluate import evaluate, quality
-from training.hyspecnet import ALL_BANDS, USABLE, PatchFiles
+from training.hyspecnet import ALL_BANDS, USABLE
 from training.loop import initialized
 from training.scenes import Scene, load_scenes, split_scenes
 from training.seeds import seed_everything
 from training.sscnet import Cubes, resampled, scene_cubes, train_sscnet
-from training.steps import linear_codec, scheduled_pruning, train_step
-from training.store import PatchStore, Rows, convert, is_store, open_store, reflectance
+from training.steps import convert_step, linear_codec
+from training.store import PatchStore, Rows, is_store, open_store, reflectance
 from training.timing import encoder_ms
+from training.training_steps import scheduled_pruning, train_step
 
 CLAIMED: Final = {
     "psnr_db_after": 42.98,
@@ -105,8 +105,10 @@ def reproduce_step(
         )
     seed_everything(settings.seed)
     found = data_of(data, settings, out, console)
-    start = changed(initialized(linear_codec(settings), settings.seed))
-    start = changed(start, provenance=origin(settings, found.names, found.checksums))
+    start = changed(
+        initialized(linear_codec(settings), settings.seed),
+        provenance=origin(settings, found.names, found.checksums),
+    )
     fitted = train_step(
         "fit",
         start,
@@ -177,15 +179,7 @@ def data_of(path: Path, settings: Settings, out: Path, console: Console) -> Data
         return _store_data(open_store(path), settings)
     if (path / "patches").is_dir():
         usable_only = _usable_only(bands)
-        with Bar(console=console) as bar:
-            task = bar.add_task(f"converting into {out / 'store'}", total=None)
-
-            def told(_: PatchFiles, error: str) -> None:
-                bar.advance(task)
-                if error:
-                    bar.console.print(f"skipped: {error}", style="yellow", markup=False)
-
-            store = convert(path, out / "store", usable_only=usable_only, on_patch=told)
+        store = convert_step(path, out / "store", usable_only=usable_only, console=console)
         return _store_data(store, settings)
     split = split_scenes(load_scenes(path, settings.scenes), settings.scenes)
     return Data(

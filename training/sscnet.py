@@ -43,7 +43,7 @@ from training.fast import (
     sched_agp,
     sched_iterative,
 )
-from training.loop import ADAM_EPSILON, Networks, Save, cost_of, repeated, run, told_in_one_line
+from training.loop import ADAM_EPSILON, Networks, Repeated, Save, cost_of, run, told_in_one_line
 from training.prune import PRUNED_TYPES, TRACE_PX, Chain, Ratio, as_pruned, prune
 from training.scenes import Crops, Scene, Split
 
@@ -163,7 +163,7 @@ def sensitivity(
 def _cost(bundle: Bundle, crops: Crops, settings: FitSettings) -> float:
     model = Autoencoder(bundle, settings.precision)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    batches = DataLoader(repeated(crops), batch_size=settings.batch_crops)
+    batches = DataLoader(Repeated(crops), batch_size=settings.batch_crops)
     return cost_of(model, SquaredError(), batches, device)
 
 

@@ -232,6 +232,11 @@ def test_what_is_synthesized_is_trained_on(
     assert not tiles[0] & tiles[1]
     assert not tiles[1] & tiles[2]
     assert run("convert", tree, "--out", tmp_path / "store") == 0
+    assert run("convert", tree, "--out", tmp_path / "store", "--verify") == 0
+    samples = np.lib.format.open_memmap(tmp_path / "store" / "samples.npy", mode="r+")
+    samples[0, 0, 0, 0] ^= 1
+    samples.flush()
+    assert run("convert", tree, "--out", tmp_path / "store", "--verify") == 66
 
     strip = tmp_path / "strip.npy"
     assert run("synthesize", *given[:2], "--out", strip, "--strip", "300", "--cols", "40") == 0
