@@ -72,9 +72,10 @@ def pareto_step(
     points = [{"fewer_macs": 0.0, **measure(trained, found.held_back)}]
     for share, prune in zip(fewer, wanted, strict=True):
         one = settings.model_copy(update={"prune": prune})
-        pruned = scheduled_pruning(trained, found.cubes, one, console)
+        place = out / f"fewer-{100 * share:.0f}.safetensors"
+        pruned = scheduled_pruning(trained, found.cubes, one, place, console)
         pruned = calibrate(pruned, found.calibration, settings.calibrate)
-        write_bundle(pruned, out / f"fewer-{100 * share:.0f}.safetensors")
+        write_bundle(pruned, place)
         points.append({"fewer_macs": share, **measure(pruned, found.held_back)})
         write_whole(out / "pareto.json", (json.dumps(points, indent=1) + "\n").encode())
         write_whole(out / "pareto.png", quality_over_macs(points))

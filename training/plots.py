@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from training.bjontegaard import Interval, Point, rate_gaps
+from training.curves import HELD_BACK, TRAINING, Curve
 from training.evaluate import Curves
 from training.synthesis import Statistics
 
@@ -134,6 +135,29 @@ def quality_over_macs(points: Sequence[Mapping[str, float]]) -> bytes:
     axes.set_xlabel("multiply-accumulates of a patch, both networks [10⁹]")
     axes.set_ylabel("PSNR [dB]")
     axes.set_xlim(left=0)
+    return _png(figure)
+
+
+def training_curve(fit: Curve, prune: Curve) -> bytes:
+    """Draw what crops cost while a network is trained, and then while it is pruned and tuned.
+
+    Args:
+        fit: Costs, mean squared errors, by epoch.
+        prune: Likewise, after these.
+
+    Returns:
+        A PNG.
+    """
+    figure = _figure(2, 1.2)
+    axes = figure.subplots()
+    done = max(epoch for epoch, _ in fit[HELD_BACK])
+    for index, tag in enumerate((HELD_BACK, TRAINING)):
+        epochs, costs = zip(*fit[tag], *((done + e, cost) for e, cost in prune[tag]), strict=True)
+        axes.semilogy(epochs, costs, label=tag.removeprefix("cost/"), **_style(index))
+    axes.axvline(done, color="0.6", linewidth=0.8)
+    axes.text(done, 1, " pruned", transform=axes.get_xaxis_transform(), va="top")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("mean squared error of reflectance")
     return _png(figure)
 
 

@@ -29,10 +29,13 @@ from codec.tile import Tile, TileInfo
 from training.bundles import changed, checksums_of, names_of, origin, size_of, write_bundle
 from training.calibrate import calibrate
 from training.config import Settings, load_settings
+from training.curves import curves_folder, read_curve
 from training.errors import ScenesError, SettingsError
 from training.evaluate import evaluate, quality
+from training.files import write_whole
 from training.hyspecnet import ALL_BANDS, USABLE
 from training.loop import initialized
+from training.plots import training_curve
 from training.scenes import Scene, load_scenes, split_scenes
 from training.seeds import seed_everything
 from training.sscnet import Cubes, resampled, scene_cubes, train_sscnet
@@ -109,21 +112,27 @@ def reproduce_step(
         initialized(linear_codec(settings), settings.seed),
         provenance=origin(settings, found.names, found.checksums),
     )
+    places = {name: out / f"{name}.safetensors" for name in ("fit", "unpruned", "pruned")}
     fitted = train_step(
         "fit",
         start,
         partial(train_sscnet, cubes=found.cubes, settings=settings.fit, seed=settings.seed),
         fit=settings.fit,
         seed=settings.seed,
-        out=out / "fit.safetensors",
+        out=places["fit"],
         resume=resume,
         console=console,
     )
     unpruned = calibrate(fitted, found.calibration, settings.calibrate)
-    pruned = scheduled_pruning(fitted, found.cubes, settings, console)
+    pruned = scheduled_pruning(fitted, found.cubes, settings, places["pruned"], console)
+    curves = [
+        read_curve(curves_folder(places[name], stage))
+        for name, stage in (("fit", "fit"), ("pruned", "prune"))
+    ]
+    write_whole(out / "curve.png", training_curve(*curves))
     pruned = calibrate(pruned, found.calibration, settings.calibrate)
-    for name, bundle in (("unpruned", unpruned), ("pruned", pruned)):
-        write_bundle(bundle, out / f"{name}.safetensors")
+    write_bundle(unpruned, places["unpruned"])
+    write_bundle(pruned, places["pruned"])
     with console.status("scoring"):
         before, after = (measure(one, found.held_back) for one in (unpruned, pruned))
     result: dict[str, Any] = {
@@ -134,6 +143,7 @@ def reproduce_step(
         result[f"{key}_change"] = result[f"{key}_after"] / result[f"{key}_before"] - 1
     result["bpppc_nominal"] = 32 * pruned.network.latent_channels / (64 * pruned.network.components)
     result["bpppc_measured"] = result["bpppc_measured_after"]
+    result["curve"] = dict(zip(("fit", "prune"), curves, strict=True))
     result["scenes"] = found.names
     result["settings"] = settings.model_dump(mode="json", exclude={"report", "restore"})
     console.print(_table(result))

@@ -83,7 +83,7 @@ def prune_step(
                 "on one process, and not to be resumed; remedy: one_shot"
             )
         cubes = scene_cubes(split, trained.network.components)
-        write_bundle(scheduled_pruning(trained, cubes, settings, console), out)
+        write_bundle(scheduled_pruning(trained, cubes, settings, out, console), out)
         return
     if settings.prune.context == "sensitivity" or settings.prune.distill:
         raise SettingsError("prune.context sensitivity, distill: with a schedule; remedy: agp")

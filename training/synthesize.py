@@ -20,7 +20,7 @@ from training.errors import TrainingError
 from training.files import write_whole
 from training.hyspecnet import ALL_BANDS, DIFFICULTIES, FILL, FLAGS, PARTS, PATCH_PX
 from training.plots import scene_statistics
-from training.scenes import load_scenes
+from training.scenes import load_scenes, split_scenes
 from training.store import allocate
 from training.synthesis import Library, World, at_enmap_bands, measure_library, statistics
 
@@ -46,11 +46,15 @@ def synthesize_step(
 ) -> None:
     """Measure scenes, then make a tree of tiles, or a strip if it has lines.
 
+    Scenes that the settings hold back are not measured: what is made of them would tell of them.
+
     Raises:
         TrainingError: If something cannot be written.
     """
     settings = load_settings(settings_path)
     found = load_scenes(scenes, settings.scenes)
+    if settings.scenes.validation:
+        found = split_scenes(found, settings.scenes).training
     library = measure_library(found)
     console.print(f"{len(library.spectra)} spectra of {len(library.sources)} scenes")
     try:

@@ -18,8 +18,9 @@ from training.bundles import as_record, changed, read_bundle, size_of, write_bun
 from training.checkpoint import Checkpoint, Progress, read_checkpoint, write_checkpoint
 from training.config import FitSettings, Settings
 from training.console_tables import size_table
+from training.curves import HELD_BACK, TRAINING, curve_writer, curves_folder
 from training.distributed import team
-from training.errors import CheckpointError, TrainingError
+from training.errors import CheckpointError
 
 if TYPE_CHECKING:
     from training.sscnet import Cubes
@@ -80,14 +81,12 @@ def train_step(
             f"{place}: going on after epoch {checkpoint.progress.epoch}, "
             f"batch {checkpoint.batches} of the next"
         )
-    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # takes seconds to load
-
-    tensorboard = out.parent / "tensorboard" / f"{out.stem}-{stage}"
-    try:
-        # Only the first of several processes saves, and so has anything to write.
-        curves: Any = SummaryWriter(tensorboard) if team().is_first else nullcontext()
-    except OSError as error:
-        raise TrainingError(f"{tensorboard}: cannot be written: {error.strerror}") from None
+    # Only the first of several processes saves, and so has anything to write.
+    curves: Any = (
+        curve_writer(curves_folder(out, stage), resume=checkpoint is not None)
+        if team().is_first
+        else nullcontext()
+    )
     with Bar(console=console) as bar, curves:
         epoch = checkpoint.progress.epoch if checkpoint else 0
         task = bar.add_task(stage, total=fit.epochs, completed=epoch)
@@ -95,9 +94,9 @@ def train_step(
         def save(tensors: Mapping[str, NDArray[Any]], progress: Progress) -> None:
             if progress.is_best:
                 write_bundle(changed(start, tensors=tensors, stage=as_record(stage, progress)), out)
-            curves.add_scalar("cost/held back", progress.cost, progress.epoch)
+            curves.add_scalar(HELD_BACK, progress.cost, progress.epoch)
             if progress.training_cost is not None:
-                curves.add_scalar("cost/training", progress.training_cost, progress.epoch)
+                curves.add_scalar(TRAINING, progress.training_cost, progress.epoch)
             bar.update(task, completed=progress.epoch)
             bar.console.print(
                 f"epoch {progress.epoch}: cost {progress.cost:.5f}, "
@@ -113,9 +112,9 @@ def train_step(
 
 
 def scheduled_pruning(
-    trained: Bundle, cubes: Cubes, settings: Settings, console: Console
+    trained: Bundle, cubes: Cubes, settings: Settings, out: Path, console: Console
 ) -> Bundle:
-    """Prune while tuning; say how it goes."""
+    """Prune while tuning; say how it goes, and leave the curves beside `out`."""
     from training.prune import ratio_of  # noqa: PLC0415  # fastai takes seconds to load
     from training.sscnet import prune_sscnet, sensitivity  # noqa: PLC0415  # as above
 
@@ -127,10 +126,18 @@ def scheduled_pruning(
             console.print(f"{name} alone: crops cost {100 * cost:+.1f} %")
     ratio = ratio_of(trained, settings.prune, costs)
 
-    def told(epoch: int, training_cost: float, cost: float) -> None:
-        console.print(f"epoch {epoch}: cost {cost:.5f}, of crops trained on {training_cost:.5f}")
+    with curve_writer(curves_folder(out, "prune"), resume=False) as curves:
 
-    pruned = prune_sscnet(trained, cubes, settings.prune, ratio, seed=settings.seed, on_epoch=told)
+        def told(epoch: int, training_cost: float, cost: float) -> None:
+            console.print(
+                f"epoch {epoch}: cost {cost:.5f}, of crops trained on {training_cost:.5f}"
+            )
+            curves.add_scalar(HELD_BACK, cost, epoch)
+            curves.add_scalar(TRAINING, training_cost, epoch)
+
+        pruned = prune_sscnet(
+            trained, cubes, settings.prune, ratio, seed=settings.seed, on_epoch=told
+        )
     record = prune_record(trained, pruned, settings)
     console.print(size_table(record["before"], record["after"]))
     return changed(pruned, stage=record)

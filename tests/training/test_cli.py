@@ -216,9 +216,15 @@ def test_what_is_exported_is_signed(
 
 
 def test_what_is_synthesized_is_trained_on(
-    run: Run, given: tuple[str | Path, ...], tmp_path: Path
+    run: Run,
+    given: tuple[str | Path, ...],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """A tree has tiles, layers and splits as HySpecNet-11k has; a strip is one scene."""
+    """A tree has tiles, layers and splits as HySpecNet-11k has; a strip is one scene.
+
+    Nothing is made of scenes that the settings hold back.
+    """
     tree = tmp_path / "tree"
     assert run("synthesize", *given[:2], "--out", tree, "--tiles", "3") == 0
     counts = {
@@ -239,7 +245,8 @@ def test_what_is_synthesized_is_trained_on(
     assert run("convert", tree, "--out", tmp_path / "store", "--verify") == 66
 
     strip = tmp_path / "strip.npy"
-    assert run("synthesize", *given[:2], "--out", strip, "--strip", "300", "--cols", "40") == 0
+    assert run("synthesize", *given, "--out", strip, "--strip", "300", "--cols", "40") == 0
+    assert "spectra of 2 scenes" in capfd.readouterr().out
     assert read_tile(strip).samples.shape == (224, 300, 40)
     assert (tmp_path / "strip.npy-statistics.png").read_bytes().startswith(b"\x89PNG")
 

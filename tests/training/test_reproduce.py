@@ -67,6 +67,11 @@ def test_scenes_are_enough(folder: Path, tmp_path: Path, run: Run, schedule: str
     assert record["settings"]["schedule"] == schedule
     assert record["after"]["params"] == found["params_after"]
 
+    epochs = [epoch for epoch, _ in found["curve"]["fit"]["cost/held back"]]
+    assert epochs == [0, 1, 2]
+    assert [epoch for epoch, _ in found["curve"]["prune"]["cost/training"]] == [1, 2]
+    assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
+
     assert run("reproduce", *given, "--resume") == 0
     assert json.loads(table.read_text())["psnr_db_before"] == found["psnr_db_before"]
 
