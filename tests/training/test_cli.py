@@ -246,7 +246,7 @@ def test_what_is_synthesized_is_trained_on(
 
     strip = tmp_path / "strip.npy"
     assert run("synthesize", *given, "--out", strip, "--strip", "300", "--cols", "40") == 0
-    assert "spectra of 2 scenes" in capfd.readouterr().out
+    assert "spectra of 2 scenes" in capfd.readouterr().err
     assert read_tile(strip).samples.shape == (224, 300, 40)
     assert (tmp_path / "strip.npy-statistics.png").read_bytes().startswith(b"\x89PNG")
 
