@@ -105,7 +105,8 @@ class FitSettings(_Section):
         gradient_norm: Larger gradients are scaled down to it.
         bits_weight: Squared steps a bit may cost.
         octaves: Steps trained on, as octaves around the default step.
-        precision: What the convolutions compute in; bfloat16 is 1.6 × as fast on AVX-512 cores.
+        precision: What the convolutions compute in; bfloat16 is 1.6 × as fast on AVX-512 cores, and
+            on cores without it float32 is computed in.
         checkpoint_minutes: Time between two checkpoints within an epoch; there is one after each.
         patience: Epochs without a better one after which the training ends; None: it never does.
     """

@@ -50,6 +50,12 @@ _REFLECTANCE: Final = 0.15
 """What a network that answers in reflectance starts from: about what land and plants have."""
 
 
+def in_bfloat16(precision: str) -> bool:
+    """Whether to compute in bfloat16: cores without AVX-512 emulate it, sixty times as slowly."""
+    has_it = torch.cuda.is_available() or "AVX512" in torch.backends.cpu.get_cpu_capability()
+    return precision == "bfloat16" and has_it
+
+
 class Networks(nn.Module):
     """Both networks of a bundle, to be trained.
 
@@ -65,7 +71,7 @@ class Networks(nn.Module):
         self.analysis.load_state_dict(bundle.analysis().state_dict())
         self.synthesis = Synthesis(bundle.network)
         self.synthesis.load_state_dict(bundle.synthesis().state_dict())
-        self.is_bfloat16 = precision == "bfloat16"
+        self.is_bfloat16 = in_bfloat16(precision)
 
     def load(self, weights: Arrays) -> None:
         """Take weights that `tensors` returned."""

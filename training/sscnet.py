@@ -43,7 +43,16 @@ from training.fast import (
     sched_agp,
     sched_iterative,
 )
-from training.loop import ADAM_EPSILON, Networks, Repeated, Save, cost_of, run, told_in_one_line
+from training.loop import (
+    ADAM_EPSILON,
+    Networks,
+    Repeated,
+    Save,
+    cost_of,
+    in_bfloat16,
+    run,
+    told_in_one_line,
+)
 from training.prune import PRUNED_TYPES, TRACE_PX, Chain, Ratio, as_pruned, prune
 from training.scenes import Crops, Scene, Split
 
@@ -200,7 +209,7 @@ def prune_sscnet(
         for crops in (training, held_back)
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    is_bfloat16 = tune.precision == "bfloat16"
+    is_bfloat16 = in_bfloat16(tune.precision)
     chain = _TrainedChain(model.analysis.branch, model.synthesis.branch, is_bfloat16).to(device)
     taught = []
     if settings.distill:
