@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check report clean distclean
+.PHONY: help demo test check bench report clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +29,9 @@ check: $(VENV)/.dev ## the fast part: format, lint, types, import rules, unit te
 	  --ignore tests/end_to_end --ignore tests/daemon/test_lifecycle.py
 	# These signal the process they run in: a worker beside others that died of it took CI along.
 	$(BIN)/python -m pytest tests/daemon/test_lifecycle.py
+
+bench: $(VENV)/.ground ## measure the flight side, from tile message to spooled packet, and each stage
+	$(BIN)/prismlink bench
 
 report: $(VENV)/.dev ## score the default bundle and every baseline on SCENES=folder; see docs/results.md
 	$(BIN)/prismlink-train report deploy/models/default.safetensors --scenes $(SCENES) \

@@ -8,27 +8,33 @@ What a command needs is imported when it runs: `prismlink --help` must not wait 
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
-from codec.backend_names import BackendName
 from codec.errors import BundleError, CodecError
+from daemon.cli_offline import bench, decode, encode, inspect
 from daemon.clock import SystemClock
 from daemon.config import load_flight, load_ground
 from daemon.config_sections import LogSettings
+from daemon.console import (
+    REPOSITORY,
+    SHIPPED_SCENES,
+    JsonFile,
+    busy,
+    check_json,
+    out,
+    progress,
+    say,
+    short,
+    table,
+    write_json,
+)
 from daemon.errors import EXIT_CONFIG, EXIT_DATA, DaemonError, FeedError, ShutdownError
-from daemon.files import check_writable, write_whole
 from daemon.lifecycle import StopSignal
 from daemon.log import setup
 
@@ -45,28 +51,11 @@ ground = typer.Typer(help="The ground side: packets in, cubes out.", no_args_is_
 app.add_typer(flight, name="flight")
 app.add_typer(ground, name="ground")
 
-REPOSITORY: Final = Path(__file__).resolve().parents[1]
-DEFAULT_BUNDLE: Final = REPOSITORY / "deploy" / "models" / "default.safetensors"
-DEMO_SCENES: Final = (
-    REPOSITORY / "tests" / "data" / "hyspecnet-11k",
-    REPOSITORY / "tests" / "data" / "aviris_salton_sea.npz",
-)
-
 SettingsFile = Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="FILE")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, as in link.apid=7."),
 ]
-JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers to a JSON file.")
-]
-BundleFile = Annotated[
-    Path, typer.Option("--bundle", metavar="FILE", help="Model bundle (.safetensors).")
-]
-Format = Literal["geotiff", "envi", "zarr", "npy"]
-
-out = Console()
-err = Console(stderr=True)
 
 
 def main() -> None:
@@ -74,7 +63,7 @@ def main() -> None:
     try:
         app()
     except (DaemonError, CodecError) as error:
-        err.print(f"prismlink: {error}", markup=False, highlight=False, soft_wrap=True)
+        say(f"prismlink: {error}")
         sys.exit(_exit_status(error))
 
 
@@ -126,11 +115,11 @@ def demo(
     """
     from daemon.demo import DemoSettings, run
 
-    _check_json(json_file)
-    with _busy("instrument, board, radio and ground at work"):
+    check_json(json_file)
+    with busy("instrument, board, radio and ground at work"):
         summary = run(
             DemoSettings(
-                scenes=tuple(scenes or DEMO_SCENES),
+                scenes=tuple(scenes or SHIPPED_SCENES),
                 out=out_dir,
                 flight_yaml=settings / "flight.yaml",
                 ground_yaml=settings / "ground.yaml",
@@ -141,7 +130,7 @@ def demo(
                 seed=seed,
             )
         )
-    _write_json(json_file, summary)
+    write_json(json_file, summary)
     _show_demo(summary, out_dir)
 
 
@@ -237,11 +226,11 @@ def feed(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     count = repeat * sum(len(find_scenes(path)) for path in scenes)
-    _check_json(json_file)
+    check_json(json_file)
     with (
         TileSender(Endpoint(address=address, bind=bind, linger_s=10.0), pattern=pattern) as sender,
         StopSignal() as stop,
-        _progress("tiles", None if tile_rows else count) as advance,
+        progress("tiles", None if tile_rows else count) as advance,
     ):
         wait_for_listener(
             sender,
@@ -249,7 +238,7 @@ def feed(
             wait_s=wait_s,
             clock=SystemClock(),
             should_stop=lambda: stop.wait(0),
-            tell=lambda line: err.print(line, markup=False, highlight=False, soft_wrap=True),
+            tell=say,
         )
         report = play(
             scenes,
@@ -260,7 +249,7 @@ def feed(
             on_tile=lambda _tile, _taken: advance(),
         )
     numbers = {**asdict(report), "realtime_factor_enmap": report.realtime_factor_enmap}
-    _write_json(json_file, numbers)
+    write_json(json_file, numbers)
     out.print(
         f"{report.tiles} tiles, {report.patches} patches, {report.bytes_raw / 1e6:.1f} MB in "
         f"{report.seconds:.2f} s: {report.realtime_factor_enmap:.2f} × EnMAP; "
@@ -271,116 +260,8 @@ def feed(
         raise FeedError(f"{address}: nobody took any of {report.refused} tiles")
 
 
-@app.command()
-def encode(
-    inputs: Annotated[list[Path], typer.Argument(help="Files or folders of scenes.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Frame file to write (.prism).")],
-    bundle: BundleFile = DEFAULT_BUNDLE,
-    step: Annotated[
-        float | None,
-        typer.Option(
-            help="Quantizer step in 10⁻⁴ reflectance; the bundle's if none.", min=1e-6, max=1e8
-        ),
-    ] = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(
-            help="Bits per valid sample of every scene, all bytes counted, met within 5 %.",
-            min=1e-4,
-            max=32,
-        ),
-    ] = None,
-    psnr: Annotated[
-        float | None,
-        typer.Option(
-            help="PSNR of every scene in dB, MAX = reflectance 1.0, met within 0.3 dB.",
-            min=1,
-            max=150,
-        ),
-    ] = None,
-    backend: Annotated[BackendName, typer.Option(help="What runs the network.")] = "auto",
-    json_file: JsonFile = None,
-) -> None:
-    """Compress scenes into one frame file.
-
-    --step, --rate and --psnr exclude each other. A scene that needs fewer bits than --rate even
-    without loss, or is better than --psnr at any step, is named; one that cannot be brought to the
-    target is an error, and no file is written.
-
-    Example: prismlink encode tests/data/aviris_salton_sea.npz -o salton.prism --rate 0.1
-    """
-    from codec.targets import Target
-    from codec.tile_files import find_scenes
-    from daemon import offline
-
-    if sum(aim is not None for aim in (step, rate, psnr)) > 1:
-        raise typer.BadParameter("give one of --step, --rate and --psnr, not more")
-    target = None
-    if rate is not None:
-        target = Target(kind="rate", value=rate)
-    elif psnr is not None:
-        target = Target(kind="psnr", value=psnr)
-    _check_json(json_file)
-    with _progress("scenes", sum(len(find_scenes(path)) for path in inputs)) as advance:
-        made = offline.encode(
-            inputs,
-            output,
-            bundle=bundle,
-            step=step,
-            backend=backend,
-            target=target,
-            progress=lambda _: advance(),
-        )
-    for scene in made.scenes:
-        if target is not None and not scene.on_target:
-            err.print(
-                f"{scene.path}: no step brings it to {target}; it came to "
-                f"{target.value_of(scene.coded):.4g}, at a step of {scene.coded.step:.4g}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
-    _write_json(json_file, made.to_dict())
-    out.print(
-        f"{output}: {len(made.scenes)} tiles, {made.patches} patches, "
-        f"{made.bytes_raw / 1e6:.2f} MB → {made.bytes_coded / 1e6:.4f} MB, "
-        f"{made.bpppc:.4f} bits per valid sample",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-@app.command()
-def decode(
-    source: Annotated[Path, typer.Argument(help="Frame file (.prism).")],
-    directory: Annotated[Path, typer.Option("--output", "-o", help="Where the cubes go.")],
-    file_format: Annotated[Format, typer.Option("--format", help="Of the cubes.")] = "geotiff",
-    bundle: BundleFile = DEFAULT_BUNDLE,
-) -> None:
-    """Restore the cubes of a frame file.
-
-    Example: prismlink decode salton.prism -o cubes --format envi
-    """
-    from daemon import offline
-
-    for path in offline.decode(source, directory, bundle=bundle, file_format=file_format):
-        out.print(str(path), highlight=False, soft_wrap=True)
-
-
-@app.command()
-def inspect(
-    path: Annotated[Path, typer.Argument(help="A bundle (.safetensors) or frame file (.prism).")],
-    json_file: JsonFile = None,
-) -> None:
-    """Say what a bundle or a frame file holds.
-
-    Example: prismlink inspect deploy/models/default.safetensors
-    """
-    from daemon import offline
-
-    found = offline.inspect(path)
-    _write_json(json_file, found)
-    out.print_json(data=found)
+for _command in (encode, decode, inspect, bench):  # listed by --help in this order
+    app.command()(_command)
 
 
 def _run_service(
@@ -388,51 +269,26 @@ def _run_service(
     run: Callable[[StopSignal, SystemClock], dict[str, float]],
     json_file: Path | None,
 ) -> None:
-    _check_json(json_file)  # hours before it is written
+    check_json(json_file)  # hours before it is written
     clock = SystemClock()
     setup(log.level, as_json=log.as_json, clock=clock)
     with StopSignal() as stop:
         totals = run(stop, clock)
-    _write_json(json_file, totals)
+    write_json(json_file, totals)
     if late := totals["prismlink_stages_late"]:
         raise ShutdownError(f"{late:.0f} stages did not drain; what they gave up is counted")
 
 
-def _check_json(path: Path | None) -> None:
-    if path is not None:
-        check_writable(path)
-
-
-def _write_json(path: Path | None, numbers: dict[str, Any]) -> None:
-    if path is not None:
-        write_whole(path, (json.dumps(numbers, indent=1) + "\n").encode())
-
-
-@contextmanager
-def _busy(text: str) -> Iterator[None]:
-    with err.status(text) if err.is_terminal else nullcontext():
-        yield
-
-
-@contextmanager
-def _progress(unit: str, total: int | None) -> Iterator[Callable[[], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    # Where nobody watches, rich would still print empty lines.
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task(unit, total=total)
-        yield lambda: bar.advance(task)
-
-
 def _show_demo(summary: dict[str, Any], out_dir: Path) -> None:
     """The demo's table: a row per tile, then the whole."""
-    tiles = _table("What came down (bpppc: bits per valid sample)")
+    tiles = table("What came down (bpppc: bits per valid sample)")
     tiles.add_column("tile", no_wrap=True)
     for name in ("patches", "raw kB", "sent kB", "bpppc", "PSNR dB", "angle °"):
         tiles.add_column(name, justify="right", no_wrap=True)
     for tile in summary["outputs"]:
         arrived = tile["psnr_db"] is not None
         tiles.add_row(
-            f"{tile['sequence']} {_short(tile['scene'])}",
+            f"{tile['sequence']} {short(tile['scene'])}",
             f"{tile['patches_decoded']}/{tile['patches']}",
             f"{tile['bytes_raw'] / 1e3:.0f}",
             f"{tile['bytes_down'] / 1e3:.1f}",
@@ -441,7 +297,7 @@ def _show_demo(summary: dict[str, Any], out_dir: Path) -> None:
             f"{tile['spectral_angle_deg']:.2f}" if arrived else "missing",
         )
     out.print(tiles)
-    stages = _table("Flight side, per patch")
+    stages = table("Flight side, per patch")
     stages.add_column("stage")
     stages.add_column("ms", justify="right")
     for stage, seconds in summary["stage_seconds_per_patch"].items():
@@ -458,14 +314,6 @@ def _show_demo(summary: dict[str, Any], out_dir: Path) -> None:
         f"cubes and pictures: {out_dir}",
         highlight=False,
     )
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False)
-
-
-def _short(scene: str) -> str:
-    return scene if len(scene) <= 17 else f"…{scene[-16:]}"
 
 
 if __name__ == "__main__":

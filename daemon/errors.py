@@ -12,6 +12,7 @@ DaemonError
 ├── OutputError              a file cannot be written
 ├── FeedError                nothing of a feed was taken
 ├── DemoError                a process of the demo did not do its part
+├── BenchError               what was to be measured cannot be, or did not arrive whole
 ├── ShutdownError            the process had to end before its work was done
 ├── PacketError              the bytes are not a packet of ours
 │   ├── TruncatedPacketError
@@ -185,6 +186,12 @@ class DemoError(DaemonError):
     """A process of the demo did not do its part."""
 
     reason = "demo"
+
+
+class BenchError(DaemonError):
+    """What was to be measured cannot be, or did not arrive whole."""
+
+    reason = "bench"
 
 
 class PacketError(DaemonError):

@@ -23,9 +23,9 @@ from daemon.link.sockets import Endpoint, PacketSender, TileListener
 from daemon.mailbox import Mailbox
 from daemon.metrics import FlightMetrics, new_registry, serve
 from daemon.onboard.batches import BatchWorker
-from daemon.onboard.downlink import Downlink
+from daemon.onboard.downlink import Downlink, Sender
 from daemon.onboard.encode import EncodeWorker
-from daemon.onboard.ingest import Ingest
+from daemon.onboard.ingest import Ingest, Listener
 from daemon.onboard.items import (
     Batch,
     EncodedFrame,
@@ -79,7 +79,9 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         stack.callback(listener.close)
         sender = PacketSender(Endpoint(address=link.address, bind=link.bind))
         stack.callback(sender.close)
-        line = _Line(settings, encoder, steps, (listener, sender), clock=clock, metrics=metrics)
+        line = FlightLine(
+            settings, encoder, steps, listener=listener, sender=sender, clock=clock, metrics=metrics
+        )
         line.start()
         log.info(
             "ready",
@@ -97,20 +99,34 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         return metrics.totals()
 
 
-class _Line:
-    """The stages of the flight process in the direction of the data."""
+class FlightLine:
+    """The stages of the flight process in the direction of the data.
+
+    Args:
+        settings: Bounds, batches, repair; addresses and the model were used by the caller.
+        encoder: Encodes.
+        steps: Gives each tile its step.
+        listener: Where tile messages come from.
+        sender: Takes packets; None: they stay in the spool.
+        clock: For all stages.
+        metrics: Told all that happens.
+
+    Attributes:
+        spool: What waits for the link.
+        stages: The stages, for `daemon.lifecycle.shut_down`.
+    """
 
     def __init__(
         self,
         settings: FlightSettings,
         encoder: Encoder,
         steps: StepControl,
-        sockets: tuple[TileListener, PacketSender],
         *,
+        listener: Listener,
+        sender: Sender | None,
         clock: Clock,
         metrics: FlightMetrics,
     ) -> None:
-        listener, sender = sockets
         boxes = settings.mailboxes
         line = Pipeline(
             clock=clock, metrics=metrics, tick_s=_TICK_S, on_drop=partial(_count_drop, metrics)
@@ -127,7 +143,6 @@ class _Line:
         packets: Mailbox[FramePackets] = line.mailbox("packets", boxes.packets, before="spool")
         limits = _limits(settings)
         ingest = Ingest(listener, limits, tiles.put, clock=clock, metrics=metrics)
-        downlink = Downlink(self.spool, sender, metrics)
         gather = BatchWorker(
             max_patches=settings.batch.max_patches,
             max_age_s=settings.batch.max_age_ms / 1000,
@@ -149,15 +164,18 @@ class _Line:
                 Channel.PATCH: RepairPolicy(ratio=repair.patch_ratio, minimum=repair.min_patch),
             },
         )
-        self.stages: tuple[Source | Stage[Any, Any], ...] = (
+        stages: list[Source | Stage[Any, Any]] = [
             line.source("ingest", ingest.poll, ingest.pending),
             line.stage("patches", PatchWorker(steps, metrics), tiles, opened.put),
             line.stage("batches", gather, opened, batches.put),
             line.stage("encode", EncodeWorker(encoder, steps, metrics), batches, hand_on),
             line.stage("packets", PacketWorker(segmenter, clock), frames, packets.put),
             line.stage("spool", SpoolWorker(self.spool, clock, metrics), packets, None),
-            line.source("downlink", downlink.poll, downlink.pending),
-        )
+        ]
+        if sender is not None:
+            downlink = Downlink(self.spool, sender, metrics)
+            stages.append(line.source("downlink", downlink.poll, downlink.pending))
+        self.stages = tuple(stages)
 
     def start(self) -> None:
         """Start all stages, the last one first."""

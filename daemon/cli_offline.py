@@ -1,0 +1,231 @@
+"""The commands that need no other process: `encode`, `decode`, `inspect` and `bench`.
+
+`daemon.cli` puts them under `prismlink`. What a command needs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from codec.backend_names import BackendName
+from daemon.clock import SystemClock
+from daemon.console import (
+    DEFAULT_BUNDLE,
+    REPOSITORY,
+    SHIPPED_SCENES,
+    JsonFile,
+    check_json,
+    out,
+    progress,
+    say,
+    write_json,
+)
+
+BundleFile = Annotated[
+    Path, typer.Option("--bundle", metavar="FILE", help="Model bundle (.safetensors).")
+]
+Format = Literal["geotiff", "envi", "zarr", "npy"]
+
+
+def encode(
+    inputs: Annotated[list[Path], typer.Argument(help="Files or folders of scenes.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Frame file to write (.prism).")],
+    bundle: BundleFile = DEFAULT_BUNDLE,
+    step: Annotated[
+        float | None,
+        typer.Option(
+            help="Quantizer step in 10⁻⁴ reflectance; the bundle's if none.", min=1e-6, max=1e8
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Bits per valid sample of every scene, all bytes counted, met within 5 %.",
+            min=1e-4,
+            max=32,
+        ),
+    ] = None,
+    psnr: Annotated[
+        float | None,
+        typer.Option(
+            help="PSNR of every scene in dB, MAX = reflectance 1.0, met within 0.3 dB.",
+            min=1,
+            max=150,
+        ),
+    ] = None,
+    backend: Annotated[BackendName, typer.Option(help="What runs the network.")] = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Compress scenes into one frame file.
+
+    --step, --rate and --psnr exclude each other. A scene that needs fewer bits than --rate even
+    without loss, or is better than --psnr at any step, is named; one that cannot be brought to the
+    target is an error, and no file is written.
+
+    Example: prismlink encode tests/data/aviris_salton_sea.npz -o salton.prism --rate 0.1
+    """
+    from codec.targets import Target
+    from codec.tile_files import find_scenes
+    from daemon import offline
+
+    if sum(aim is not None for aim in (step, rate, psnr)) > 1:
+        raise typer.BadParameter("give one of --step, --rate and --psnr, not more")
+    target = None
+    if rate is not None:
+        target = Target(kind="rate", value=rate)
+    elif psnr is not None:
+        target = Target(kind="psnr", value=psnr)
+    check_json(json_file)
+    with progress("scenes", sum(len(find_scenes(path)) for path in inputs)) as advance:
+        made = offline.encode(
+            inputs,
+            output,
+            bundle=bundle,
+            step=step,
+            backend=backend,
+            target=target,
+            progress=lambda _: advance(),
+        )
+    for scene in made.scenes:
+        if target is not None and not scene.on_target:
+            say(
+                f"{scene.path}: no step brings it to {target}; it came to "
+                f"{target.value_of(scene.coded):.4g}, at a step of {scene.coded.step:.4g}"
+            )
+    write_json(json_file, made.to_dict())
+    out.print(
+        f"{output}: {len(made.scenes)} tiles, {made.patches} patches, "
+        f"{made.bytes_raw / 1e6:.2f} MB → {made.bytes_coded / 1e6:.4f} MB, "
+        f"{made.bpppc:.4f} bits per valid sample",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def decode(
+    source: Annotated[Path, typer.Argument(help="Frame file (.prism).")],
+    directory: Annotated[Path, typer.Option("--output", "-o", help="Where the cubes go.")],
+    file_format: Annotated[Format, typer.Option("--format", help="Of the cubes.")] = "geotiff",
+    bundle: BundleFile = DEFAULT_BUNDLE,
+) -> None:
+    """Restore the cubes of a frame file.
+
+    Example: prismlink decode salton.prism -o cubes --format envi
+    """
+    from daemon import offline
+
+    for path in offline.decode(source, directory, bundle=bundle, file_format=file_format):
+        out.print(str(path), highlight=False, soft_wrap=True)
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A bundle (.safetensors) or frame file (.prism).")],
+    json_file: JsonFile = None,
+) -> None:
+    """Say what a bundle or a frame file holds.
+
+    Example: prismlink inspect deploy/models/default.safetensors
+    """
+    from daemon import offline
+
+    found = offline.inspect(path)
+    write_json(json_file, found)
+    out.print_json(data=found)
+
+
+def bench(
+    scenes: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files or folders of scenes; those that ship if none."),
+    ] = None,
+    bundle: BundleFile = DEFAULT_BUNDLE,
+    settings: Annotated[
+        Path, typer.Option(help="Settings of the flight process (YAML).")
+    ] = REPOSITORY / "deploy" / "flight.yaml",
+    tile: Annotated[
+        str, typer.Option(metavar="ROWSxCOLS", help="Scenes are mirrored, or cut, to such tiles.")
+    ] = "128x1024",
+    batch: Annotated[
+        str, typer.Option(metavar="N,N...", help="Patches encoded together; a row for each.")
+    ] = "8",
+    backend: Annotated[
+        BackendName | None, typer.Option(help="What runs the network; the settings' if none.")
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Cores one computation may use; the settings' if none.", min=1),
+    ] = None,
+    step: Annotated[
+        float | None,
+        typer.Option(
+            help="Quantizer step; the settings' or the bundle's if none.", min=1e-6, max=1e8
+        ),
+    ] = None,
+    repeat: Annotated[int, typer.Option(help="Tiles of each scene in a run, at least.", min=1)] = 6,
+    rounds: Annotated[int, typer.Option(help="Runs of every row, taken in turn.", min=1)] = 5,
+    rate: Annotated[
+        float,
+        typer.Option(
+            help="Multiple of EnMAP's line rate at which latency is measured; 0: in the runs that "
+            "measure throughput, which are fed as fast as tiles are taken.",
+            min=0,
+        ),
+    ] = 1.0,
+    source: Annotated[
+        Literal["socket", "memory"],
+        typer.Option(help="Tile messages through a ZeroMQ socket, or from memory."),
+    ] = "socket",
+    interleave: Annotated[Literal["bsq", "bil", "bip"], typer.Option(help="Sample order.")] = "bil",
+    json_file: JsonFile = None,
+) -> None:
+    """Measure the flight side, from tile message to spooled packet, and each of its stages.
+
+    Everything is taken in turn, round by round, and medians are told: so figures of one run can be
+    compared, those of two runs only on an idle machine.
+
+    Example: prismlink bench --batch 1,8,32 --json bench.json
+    """
+    from daemon.bench import run
+    from daemon.bench_settings import BenchSettings
+    from daemon.bench_tables import show
+
+    try:
+        wanted = BenchSettings(
+            scenes=tuple(scenes or SHIPPED_SCENES),
+            flight_yaml=settings,
+            bundle=bundle,
+            tile_shape=_numbers(tile, "x"),
+            batches=_numbers(batch, ","),
+            backend=backend,
+            threads=threads,
+            step=step,
+            repeat=repeat,
+            rounds=rounds,
+            rate=rate,
+            source=source,
+            interleave=interleave,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    check_json(json_file)
+    with progress("rounds", rounds) as advance:
+        summary = run(wanted, clock=SystemClock(), tell=say, on_round=advance)
+    write_json(json_file, summary)
+    show(summary, out)
+
+
+def _numbers(text: str, separator: str) -> tuple[int, ...]:
+    """Whole numbers of an option.
+
+    Raises:
+        ValueError: If they are none.
+    """
+    try:
+        return tuple(int(word) for word in text.split(separator))
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no list of whole numbers with {separator!r} between"
+        ) from None
