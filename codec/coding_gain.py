@@ -23,6 +23,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from codec.lifting import wavelet
 from codec.shortcut import CHANNELS, Wavelet, mirrored
 
 BLOCK_PX: Final = 32
@@ -34,6 +35,8 @@ _CLASS_SIZE_PER_COMPONENT: Final = 4
 """Coefficients of a class, at least. 256 instead of 128 cost 0.1 % more bytes (0.4 % in an estimate
 of what contexts leave); 64 save 0.1 % (0.3 %), but take twice as long to turn. With many components
 classes are larger, since the time grows with their cube."""
+_HASTY_CLASSES: Final = 4
+"""How much larger classes are where there is little time."""
 
 _UNSEEN_WEIGHT: Final = 0.3
 """Weight of pixels outside of the sample, of which only the covariance is known, not the subbands.
@@ -56,7 +59,8 @@ _PREDICTED: Final = 1 / 4
 """Of the variance of an eigenvector's entries, what prediction along the bands leaves: a bit less
 for each, as measured for components in doubt (σ of 0.2 to 0.8 steps in tiles of 100×100)."""
 
-_TURNS: Final = 12
+TURNS: Final = 12
+"""Most turns; on land 6 to 12 are taken."""
 _LARGEST_ANGLE: Final = 0.5
 _LEAST_GAIN_BITS: Final = 4.0
 
@@ -72,7 +76,9 @@ def _spread(length: int) -> list[slice]:
     return [slice(start, start + edge) for start in starts]
 
 
-def coding_rotation(blocks: Tensor, variances: Tensor, pixels: int, bands: int) -> Tensor:
+def coding_rotation(
+    blocks: Tensor, variances: Tensor, pixels: int, bands: int, turns: int = TURNS
+) -> Tensor:
     """Choose the components to send.
 
     Args:
@@ -81,6 +87,7 @@ def coding_rotation(blocks: Tensor, variances: Tensor, pixels: int, bands: int) 
         variances: Variance of each component in the tile [step²], shape (k,), float64.
         pixels: Pixels of the tile.
         bands: Coded bands, the entries of an eigenvector.
+        turns: Most turns; below `TURNS` classes are larger, too.
 
     Returns:
         Orthonormal rows, one for each component worth its eigenvector, by falling variance; shape
@@ -88,7 +95,8 @@ def coding_rotation(blocks: Tensor, variances: Tensor, pixels: int, bands: int) 
     """
     if not variances.numel():
         return variances.new_zeros(0, 0)
-    covariances, counts = class_covariances(blocks)
+    classes = 1 if turns == TURNS else _HASTY_CLASSES
+    covariances, counts = class_covariances(blocks, classes)
     counts *= pixels / counts.sum()
     seen = blocks.shape[0] * blocks.shape[2] * blocks.shape[3]
     if seen < pixels:
@@ -103,7 +111,7 @@ def coding_rotation(blocks: Tensor, variances: Tensor, pixels: int, bands: int) 
     covariances = torch.cat((covariances, entries[None].float()))
     counts = torch.cat((counts, counts.new_tensor([bands])))
 
-    rotation, covariances = best_rotation(covariances, counts)
+    rotation, covariances = best_rotation(covariances, counts, turns)
     found = _variances(covariances)
     saved = _BITS_PER_ERROR * found[:-1] - cost_bits(found[:-1])
     worth = counts[:-1] @ saved > bands * cost_bits(found[-1])
@@ -111,21 +119,23 @@ def coding_rotation(blocks: Tensor, variances: Tensor, pixels: int, bands: int) 
     return rotation[torch.argsort(found[-1][worth], descending=True, stable=True)]
 
 
-def class_covariances(blocks: Tensor) -> tuple[Tensor, Tensor]:
+def class_covariances(blocks: Tensor, times: int = 1) -> tuple[Tensor, Tensor]:
     """Covariances of the components' coefficients, by subband and by how busy a place is.
 
     Args:
         blocks: As of `coding_rotation`.
+        times: How much larger classes are than they could be.
 
     Returns:
         Covariances, shape (classes, k, k), float32, and how many coefficients of a component each
         stands for, shape (classes,), float64.
     """
-    latents = Wavelet.forward(mirrored(blocks))
-    latents = latents.reshape(len(blocks), -1, CHANNELS, *latents.shape[2:])
+    images = mirrored(blocks)
+    latents = torch.from_numpy(wavelet(images.flatten(0, 1).numpy()))
+    latents = latents.reshape(len(blocks), -1, CHANNELS, *latents.shape[1:])
     latents = latents.permute(1, 2, 0, 3, 4).flatten(2)
     components, _, places = latents.shape
-    least = max(_CLASS_SIZE, _CLASS_SIZE_PER_COMPONENT * components)
+    least = times * max(_CLASS_SIZE, _CLASS_SIZE_PER_COMPONENT * components)
     busy = latents[:, 1:].square().sum(dim=(0, 1))
     order = torch.argsort(busy, descending=True, stable=True)
     covariances, counts = [], []
@@ -147,12 +157,13 @@ def cost_bits(variances: Tensor) -> Tensor:
     return alive + _BITS_PER_ERROR * variances.clamp(max=_DEAD)
 
 
-def best_rotation(covariances: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+def best_rotation(covariances: Tensor, counts: Tensor, turns: int = TURNS) -> tuple[Tensor, Tensor]:
     """Turn components until their coefficients ask for the fewest bits.
 
     Args:
         covariances: Of each class, shape (classes, k, k), float32.
         counts: Coefficients of each class, shape (classes,), float64.
+        turns: Most turns.
 
     Returns:
         The rotation, shape (k, k), float64, and the covariances after it. Their cost is never
@@ -161,7 +172,7 @@ def best_rotation(covariances: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     size = covariances.shape[-1]
     identity = torch.eye(size, dtype=torch.float64)
     rotation, least = identity, _total_bits(covariances, counts)
-    for _ in range(_TURNS):
+    for _ in range(turns):
         angles = _newton_angles(covariances, counts)
         for damping in (1.0, 0.5, 0.25, 0.125):
             half = angles * (damping / 2)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
+from llvmlite.binding import get_host_cpu_features
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -39,3 +40,13 @@ def _compiled(function: F, **options: Any) -> F:
         return cast(F, numba.njit(function, nogil=True, cache=True, **options))
     except RuntimeError:  # no place to keep compiled code in
         return cast(F, numba.njit(function, nogil=True, **options))
+
+
+def sums_bytes_exactly() -> bool:
+    """Whether this machine adds products of bytes in 32 bits.
+
+    x86 cores before VNNI add pairs of them in 16, where two large ones saturate.
+    """
+    features = get_host_cpu_features()
+    vnni = any(features.get(name) for name in ("avx512vnni", "avxvnni"))
+    return vnni or not features.get("ssse3")

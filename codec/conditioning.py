@@ -25,6 +25,10 @@ UNITS_PER_REFLECTANCE: Final = 10_000.0
 """Conditioned samples are in units of 10⁻⁴ reflectance, EnMAP's and AVIRIS's DN."""
 
 
+_BLOCK_PX: Final = 512
+"""Pixels projected at a time: half a megabyte of floats at 224 bands."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConditionerSpec:
     """How a bundle conditions tiles.
@@ -85,6 +89,8 @@ class Conditioning:
             What the network sees, shape (components, rows, cols), new.
         """
         shape = samples.shape[1:]
+        if self.basis is not None and valid is None:
+            return self._project(samples, self.basis)
         centered = centered_samples(samples, self.bands, self.mean, valid, self.sample_unit)
         scale = np.float32(1 / self.component_unit)
         if self.basis is None:
@@ -94,6 +100,27 @@ class Conditioning:
             return components
         projected = torch.from_numpy(self.basis.T * scale) @ centered
         return projected.numpy().reshape(self.levels.size, *shape)
+
+    def _project(self, samples: Samples, basis: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Project a patch without gaps, some rows at a time: their float copy stays in the cache.
+
+        The mean is taken off at the end: off a few components, not off every band.
+        """
+        (_, rows, cols), count = samples.shape, self.bands.size
+        weights = torch.from_numpy(basis.T * np.float32(self.sample_unit / self.component_unit))
+        offset = (basis.T @ self.mean) * np.float32(1 / self.component_unit)
+        components = np.empty((self.levels.size, rows, cols), dtype=np.float32)
+        high = max(1, _BLOCK_PX // cols)
+        block = np.empty((count, min(high, rows), cols), dtype=np.float32)
+        for start in range(0, rows, high):
+            part = samples[:, start : start + high]
+            now = block[:, : part.shape[1]]
+            np.copyto(now, part if count == len(samples) else part[self.bands])
+            flat = now.reshape(count, part.shape[1] * cols)
+            found = (weights @ torch.from_numpy(flat)).numpy()
+            components[:, start : start + high] = found.reshape(-1, *part.shape[1:])
+        components -= offset[:, None, None]
+        return components
 
     def restore(self, components: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return samples of the coded bands in the tile's units, shape (coded, rows, cols)."""

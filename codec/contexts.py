@@ -58,7 +58,10 @@ class ScaleModel:
         Args:
             symbols: Shape (channels, …).
         """
-        by_channel = np.abs(symbols).reshape(len(symbols), -1).mean(axis=1)
+        return self.group_means(np.abs(symbols).reshape(len(symbols), -1).mean(axis=1))
+
+    def group_means(self, by_channel: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mean magnitude of each group, shape (components, groups), from those of channels."""
         member = (self.groups[:, None] == np.arange(self.count)) / np.bincount(self.groups)
         means: NDArray[np.float64] = by_channel.reshape(-1, self.groups.size) @ member
         return means
@@ -70,7 +73,10 @@ class ScaleModel:
 
     def scales(self, symbols: NDArray[np.int32]) -> NDArray[np.int32]:
         """Scale of each group, shape (components, groups), from 1; 0 where it is all zero."""
-        means = self.means(symbols)
+        return self.scales_of(self.means(symbols))
+
+    def scales_of(self, means: NDArray[np.float64]) -> NDArray[np.int32]:
+        """Scale of each mean magnitude, same shape, from 1; that of 0 is 0."""
         with np.errstate(divide="ignore"):
             octaves = np.log2(means) - SMALLEST_OCTAVE
         found = np.clip(np.rint(octaves * TABLES_PER_OCTAVE / TABLES_PER_SCALE) + 1, 1, MAX_SCALE)

@@ -104,7 +104,8 @@ class Decoder:
         extent = self._extent(side, patch)
         conditioning = self.conditioning(side)
         channels = conditioning.levels.size * self._channels
-        symbols = self._coder.decode(patch.payload, channels, *extent.shape)
+        decode = self._coder.decode_quickly if patch.quick else self._coder.decode
+        symbols = decode(patch.payload, channels, *extent.shape)
         step = conditioning.latent_step * step_ratio(patch.step_offset)
         latents = self._latents(symbols, extent.shape, step)
         with torch.inference_mode():

@@ -40,6 +40,8 @@ from codec.tile import (
 )
 
 VERSION: Final = 5
+QUICK_VERSION: Final = 6
+"""Of patch frames whose symbols are coded quickly: a ground that knows only 5 refuses them."""
 _LEAD: Final = struct.Struct(">BBH")
 _CRC: Final = struct.Struct(">I")
 
@@ -170,7 +172,8 @@ class PatchFrame:
         patch_col: Position in the tile's grid.
         step_offset: How much coarser the step is than the tile's [1/8 octave].
         mask: Which samples are valid, see `codec.masks`.
-        payload: Range-coded deltas and symbols.
+        payload: Range-coded scales and symbols.
+        quick: Whether `codec.quick_coder` coded them.
     """
 
     KIND: ClassVar[int] = 1
@@ -182,6 +185,7 @@ class PatchFrame:
     step_offset: int
     mask: bytes
     payload: bytes
+    quick: bool = False
 
     def __post_init__(self) -> None:
         _require(len(self.model) == MODEL_NAME_BYTES, "model name", self.model)
@@ -193,12 +197,15 @@ class PatchFrame:
     def pack(self) -> bytes:
         """Return the frame's bytes."""
         header = [self.model, self.tile_id, self.patch_row, self.patch_col, self.step_offset]
-        if len(self.mask) <= _HEADER_MASK_BYTES:
-            return _pack(self.KIND, [*header, self.mask], self.payload)
-        return _pack(self.KIND, [*header, len(self.mask)], self.mask + self.payload)
+        mask: bytes | int = self.mask
+        payload = self.payload
+        if len(self.mask) > _HEADER_MASK_BYTES:
+            mask, payload = len(self.mask), self.mask + payload
+        version = QUICK_VERSION if self.quick else VERSION
+        return _pack(self.KIND, [*header, mask], payload, version)
 
     @classmethod
-    def _from_fields(cls, fields: list[Any], payload: bytes) -> PatchFrame:
+    def _from_fields(cls, fields: list[Any], payload: bytes, *, quick: bool) -> PatchFrame:
         model, tile_id, row, col, step_offset, mask = _typed(fields, _PATCH_TYPES)
         if isinstance(length := mask, int):
             _require(0 <= length <= len(payload), "mask length", length)
@@ -211,6 +218,7 @@ class PatchFrame:
             step_offset=step_offset,
             mask=mask,
             payload=payload,
+            quick=quick,
         )
 
 
@@ -243,8 +251,10 @@ def parse(raw: bytes) -> Frame:
     if len(raw) < smallest:
         raise TruncatedError(smallest, len(raw))
     version, kind, header_bytes = _LEAD.unpack_from(raw)
-    if version != VERSION:
-        raise FrameVersionError(f"frame version {version}, this build reads {VERSION}")
+    if version not in (VERSION, QUICK_VERSION):
+        raise FrameVersionError(
+            f"frame version {version}, this build reads {VERSION} and {QUICK_VERSION}"
+        )
     if len(raw) < smallest + header_bytes:
         raise TruncatedError(smallest + header_bytes, len(raw))
     body = raw[: -_CRC.size]
@@ -253,23 +263,23 @@ def parse(raw: bytes) -> Frame:
     fields = _unpack_header(body[_LEAD.size : _LEAD.size + header_bytes])
     payload = body[_LEAD.size + header_bytes :]
     try:
-        if kind == SideFrame.KIND:
+        if kind == SideFrame.KIND and version == VERSION:
             return SideFrame._from_fields(fields, payload)
         if kind == PatchFrame.KIND:
-            return PatchFrame._from_fields(fields, payload)
+            return PatchFrame._from_fields(fields, payload, quick=version == QUICK_VERSION)
     except TileError as error:
         raise FrameFieldError(str(error)) from None
-    raise FrameFieldError(f"unknown kind of frame {kind}")
+    raise FrameFieldError(f"unknown kind of frame {kind}, version {version}")
 
 
-def _pack(kind: int, header: list[Any], payload: bytes) -> bytes:
+def _pack(kind: int, header: list[Any], payload: bytes, version: int = VERSION) -> bytes:
     try:
         packed: bytes = msgpack.packb(header)
     except UnicodeEncodeError as error:  # a name from a file system need not be text
         raise TileError(f"the tile's description is no text: {error}") from None
     if len(packed) > 0xFFFF:
         raise TileError(f"the tile's description takes {len(packed)} bytes, 65535 fit in a frame")
-    body = _LEAD.pack(VERSION, kind, len(packed)) + packed + payload
+    body = _LEAD.pack(version, kind, len(packed)) + packed + payload
     return body + _CRC.pack(google_crc32c.value(body))
 
 

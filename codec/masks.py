@@ -15,9 +15,30 @@ from numpy.typing import NDArray
 
 from codec.errors import PayloadError
 from codec.frame import inflate
+from codec.tile import Tile
 
 _PIXELS: Final = b"P"
 _SAMPLES: Final = b"S"
+
+
+def validity(tile: Tile) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
+    """Find what of a tile is coded.
+
+    Returns:
+        Bands with any valid sample, shape (bands,); and which samples of these are valid, shape
+        (coded, rows, cols), or None if all are.
+    """
+    samples, nodata = tile.samples, tile.info.nodata
+    if samples.dtype.kind != "f":  # nearly always whole bands are fill, or nothing is
+        fill = None if nodata is None else samples.dtype.type(nodata)
+        missing = np.array([0 if fill is None else np.count_nonzero(b == fill) for b in samples])
+        if ((missing == 0) | (missing == samples[0].size)).all():
+            return np.asarray(missing == 0), None
+    measured = tile.valid()
+    valid_bands: NDArray[np.bool_] = np.asarray(measured.any(axis=(1, 2)))
+    valid = measured if valid_bands.all() else measured[valid_bands]
+    # Half as large as the tile: patches hold on to it only where it says something.
+    return valid_bands, None if valid.all() else valid
 
 
 def pack(valid: NDArray[np.bool_]) -> bytes:

@@ -3,7 +3,8 @@
     length of the scales, in words u16 │ scales of the groups │ symbols
 
 Beside the wavelet symbols are coded under contexts, see `codec.context_coder`; under any other
-transform each under the table of its group's scale.
+transform each under the table of its group's scale. What is coded quickly is another payload, see
+`codec.quick_coder`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from codec.context_coder import ContextCoder
 from codec.contexts import MAX_SCALE, ScaleModel, scale_index
 from codec.errors import PayloadError
 from codec.patch_grid import LATENT_PX
+from codec.quick_coder import QuickCoder
 from codec.range_coder import WORD, SymbolReader, SymbolWriter
 from codec.row_coder import pack_rows, unpack_rows
+from codec.shortcut import CHANNELS
 from codec.subbands import SUBBANDS, to_images, to_symbols
 from codec.tables import FrequencyTables
 
@@ -39,7 +42,9 @@ class SymbolCoder:
     ) -> None:
         self._tables, self._scales, self._contexts = tables, scales, contexts
         if contexts is not None:
+            self._quick = QuickCoder(tables, scales)
             contexts.warm_up()  # here, and not under the first patch
+            self._quick.warm_up()
 
     def encode(
         self, symbols: Symbols, rows: int, cols: int, errors: Symbols | None = None
@@ -69,6 +74,34 @@ class SymbolCoder:
             writer.write(symbols.ravel(), self._indices(scales, symbols[0].size))
             coded = writer.finish()
         return (len(packed) // WORD.itemsize).to_bytes(_LENGTH_BYTES) + packed + coded
+
+    def encode_quickly(
+        self, latents: NDArray[np.float32], rows: int, cols: int, step: float
+    ) -> bytes:
+        """Round and code a patch of wavelet latents.
+
+        Args:
+            latents: Shape (channels, ⌈rows/8⌉, ⌈cols/8⌉).
+            rows: Rows of the patch [px].
+            cols: Columns of the patch [px].
+            step: Quantizer step, in units of the latents.
+
+        Returns:
+            Nothing if every symbol is zero.
+        """
+        components = latents.reshape(-1, CHANNELS, *latents.shape[1:])
+        return self._quick.encode(components, rows, cols, step)
+
+    def decode_quickly(self, payload: bytes, channels: int, rows: int, cols: int) -> Symbols:
+        """Inverse of `encode_quickly`.
+
+        Raises:
+            PayloadError: If the bytes do not decode.
+        """
+        if self._contexts is None:
+            raise PayloadError("symbols are coded quickly, but the model has no wavelet")
+        symbols = self._quick.decode(payload, channels // CHANNELS, rows, cols)
+        return symbols.reshape(channels, *symbols.shape[2:])
 
     def decode(self, payload: bytes, channels: int, rows: int, cols: int) -> Symbols:
         """Inverse of `encode`.

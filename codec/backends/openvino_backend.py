@@ -20,7 +20,9 @@ import torch
 from numpy.typing import NDArray
 
 from codec.bundle import Bundle
-from codec.network import SHORTCUTS, add_channels, branch_input
+from codec.compiled import sums_bytes_exactly
+from codec.lifting import direct_latents
+from codec.network import add_channels, branch_input
 from codec.shortcut import mirrored
 
 # Importing OpenVINO reports to its makers over the network, from a thread of its own. Without its
@@ -47,7 +49,7 @@ class OpenvinoBackend:
         self.precision = "int8" if "analysis_ranges" in bundle.tensors else "float32"
         self._bundle = bundle
         analysis = bundle.analysis()
-        self._shortcut = None if analysis.runs_branch else analysis
+        self._runs_branch = analysis.runs_branch
         self._core = ov.Core()
         self._options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
         # One graph per patch shape: a tile has at most four, an instrument's tiles the same ones.
@@ -63,15 +65,15 @@ class OpenvinoBackend:
 
     def _run(self, patch: NDArray[np.float32]) -> NDArray[np.float32]:
         spec = self._bundle.network
+        direct = None if spec.shortcut == "none" else direct_latents(spec.shortcut, patch)
+        if direct is not None and not self._runs_branch:
+            return direct
         with torch.inference_mode():
             components = torch.from_numpy(patch[None])
-            if self._shortcut is not None:
-                direct: NDArray[np.float32] = self._shortcut(components)[0].numpy()
-                return direct
             seen = mirrored(branch_input(components, spec.components, spec.squash)).numpy()
             branch = torch.from_numpy(self._model(*seen.shape[2:])(seen)[0])
-            if spec.shortcut != "none":
-                branch = add_channels(SHORTCUTS[spec.shortcut].forward(components), branch)
+            if direct is not None:
+                branch = add_channels(torch.from_numpy(direct[None]), branch)
             latents: NDArray[np.float32] = branch[0].numpy()
         return latents
 
@@ -86,6 +88,7 @@ def _branch_graph(bundle: Bundle, rows: int, cols: int) -> ov.Model:
     names = [n.removesuffix(".weight") for n in bundle.tensors if n.startswith("analysis.branch.")]
     indices = sorted({int(name.split(".")[2]) for name in names if "bias" not in name})
     convolutions, activations = indices[0::2], indices[1::2]
+    headroom = np.float32(1 if sums_bytes_exactly() else 2)
     source = ops.parameter([1, bundle.network.components, rows, cols], np.float32)
     x: Any = source
     for layer, (conv, prelu) in enumerate(zip(convolutions, activations, strict=True)):
@@ -95,7 +98,8 @@ def _branch_graph(bundle: Bundle, rows: int, cols: int) -> ov.Model:
         if ranges is not None:
             x = _quantized(x, ranges[layer : layer + 1], levels=256)
             magnitude = np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
-            kernel = _quantized(kernel, magnitude, levels=255)
+            # Where sums of two products must fit 16 bits, weights take half of theirs.
+            kernel = _quantized(kernel, magnitude * headroom, levels=255)
         x = ops.convolution(x, kernel, [1, 1], [1, 1], [1, 1], [1, 1])
         x = ops.add(x, ops.constant(bias[None, :, None, None]))
         x = ops.prelu(x, ops.constant(bundle.tensors[f"analysis.branch.{prelu}.weight"]))

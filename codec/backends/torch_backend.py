@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from codec.bundle import Bundle
+from codec.lifting import direct_latents
 
 
 class TorchBackend:
@@ -36,6 +37,8 @@ class TorchBackend:
         Returns:
             Latents of each patch, shape (channels, rows/8, cols/8), same order.
         """
+        if self._device.type == "cpu" and not self._network.runs_branch:
+            return [direct_latents(self._network.spec.shortcut, patch) for patch in patches]
         if self._device.type == "cpu":
             return [self._run(patch[None])[0] for patch in patches]
         latents: dict[int, NDArray[np.float32]] = {}

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from codec.conditioning import ConditionerSpec, centered_samples, fit_minmax
+from codec.conditioning import ConditionerSpec, Conditioning, centered_samples, fit_minmax
 from codec.errors import BundleError, TileError
 
 
@@ -66,3 +66,26 @@ def test_gaps_are_bridged_not_kept(one_band: bool) -> None:
     expected[0, 0], expected[1, 1], expected[0, 1] = 30, 60, (30 + 60 + 0) / 3
     assert first.reshape(4, 4).tolist() == expected.tolist()
     assert one_band or np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint16", "float32"])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (130, 9), (3, 700)])
+def test_a_patch_without_gaps_is_projected_in_parts(dtype: str, shape: tuple[int, int]) -> None:
+    """Rows at a time and the mean last: what comes out is the plain product, whatever the size."""
+    rng = np.random.default_rng(0)
+    samples = rng.integers(0, 4000, (9, *shape)).astype(dtype)
+    way = Conditioning(
+        bands=np.array([0, 1, 2, 4, 5, 6, 8]),
+        basis=np.linalg.qr(rng.normal(size=(7, 3)))[0].astype(np.float32),
+        mean=rng.uniform(500, 2500, 7).astype(np.float32),
+        levels=np.zeros(3, np.int32),
+        sample_unit=0.5,
+        component_unit=32.0,
+        latent_step=1.0,
+    )
+    assert way.basis is not None
+    centered = samples[way.bands].reshape(7, -1) * 0.5 - way.mean[:, None]
+    expected = (way.basis.T @ centered / 32).reshape(3, *shape)
+    assert way.condition(samples, None) == pytest.approx(expected, abs=1e-3)
+    all_valid = np.ones((7, *shape), bool)
+    assert way.condition(samples, all_valid) == pytest.approx(expected, abs=1e-3)

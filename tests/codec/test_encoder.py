@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 import pytest
 
-from codec.encoder import Encoder, make_backend
+from codec.decoder import Decoder
+from codec.encoder import FASTEST, Encoder, make_backend
 from codec.errors import BackendError, TileError
 from codec.frame import PatchFrame, SideFrame, parse
 from codec.tile import Tile, TileInfo
@@ -215,3 +216,47 @@ def test_side_information_is_a_third_of_ten_bits_an_entry(scene: str, step: floa
     assert isinstance(side, SideFrame)
     entries = (1 + len(side.levels)) * int(side.valid_bands.sum())
     assert len(raw) < 10 * entries / 8 / 3
+
+
+# ---- speed
+
+
+@pytest.mark.parametrize("speed", range(FASTEST + 1))
+def test_every_speed_decodes(speed: int) -> None:
+    """Whatever the haste: the same tile, in frames that say how they are coded."""
+    tile = cubes.tile(bands=20, rows=140, cols=130, nodata=-1, fill_samples=0.01)
+    bundle = branch_bundle()
+    frames = Encoder(bundle, step=16.0, backend="torch-cpu", speed=speed).encode(tile)
+    again = Decoder(bundle).decode(frames)
+    assert np.array_equal(again.valid(), tile.valid())
+    error = (again.samples - tile.samples.astype(np.float32))[tile.valid()]
+    assert np.sqrt(np.square(error).mean()) < 16
+    patches = [parse(frame) for frame in frames[1:]]
+    for patch in patches:
+        assert isinstance(patch, PatchFrame)
+        assert patch.quick is (speed > 0)
+        assert patch.step_offset == (4 if speed == FASTEST else 0)
+
+
+def test_a_tile_may_be_faster_than_the_others() -> None:
+    """The speed of a tile goes with its patches, whatever batch they end in."""
+    coder, tile = encoder(), cubes.tile(rows=24, cols=24)
+    slow, fast = coder.open(tile).patches[0], coder.open(tile, speed=1).patches[0]
+    kinds = [parse(raw) for raw in coder.encode_batch([slow, fast])]
+    assert [frame.quick for frame in kinds if isinstance(frame, PatchFrame)] == [False, True]
+
+
+@pytest.mark.parametrize("speed", [-1, FASTEST + 1])
+def test_there_are_four_speeds(speed: int) -> None:
+    """Another one is refused."""
+    with pytest.raises(TileError, match="there are 0 to 3"):
+        Encoder(branch_bundle(), speed=speed)
+
+
+def test_a_network_alone_takes_larger_steps_at_most() -> None:
+    """Without a wavelet nothing is coded quickly; the last speed makes the step larger."""
+    tile = cubes.tile(bands=minmax_bundle().conditioner.components, rows=24, cols=24)
+    for speed, offset in ((1, 0), (FASTEST, 4)):
+        patch = parse(Encoder(minmax_bundle(), backend="torch-cpu", speed=speed).encode(tile)[1])
+        assert isinstance(patch, PatchFrame)
+        assert (patch.quick, patch.step_offset) == (False, offset)

@@ -212,6 +212,15 @@ def test_the_patch_bytes_are_frozen() -> None:
     assert same(parse(GOLDEN_PATCH), PATCH)
 
 
+def test_a_quick_patch_is_of_version_6() -> None:
+    """A ground of before refuses it by its version; a side frame has none but 5."""
+    raw = replace(PATCH, quick=True).pack()
+    assert (raw[0], raw[4:-4]) == (6, GOLDEN_PATCH[4:-4])
+    assert same(parse(raw), replace(PATCH, quick=True))
+    with pytest.raises(FrameFieldError, match="kind of frame 0, version 6"):
+        parse(framed(0, header_of(SIDE), version=6))
+
+
 def test_a_patch_header_is_small() -> None:
     """What a patch pays beside its payload: lead, header and checksum in 34 bytes."""
     first = replace(PATCH, patch_row=0, patch_col=0, step_offset=0, payload=b"")
@@ -250,11 +259,11 @@ def test_nothing_may_follow(golden: bytes) -> None:
         parse(golden + b"\x00")
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, 3, 4, 6, 255])
+@pytest.mark.parametrize("version", [0, 1, 2, 3, 4, 7, 255])
 def test_another_version_is_refused(version: int) -> None:
     """A version this build does not read, older or later, is an error and not a guess."""
     raw = framed(1, header_of(PATCH), version=version)
-    with pytest.raises(FrameVersionError, match=f"version {version}, this build reads 5"):
+    with pytest.raises(FrameVersionError, match=f"version {version}, this build reads 5 and 6"):
         parse(raw)
 
 

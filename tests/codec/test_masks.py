@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from codec import masks
 from codec.errors import BitstreamError
+from codec.tile import Tile, TileInfo
 
 SHAPE = (5, 9, 11)
 RNG = np.random.default_rng(0)
@@ -73,3 +74,32 @@ def test_damaged_masks_are_refused(packed: bytes) -> None:
     """Bytes that are no mask of this shape are an error before they are memory."""
     with pytest.raises(BitstreamError):
         masks.unpack(packed, SHAPE)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint16", "float32"])
+@pytest.mark.parametrize("fill", ["none", "a band", "all", "a sample", "a band and a sample"])
+def test_validity_is_found(dtype: str, fill: str) -> None:
+    """Whole bands of fill are left out; a mask is made only where it says something."""
+    samples = np.ones((4, 6, 5), dtype)
+    if "all" in fill:
+        samples[:] = 7
+    if "a band" in fill:
+        samples[2] = 7
+    if "a sample" in fill:
+        samples[0, 1, 2] = 7
+    tile = Tile(samples=samples, info=TileInfo(sensor="x", nodata=7))
+    bands, valid = masks.validity(tile)
+    assert bands.tolist() == [(samples[band] != 7).any() for band in range(4)]
+    if "a sample" not in fill:
+        assert valid is None
+    else:
+        assert valid is not None
+        assert np.array_equal(valid, samples[bands] != 7)
+
+
+def test_without_a_fill_value_all_integers_are_valid() -> None:
+    """There is nothing that stands for a missing sample."""
+    tile = Tile(samples=np.zeros((2, 3, 3), np.int16), info=TileInfo(sensor="x"))
+    bands, valid = masks.validity(tile)
+    assert bands.all()
+    assert valid is None

@@ -1,0 +1,151 @@
+"""The wavelet of `codec.shortcut`, compiled: for the board.
+
+PyTorch's operations pass over all components once for each step of lifting; here a component is
+transformed while it lies in the cache.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from codec.compiled import compiled, kernel
+from codec.patch_grid import LATENT_PX
+from codec.shortcut import CHANNELS, GAIN, LEVELS, PLANE_LEVELS, PREDICT_UPDATE, Dct
+
+_STEPS: Final = np.array(PREDICT_UPDATE, dtype=np.float32)
+_LOW, _HIGH = np.float32(GAIN), np.float32(1 / GAIN)
+
+
+def direct_latents(shortcut: str, components: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What goes past the branch.
+
+    Args:
+        shortcut: "wavelet" or "dct".
+        components: Shape (k, r, c).
+
+    Returns:
+        Shape (64·k, ⌈r/8⌉, ⌈c/8⌉).
+    """
+    if shortcut == "wavelet":
+        return wavelet(components)
+    found: NDArray[np.float32] = Dct.forward(torch.from_numpy(components[None]))[0].numpy()
+    return found
+
+
+def wavelet(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Transform images of shape (k, r, c) to (64·k, ⌈r/8⌉, ⌈c/8⌉), as `Wavelet.forward` does."""
+    count, rows, cols = images.shape
+    latents = np.zeros(
+        (count, CHANNELS, -(-rows // LATENT_PX), -(-cols // LATENT_PX)), dtype=np.float32
+    )
+    _transform(np.ascontiguousarray(images), latents)
+    return latents.reshape(-1, *latents.shape[2:])
+
+
+@compiled
+def _transform(images: NDArray[np.float32], latents: NDArray[np.float32]) -> None:
+    count, rows, cols = images.shape
+    image, other = np.empty((rows, cols), np.float32), np.empty((rows, cols), np.float32)
+    line = np.empty(cols, np.float32)
+    for k in range(count):
+        image[:] = images[k]
+        height, width = rows, cols
+        for level in range(1, LEVELS + PLANE_LEVELS + 1):
+            _split_rows(image, height, width, line)
+            _split_cols(image, other, height, width)
+            low_rows, low_cols = (height + 1) // 2, (width + 1) // 2
+            if level <= LEVELS:
+                first, step = 4 ** (LEVELS - level), LATENT_PX >> level
+                parts = image[:low_rows, low_cols:width], image[low_rows:height, :low_cols]
+                _scatter(parts[0], latents[k], first, step)
+                _scatter(parts[1], latents[k], 2 * first, step)
+                _scatter(image[low_rows:height, low_cols:width], latents[k], 3 * first, step)
+            height, width = low_rows, low_cols
+            if level == LEVELS:
+                plane = height, width
+        latents[k, 0, : plane[0], : plane[1]] = image[: plane[0], : plane[1]]
+
+
+@kernel
+def _scatter(
+    part: NDArray[np.float32], latents: NDArray[np.float32], first: int, step: int
+) -> None:
+    """Spread a subband over its channels."""
+    height, width = part.shape
+    for y in range(height):
+        for across in range(step):
+            row = latents[first + (y % step) * step + across, y // step]
+            for place in range((width - across + step - 1) // step):
+                row[place] = part[y, place * step + across]
+
+
+@kernel
+def _split_rows(
+    image: NDArray[np.float32], height: int, width: int, line: NDArray[np.float32]
+) -> None:
+    """Split every row of the upper left part into its low and its high half."""
+    if width < 2:
+        return
+    even, odd = line[: (width + 1) // 2], line[(width + 1) // 2 : width]
+    for y in range(height):
+        row = image[y]
+        for i in range(odd.size):
+            even[i], odd[i] = row[2 * i], row[2 * i + 1]
+        if width % 2:
+            even[even.size - 1] = row[width - 1]
+        for step in range(0, 4, 2):
+            weight = _STEPS[step]
+            for i in range(even.size - 1):
+                odd[i] += weight * (even[i] + even[i + 1])
+            if even.size == odd.size:  # beyond the end the signal is mirrored
+                odd[odd.size - 1] += weight * (even[even.size - 1] + even[even.size - 1])
+            weight = _STEPS[step + 1]
+            even[0] += weight * (odd[0] + odd[0])
+            for i in range(1, odd.size):
+                even[i] += weight * (odd[i - 1] + odd[i])
+            if even.size > odd.size:
+                even[even.size - 1] += weight * (odd[odd.size - 1] + odd[odd.size - 1])
+        for i in range(even.size):
+            row[i] = even[i] * _LOW
+        for i in range(odd.size):
+            row[even.size + i] = odd[i] * _HIGH
+
+
+@kernel
+def _split_cols(
+    image: NDArray[np.float32], other: NDArray[np.float32], height: int, width: int
+) -> None:
+    """Split the columns likewise: rows are what is added, so many columns go at once."""
+    if height < 2:
+        return
+    low, high = (height + 1) // 2, height // 2
+    for y in range(height):
+        row, place = image[y], other[y // 2 + (low if y % 2 else 0)]
+        for x in range(width):
+            place[x] = row[x]
+    for step in range(0, 4, 2):
+        for i in range(high):
+            _add(other[low + i], other[i], other[min(i + 1, low - 1)], _STEPS[step], width)
+        for i in range(low):
+            above, below = other[low + max(i - 1, 0)], other[low + min(i, high - 1)]
+            _add(other[i], above, below, _STEPS[step + 1], width)
+    for y in range(height):
+        gain = _LOW if y < low else _HIGH
+        for x in range(width):
+            image[y, x] = other[y, x] * gain
+
+
+@kernel
+def _add(
+    to: NDArray[np.float32],
+    one: NDArray[np.float32],
+    two: NDArray[np.float32],
+    weight: np.float32,
+    width: int,
+) -> None:
+    for x in range(width):
+        to[x] += weight * (one[x] + two[x])
