@@ -24,17 +24,15 @@ from codec.frame import PatchFrame, SideFrame
 from codec.klt import EFFORTS, fit_klt
 from codec.patch_grid import PatchExtent, PatchGrid
 from codec.quantize import best_rounding, quantize, rounding_errors
+from codec.speeds import FASTEST
 from codec.symbol_coder import SymbolCoder
 from codec.tile import Tile
 
 Timer = Callable[[str], AbstractContextManager[None]]
 """Times a named stage: condition, analyze, quantize, entropy_code. Clocks belong to the caller."""
 
-FASTEST: Final = 3
-"""Highest speed: 0 spends what bytes are worth; 1 codes symbols quickly and fits the KLT to a part
-of the pixels, for 8 to 15 % more bytes on land at equal quality; 2 looks at half of that part; 3
-takes half an octave larger steps, too."""
 _COARSER: Final = LEVELS_PER_OCTAVE // 2
+"""Step offset of the fastest speed."""
 
 _Rounded = tuple[NDArray[np.int32], NDArray[np.int32] | None]
 
@@ -106,7 +104,7 @@ class Encoder:
         backend: What runs the network; "auto" takes CUDA where there is one, else OpenVINO where
             the bundle has int8 ranges, else PyTorch on the CPU.
         threads: Threads of one inference on the CPU; 0 leaves it to the runtime.
-        speed: From 0, the fewest bytes, to `FASTEST`.
+        speed: See `codec.speeds`.
         timer: Called with the name of each stage; the context it returns times it.
 
     Raises:

@@ -163,6 +163,7 @@ class Bench:
             "threads": _threads(self.lanes[0].settings),
             "cores": len(os.sched_getaffinity(0)),
             "step": encoder.step,
+            "speed": self.lanes[0].settings.model.speed,
             "source": settings.source,
             "interleave": settings.interleave,
             "tiles_per_run": settings.tiles,

@@ -28,6 +28,7 @@ class BenchSettings:
         backend: What runs the network; the settings' own if None.
         threads: Cores one computation may use; the settings' own if None.
         step: Quantizer step; the settings' own if None.
+        speed: How fast tiles are encoded, whatever waits; the settings' own if None.
         repeat: Tiles of a scene in each run, at least.
         rounds: Runs of each row and scene.
         rate: Multiple of EnMAP's line rate at which latency is measured; 0: in the runs for
@@ -47,6 +48,7 @@ class BenchSettings:
     backend: BackendName | None = None
     threads: int | None = None
     step: float | None = None
+    speed: int | None = None
     repeat: int = 6
     rounds: int = 5
     rate: float = 1.0
@@ -95,6 +97,8 @@ def line_settings(settings: BenchSettings, batch: int, tile_bytes: int = 0) -> F
         "backend": settings.backend,
         "threads": settings.threads,
         "step": settings.step,
+        "speed": settings.speed,
+        "overload_speed": settings.speed,
     }
     own = load_flight(
         settings.flight_yaml,

@@ -56,6 +56,9 @@ def encode(
             max=150,
         ),
     ] = None,
+    speed: Annotated[
+        int, typer.Option(help="0, the fewest bytes, to 3, the least time.", min=0, max=3)
+    ] = 0,
     backend: Annotated[BackendName, typer.Option(help="What runs the network.")] = "auto",
     json_file: JsonFile = None,
 ) -> None:
@@ -86,6 +89,7 @@ def encode(
             bundle=bundle,
             step=step,
             backend=backend,
+            speed=speed,
             target=target,
             progress=lambda _: advance(),
         )
@@ -164,6 +168,9 @@ def bench(
             help="Quantizer step; the settings' or the bundle's if none.", min=1e-6, max=1e8
         ),
     ] = None,
+    speed: Annotated[
+        int, typer.Option(help="0, the fewest bytes, to 3, the least time.", min=0, max=3)
+    ] = 0,
     repeat: Annotated[int, typer.Option(help="Tiles of each scene in a run, at least.", min=1)] = 6,
     rounds: Annotated[int, typer.Option(help="Runs of every row, taken in turn.", min=1)] = 5,
     rate: Annotated[
@@ -202,6 +209,7 @@ def bench(
             backend=backend,
             threads=threads,
             step=step,
+            speed=speed,
             repeat=repeat,
             rounds=rounds,
             rate=rate,

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from codec.backend_names import BackendName
+from codec.speeds import FASTEST
 from codec.tile import MAX_BANDS, MAX_EDGE_PX
 from daemon.config_sections import (
     Address,
@@ -84,6 +85,9 @@ class InstrumentSettings(Section):
     limits: TileLimits = TileLimits()
 
 
+Speed = Annotated[int, Field(ge=0, le=FASTEST)]
+
+
 class FlightModelSettings(Section):
     """The model that encodes.
 
@@ -91,6 +95,8 @@ class FlightModelSettings(Section):
         bundle: The bundle file.
         backend: What runs the network, see `codec.backend_names`; "auto": the fastest at hand.
         threads: Cores one computation may use; null: half of them, for two go on at a time.
+        speed: 0 for the fewest bytes, to 3 for the least time, see `codec.speeds`.
+        overload_speed: How fast tiles are encoded, at most, while others wait.
         step: Quantizer step of every tile.
         rate_bpppc: Bits per valid sample that tiles take on average, every byte of every frame
             counted; packet headers and repair packets come on top.
@@ -102,9 +108,18 @@ class FlightModelSettings(Section):
     bundle: File
     backend: BackendName = "auto"
     threads: PositiveInt | None = None
+    speed: Speed = 0
+    overload_speed: Speed = FASTEST
     step: Annotated[float, Field(ge=1e-6, le=1e8)] | None = None
     rate_bpppc: Annotated[float, Field(ge=1e-4, le=32)] | None = None
     psnr_db: Annotated[float, Field(ge=1, le=150)] | None = None
+
+    @field_validator("overload_speed")
+    @classmethod
+    def _is_no_slower(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("speed", 0):
+            raise ValueError("is below speed; tiles that wait are not encoded slower")
+        return value
 
     @field_validator("rate_bpppc", "psnr_db")
     @classmethod

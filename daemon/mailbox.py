@@ -101,6 +101,11 @@ class Mailbox(Generic[T]):
         return self._bytes
 
     @property
+    def fill(self) -> float:
+        """How full it is: items or bytes over their bound, whichever is more [1]."""
+        return max(len(self._entries) / self._max_items, self._bytes / self._max_bytes)
+
+    @property
     def oldest_age_s(self) -> float:
         """How long the oldest item has waited [s]; 0 where none waits."""
         with self._not_empty:

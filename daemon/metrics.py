@@ -71,6 +71,9 @@ class ProcessMetrics:
         self.dropped_patches = self._dropped("patches")
         self.dropped_tiles = self._dropped("tiles")
         self.bytes_in = self._counter("bytes_in_total", "Bytes received, bad ones included.")
+        self.backend_failures = self._counter(
+            "backend_failures_total", "Backends that failed at work; another one took over."
+        )
         self._model = self._gauge(
             "model_info", "Models loaded and what runs them; always 1.", "model", "backend"
         )
@@ -95,6 +98,12 @@ class ProcessMetrics:
     def uses(self, model: str, backend: str) -> None:
         """Name a model that is loaded."""
         self._model.labels(model, backend).set(1)
+
+    def runs_on_another(self, model: str, failed: str, backend: str) -> None:
+        """Count a backend that failed, and name what runs the model now."""
+        self.backend_failures.inc()
+        self._model.remove(model, failed)
+        self.uses(model, backend)
 
     def took(self, stage: str, seconds: float) -> None:
         """Count the time an item took; see `daemon.stage.StageObserver`."""
@@ -146,6 +155,9 @@ class FlightMetrics(ProcessMetrics):
         )
         self.tile_sequence_gaps = self._counter(
             "tile_sequence_gaps_total", "Tiles the instrument counted and we never received."
+        )
+        self.encoding_speed = self._gauge(
+            "encoding_speed", "How fast tiles are encoded: 0, the fewest bytes, to 3."
         )
         self.batch_patches = self._histogram(
             "batch_patches", "Patches encoded together.", BATCH_BUCKETS

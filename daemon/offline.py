@@ -116,6 +116,7 @@ def encode(
     bundle: Path,
     step: float | None,
     backend: BackendName,
+    speed: int = 0,
     target: Target | None = None,
     progress: Callable[[EncodedScene], None] = lambda _: None,
 ) -> EncodedFile:
@@ -127,6 +128,7 @@ def encode(
         bundle: The model; a PSNR as target needs one that decodes.
         step: Quantizer step; the bundle's own if None. With a target, where to look first.
         backend: What runs the network.
+        speed: See `codec.speeds`.
         target: What every scene should come to.
         progress: Called with each scene that is encoded.
 
@@ -138,7 +140,7 @@ def encode(
     """
     threads, loaded = claim(None), load_bundle(bundle)
     decoder = Decoder(loaded) if target is not None and target.kind == "psnr" else None
-    encoder = Encoder(loaded, step=step, backend=backend, threads=threads)
+    encoder = Encoder(loaded, step=step, backend=backend, threads=threads, speed=speed)
     scenes: list[EncodedScene] = []
     paths: dict[bytes, Path] = {}
     for path in (scene for given in inputs for scene in find_scenes(given)):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from daemon.link.packet import Channel
 from daemon.metrics import FlightMetrics
 from daemon.onboard.items import EncodedFrame, OpenedPatch, ReceivedTile
+from daemon.onboard.pace import Pace
 from daemon.onboard.steps import StepControl
 from daemon.stage import KeepsNothing
 
@@ -14,12 +15,12 @@ from daemon.stage import KeepsNothing
 class PatchWorker(KeepsNothing):
     """Opens tiles. The side frame leaves first, so that the ground has it before any patch."""
 
-    def __init__(self, steps: StepControl, metrics: FlightMetrics) -> None:
-        self._steps, self._metrics = steps, metrics
+    def __init__(self, steps: StepControl, pace: Pace, metrics: FlightMetrics) -> None:
+        self._steps, self._pace, self._metrics = steps, pace, metrics
 
     def accept(self, item: ReceivedTile) -> Iterator[EncodedFrame | OpenedPatch]:
         """Fit the conditioner and hand on what the tile becomes."""
-        opened = self._steps.open(item.tile)
+        opened = self._steps.open(item.tile, self._pace.next())
         job = opened.job
         if job.empty:
             self._metrics.tiles_empty.inc()

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
 
-from codec.encoder import Encoder
+from codec.encoder import Encoder, make_backend
 from daemon.clock import Clock
 from daemon.config import FlightSettings
 from daemon.config_sections import MIB
@@ -25,6 +25,7 @@ from daemon.metrics import FlightMetrics, new_registry, serve
 from daemon.onboard.batches import BatchWorker
 from daemon.onboard.downlink import Downlink, Sender
 from daemon.onboard.encode import EncodeWorker
+from daemon.onboard.fallback import Fallback
 from daemon.onboard.ingest import Ingest, Listener
 from daemon.onboard.items import (
     Batch,
@@ -34,6 +35,7 @@ from daemon.onboard.items import (
     ReceivedTile,
 )
 from daemon.onboard.models import control_steps, load_encoder
+from daemon.onboard.pace import Pace
 from daemon.onboard.packets import PacketWorker
 from daemon.onboard.patches import PatchWorker
 from daemon.onboard.spool import MemorySpool, SpooledPacket, SpoolWorker
@@ -66,6 +68,11 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
     encoder = load_encoder(settings.model, metrics.timer)
     steps = control_steps(settings.model, encoder)
     metrics.uses(encoder.bundle.name, encoder.backend.name)
+    encoder.backend = Fallback(
+        encoder.backend,
+        partial(make_backend, encoder.bundle, "torch-cpu", 0),
+        partial(metrics.runs_on_another, encoder.bundle.name),
+    )
     instrument, link = settings.instrument, settings.link
     with ExitStack() as stack:
         server = serve(metrics.registry, settings.metrics.address, settings.metrics.port)
@@ -143,6 +150,10 @@ class FlightLine:
         packets: Mailbox[FramePackets] = line.mailbox("packets", boxes.packets, before="spool")
         limits = _limits(settings)
         ingest = Ingest(listener, limits, tiles.put, clock=clock, metrics=metrics)
+        model = settings.model
+        pace = Pace(
+            model.speed, model.overload_speed, lambda: tiles.fill, metrics.encoding_speed.set
+        )
         gather = BatchWorker(
             max_patches=settings.batch.max_patches,
             max_age_s=settings.batch.max_age_ms / 1000,
@@ -166,7 +177,7 @@ class FlightLine:
         )
         stages: list[Source | Stage[Any, Any]] = [
             line.source("ingest", ingest.poll, ingest.pending),
-            line.stage("patches", PatchWorker(steps, metrics), tiles, opened.put),
+            line.stage("patches", PatchWorker(steps, pace, metrics), tiles, opened.put),
             line.stage("batches", gather, opened, batches.put),
             line.stage("encode", EncodeWorker(encoder, steps, metrics), batches, hand_on),
             line.stage("packets", PacketWorker(segmenter, clock), frames, packets.put),

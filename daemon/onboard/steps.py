@@ -104,25 +104,30 @@ class StepControl:
         self._lock = threading.Lock()
         self._instruments: OrderedDict[str, _Instrument] = OrderedDict()
 
-    def open(self, tile: Tile) -> OpenedTile:
+    def open(self, tile: Tile, speed: int = 0) -> OpenedTile:
         """Open a tile at the step that suits it.
+
+        Args:
+            tile: The tile.
+            speed: See `codec.speeds`.
 
         Raises:
             TileError: If the tile does not fit the model.
         """
         if self._target is None:
-            job = self._encoder.open(tile)
+            job = self._encoder.open(tile, speed=speed)
             return OpenedTile(job=job, expected_bytes=(None,) * len(job.patches))
         with self._lock:
             memory = replace(self._memory(tile))
-        job = self._open_near(tile, memory.step)
+        job = self._open_near(tile, memory.step, speed)
         if job.empty:
             return OpenedTile(job=job, expected_bytes=(None,) * len(job.patches))
         target, owed = self._target, memory.owed
         if target.kind == "rate":
             target = replace(target, value=target.value * (1 - owed))
         correction = memory.coded_bytes / memory.expected_bytes
-        look = self._improved(tile, _Look(self._encoder.bundle, job, target, correction))
+        look = _Look(self._encoder.bundle, job, target, correction)
+        look = self._improved(tile, look, speed)
         # Bits for each that the target allows.
         spent = (1 - owed) * 2.0 ** min(max(look.excess, -1.0), 1.0)
         with self._lock:
@@ -149,23 +154,23 @@ class StepControl:
             self._instruments.popitem(last=False)
         return memory
 
-    def _open_near(self, tile: Tile, step: float) -> TileJob:
+    def _open_near(self, tile: Tile, step: float, speed: int) -> TileJob:
         """Open a tile at the step of the one before, which may be too fine for this one."""
         try:
-            return self._encoder.open(tile, step)
+            return self._encoder.open(tile, step, speed)
         except TileError:
             if step >= self._encoder.step:
                 raise
-            return self._encoder.open(tile)
+            return self._encoder.open(tile, speed=speed)
 
-    def _improved(self, tile: Tile, look: _Look) -> _Look:
+    def _improved(self, tile: Tile, look: _Look, speed: int) -> _Look:
         """Open a tile again while it would miss the target."""
         for _ in range(_MOST_REOPENED):
             step = look.step if look.is_close else look.better_step(self._range)
             if abs(math.log2(step / look.step)) < _NEAR:
                 break
             try:
-                look = look.reopened(self._encoder.open(tile, step))
+                look = look.reopened(self._encoder.open(tile, step, speed))
             except TileError:
                 break  # too fine for this tile: what is at hand is the nearest
         return look

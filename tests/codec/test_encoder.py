@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from codec.decoder import Decoder
-from codec.encoder import FASTEST, Encoder, make_backend
+from codec.encoder import Encoder, make_backend
 from codec.errors import BackendError, TileError
 from codec.frame import PatchFrame, SideFrame, parse
+from codec.speeds import FASTEST
 from codec.tile import Tile, TileInfo
 from codec.tile_files import find_scenes, read_tile
 from fakes import cubes

@@ -98,6 +98,13 @@ def test_settings_take_every_backend(bundle: Path, name: str) -> None:
     assert flight.model.backend == name
 
 
+def test_overload_is_no_slower(bundle: Path) -> None:
+    """Tiles that wait are encoded as fast as the others at least."""
+    settings = [f"model.bundle={bundle}", "model.speed=2", "model.overload_speed=1"]
+    with pytest.raises(ConfigError, match="model.overload_speed: 1 is below speed"):
+        load_flight(DEPLOY / "flight.yaml", settings)
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [("step=64", "rate_bpppc=0.1"), ("step=64", "psnr_db=55"), ("rate_bpppc=0.1", "psnr_db=55")],

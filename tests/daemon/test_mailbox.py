@@ -81,6 +81,16 @@ def test_first_in_first_out() -> None:
     assert (box.items, box.bytes, box.oldest_age_s, drops) == (0, 0, 0.0, [])
 
 
+def test_how_full_it_is() -> None:
+    """Whichever bound is nearer tells."""
+    box = mailbox(Drops(), FakeClock(), max_items=4, max_bytes=10)
+    assert box.fill == 0
+    box.put((1, 2))
+    assert box.fill == 0.25
+    box.put((2, 5))
+    assert box.fill == 0.7
+
+
 @pytest.mark.parametrize(
     ("sizes", "reason"), [((1, 1, 1), "full_items"), ((5, 5), None), ((6, 5), "full_bytes")]
 )

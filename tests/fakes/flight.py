@@ -7,6 +7,7 @@ from functools import cache
 from codec.encoder import Encoder
 from daemon.link.packet import Channel
 from daemon.onboard.items import EncodedFrame, OpenedPatch
+from daemon.onboard.pace import Pace
 from fakes.bundles import klt_bundle
 from fakes.cubes import tile
 
@@ -15,6 +16,11 @@ from fakes.cubes import tile
 def encoder() -> Encoder:
     """The untrained linear codec, on PyTorch wherever the tests run."""
     return Encoder(klt_bundle(), backend="torch-cpu")
+
+
+def calm() -> Pace:
+    """Nothing waits, and nothing is hurried."""
+    return Pace(0, 0, lambda: 0.0, lambda _: None)
 
 
 def side(raw: bytes = b"side", received_s: float = 0.0) -> EncodedFrame:

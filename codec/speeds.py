@@ -1,0 +1,17 @@
+"""How much time the encoder takes for how few bytes.
+
+| speed | what is done |
+|---|---|
+| 0 | all that bytes are worth |
+| 1 | symbols are coded quickly, and the KLT is fitted to a part of the pixels |
+| 2 | and to half of that part |
+| 3 | and steps are half an octave larger |
+
+On land 1 takes about a quarter of the time, and 8 to 15 % more bytes at equal quality.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+FASTEST: Final = 3

@@ -1,0 +1,57 @@
+"""A backend that may fail: what it was at work on, and all after it, runs on the CPU instead."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.encoder import AnalysisBackend
+
+log = logging.getLogger(__name__)
+
+
+class Fallback:
+    """An `AnalysisBackend` of two: the first until it fails, then the second for good.
+
+    A GPU runs out of memory or falls off its bus, a runtime refuses a shape: all of them raise
+    RuntimeError. Patches are then analyzed again; nothing of the tile is lost.
+
+    Args:
+        first: The backend that was chosen.
+        make_second: Makes the other one; raises what it cannot be made for.
+        on_failure: Told once, with the names of both.
+    """
+
+    def __init__(
+        self,
+        first: AnalysisBackend,
+        make_second: Callable[[], AnalysisBackend],
+        on_failure: Callable[[str, str], object],
+    ) -> None:
+        self._backend, self._make_second, self._on_failure = first, make_second, on_failure
+        self._has_failed = False
+        self.name, self.precision = first.name, first.precision
+
+    def analyze(self, patches: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """As `AnalysisBackend.analyze`.
+
+        Raises:
+            RuntimeError: If both fail.
+        """
+        try:
+            return self._backend.analyze(patches)
+        except RuntimeError as error:
+            if self._has_failed:
+                raise
+            self._has_failed = True
+            failed, self._backend = self.name, self._make_second()
+            self.name, self.precision = self._backend.name, self._backend.precision
+            log.error(  # one line; the runtime's own trace tells no operator more
+                "backend failed; going on without it",
+                extra={"backend": failed, "now": self.name, "why": str(error).split("\n")[0]},
+            )
+            self._on_failure(failed, self.name)
+            return self._backend.analyze(patches)
