@@ -101,7 +101,7 @@ def test_settings_take_every_backend(bundle: Path, name: str) -> None:
 def test_overload_is_no_slower(bundle: Path) -> None:
     """Tiles that wait are encoded as fast as the others at least."""
     settings = [f"model.bundle={bundle}", "model.speed=2", "model.overload_speed=1"]
-    with pytest.raises(ConfigError, match="model.overload_speed: 1 is below speed"):
+    with pytest.raises(ConfigError, match="overload_speed: 1 is below speed"):
         load_flight(DEPLOY / "flight.yaml", settings)
 
 
