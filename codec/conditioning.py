@@ -25,8 +25,8 @@ UNITS_PER_REFLECTANCE: Final = 10_000.0
 """Conditioned samples are in units of 10⁻⁴ reflectance, EnMAP's and AVIRIS's DN."""
 
 
-_BLOCK_PX: Final = 512
-"""Pixels projected at a time: half a megabyte of floats at 224 bands."""
+_BLOCK_PX: Final = 1024
+"""Pixels projected at a time: a megabyte of floats at 224 bands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,14 +110,22 @@ class Conditioning:
         weights = torch.from_numpy(basis.T * np.float32(self.sample_unit / self.component_unit))
         offset = (basis.T @ self.mean) * np.float32(1 / self.component_unit)
         components = np.empty((self.levels.size, rows, cols), dtype=np.float32)
-        high = max(1, _BLOCK_PX // cols)
-        block = np.empty((count, min(high, rows), cols), dtype=np.float32)
+        high = min(rows, max(1, _BLOCK_PX // cols))
+        # In the order samples lie in: with the bands of a pixel side by side, ten times as fast.
+        if samples.strides[0] == samples.itemsize:
+            block = np.empty((high, cols, count), dtype=np.float32).transpose(2, 0, 1)
+        else:
+            block = np.empty((count, high, cols), dtype=np.float32)
+        runs = np.flatnonzero(np.diff(self.bands) != 1) + 1
+        starts, stops = [0, *runs.tolist()], [*runs.tolist(), count]
         for start in range(0, rows, high):
             part = samples[:, start : start + high]
             now = block[:, : part.shape[1]]
-            np.copyto(now, part if count == len(samples) else part[self.bands])
-            flat = now.reshape(count, part.shape[1] * cols)
-            found = (weights @ torch.from_numpy(flat)).numpy()
+            for first, last in zip(starts, stops, strict=True):
+                band = int(self.bands[first]) if count else 0
+                np.copyto(now[first:last], part[band : band + last - first])
+            flat = torch.from_numpy(now).flatten(1)
+            found = (weights @ flat).numpy()
             components[:, start : start + high] = found.reshape(-1, *part.shape[1:])
         components -= offset[:, None, None]
         return components

@@ -5,9 +5,10 @@ Tile ─ condition ─► components ─ analyze ─► latents ─ quantize ─
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Final, Protocol
 
 import numpy as np
@@ -66,6 +67,8 @@ class PatchJob:
     """How much coarser its step is than the tile's [1/8 octave]."""
     quick: bool = False
     """Whether it is coded by `codec.quick_coder`."""
+    components: NDArray[np.float32] | None = field(default=None, repr=False)
+    """What the network sees of it, once it is conditioned; shape (components, rows, cols)."""
 
     @property
     def latent_step(self) -> float:
@@ -74,10 +77,10 @@ class PatchJob:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the samples behind this patch."""
+        """Bytes of the samples behind this patch, and of its components."""
         rows, cols = self.extent.shape
         size: int = self.tile.samples[:, :1, :1].nbytes * rows * cols
-        return size
+        return size + (0 if self.components is None else self.components.nbytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -136,7 +139,7 @@ class Encoder:
     ) -> list[bytes]:
         """Compress a tile: the side frame, then one frame per patch; arguments as of `open`."""
         job = self.open(tile, step, speed)
-        return [job.side_frame, *self.encode_batch(job.patches)]
+        return [job.side_frame, *self.encode_batch(tuple(self.conditioned(job)))]
 
     def open(self, tile: Tile, step: float | None = None, speed: int | None = None) -> TileJob:
         """Fit the conditioner to a tile.
@@ -156,19 +159,40 @@ class Encoder:
                 self.speed if speed is None else speed,
             )
 
+    def conditioned(self, job: TileJob) -> Iterator[PatchJob]:
+        """Condition the patches of a tile, row by row of patches.
+
+        All of a row at once, since a line of a tile lies together in memory, that of a patch apart.
+        """
+        for _, in_row in groupby(job.patches, key=lambda patch: patch.patch_row):
+            patches = list(in_row)
+            first = patches[0]
+            if first.valid is not None or first.conditioning.basis is None:
+                for patch in patches:
+                    yield replace(patch, components=self._components(patch))
+                continue
+            with self._timer("condition"):
+                rows, _ = first.extent.slices
+                strip = first.conditioning.condition(first.tile.samples[:, rows], None)
+            for patch in patches:
+                yield replace(patch, components=strip[:, :, patch.extent.slices[1]])
+
     def encode_batch(self, patches: Sequence[PatchJob]) -> list[bytes]:
         """Compress patches of any tiles; one frame each, same order."""
-        with self._timer("condition"):
-            components = [
-                p.conditioning.condition(p.tile.samples[(slice(None), *p.extent.slices)], p.valid)
-                for p in patches
-            ]
+        components = [self._components(patch) for patch in patches]
         with self._timer("analyze"):
             latents = self.backend.analyze(components)
         with self._timer("quantize"):
             rounded = [self._quantize(p, x) for p, x in zip(patches, latents, strict=True)]
         with self._timer("entropy_code"):
             return [self._frame(*each) for each in zip(patches, latents, rounded, strict=True)]
+
+    def _components(self, patch: PatchJob) -> NDArray[np.float32]:
+        if patch.components is not None:
+            return patch.components
+        with self._timer("condition"):
+            samples = patch.tile.samples[(slice(None), *patch.extent.slices)]
+            return patch.conditioning.condition(samples, patch.valid)
 
     def _open(self, tile: Tile, step: float, speed: int) -> TileJob:
         spec, (band_count, rows, cols) = self.bundle.conditioner, tile.samples.shape

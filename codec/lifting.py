@@ -42,7 +42,7 @@ def wavelet(images: NDArray[np.float32]) -> NDArray[np.float32]:
     latents = np.zeros(
         (count, CHANNELS, -(-rows // LATENT_PX), -(-cols // LATENT_PX)), dtype=np.float32
     )
-    _transform(np.ascontiguousarray(images), latents)
+    _transform(images, latents)
     return latents.reshape(-1, *latents.shape[2:])
 
 

@@ -16,6 +16,7 @@ from codec.errors import PayloadError
 from codec.patch_grid import LATENT_PX
 from codec.quantize import best_rounding
 from codec.quick_coding import DAMAGED, LOOKAHEAD, SHORT, code_quickly, mean_magnitudes
+from codec.range_coder import TABLE
 from codec.shortcut import CHANNELS
 from codec.subbands import SUBBANDS
 from codec.tables import FrequencyTables, scale_of
@@ -38,7 +39,8 @@ class QuickCoder:
         self._scales = scales
         self._groups = scales.groups[[band.first for band in SUBBANDS]].astype(np.int64)
         ends = np.cumsum(tables.counts, axis=1, dtype=np.int64)
-        self._starts = np.pad(ends, ((0, 0), (1, 0))).astype(np.int32).ravel()
+        starts = np.pad(ends, ((0, 0), (1, 0))).astype(np.int32)
+        self._starts = np.ascontiguousarray(starts[TABLE]).ravel()
 
     def warm_up(self) -> None:
         """Compile now, or load what was compiled before: seconds, once."""
@@ -85,8 +87,8 @@ class QuickCoder:
         used = self._code(True, latents, np.float32(1), symbols, rows, cols, scales, coded)
         if used == DAMAGED:
             raise PayloadError("a symbol is out of range")
-        if used != len(raw) + LOOKAHEAD - 1:
-            raise PayloadError(f"{len(raw)} bytes, symbols take {used - LOOKAHEAD + 1}")
+        if used != len(raw) + LOOKAHEAD:
+            raise PayloadError(f"{len(raw)} bytes, symbols take {used - LOOKAHEAD}")
         return symbols
 
     def _code(

@@ -27,9 +27,16 @@ from numpy.typing import NDArray
 from codec.compiled import compiled, kernel
 from codec.contexts import MAX_INDEX, MAX_SCALE, TABLES_PER_SCALE
 from codec.quantize import ROUNDING, SYMBOL_LIMIT
-from codec.range_coder import ESCAPE, LENGTH_BITS, LOW_BITS, PLAIN_BITS, TABLE
+from codec.range_coder import ESCAPE, LENGTH_BITS, LOW_BITS, PLAIN_BITS
 from codec.subbands import SUBBANDS
-from codec.tables import ALPHABET_LIMIT, ENTRIES, PRECISION_BITS, SMALLEST_OCTAVE, TABLES_PER_OCTAVE
+from codec.tables import (
+    ALPHABET_LIMIT,
+    ENTRIES,
+    PRECISION_BITS,
+    SMALLEST_OCTAVE,
+    TABLE_COUNT,
+    TABLES_PER_OCTAVE,
+)
 
 BANDS: Final = len(SUBBANDS)
 _LEVEL_OF: Final = np.array([SUBBANDS[0].level + 1 - band.level for band in SUBBANDS])
@@ -77,9 +84,10 @@ _MARGIN: Final = 2
 """Zeros around every plane."""
 
 _WINDOW: Final = 56
-_BYTE: Final = _WINDOW - 8
-"""The coder's range is above 2⁴⁸: counts of 2⁻²⁴ lose nothing to it."""
-LOOKAHEAD: Final = _WINDOW // 8
+_WORD: Final = _WINDOW - 16
+"""Bytes go in pairs: the coder's range is above 2⁴⁰, so counts of 2⁻²⁴ lose nothing to it."""
+LOOKAHEAD: Final = _WINDOW // 8 - 2
+"""Bytes that the decoder has read beyond those that count."""
 
 SHORT: Final = -1
 DAMAGED: Final = -2
@@ -91,10 +99,13 @@ handed on by value, so that it stays in registers."""
 
 
 class _Classes(NamedTuple):
-    """What is known of each class: sum of magnitudes [2⁻¹⁰], symbols (0: none yet), scale index."""
+    """What is known of each class.
 
-    sums: NDArray[np.int64]
-    counts: NDArray[np.int32]
+    `seen` is 2¹⁶ · the sum of magnitudes [2⁻¹⁰] + how many symbols they are of, 0 before the first;
+    `indices` the scale index of their mean.
+    """
+
+    seen: NDArray[np.int64]
     indices: NDArray[np.int16]
 
 
@@ -126,10 +137,11 @@ def _put(coded: NDArray[np.uint8], state: State, start: int, count: int, bits: i
     if low >> _WINDOW:
         low &= (1 << _WINDOW) - 1
         _carry(coded, place)
-    while width <= 1 << _BYTE:
-        if place < coded.size:
-            coded[np.uint64(place)] = low >> _BYTE
-        low, width, place = (low & ((1 << _BYTE) - 1)) << 8, width << 8, place + 1
+    while width <= 1 << _WORD:
+        if place + 1 < coded.size:
+            coded[np.uint64(place)] = low >> (_WORD + 8)
+            coded[np.uint64(place + 1)] = (low >> _WORD) & 255
+        low, width, place = (low & ((1 << _WORD) - 1)) << 16, width << 16, place + 2
     return low, width, place
 
 
@@ -149,9 +161,11 @@ def _take(coded: NDArray[np.uint8], state: State, start: int, count: int, bits: 
     above, width, place = state
     unit = width >> bits
     above, width = above - unit * start, unit * count
-    while width <= 1 << _BYTE:
-        following = int(coded[np.uint64(place)]) if place < coded.size else 0
-        above, width, place = (above << 8) | following, width << 8, place + 1
+    while width <= 1 << _WORD:
+        for _ in range(2):
+            following = int(coded[np.uint64(place)]) if place < coded.size else 0
+            above, place = (above << 8) | following, place + 1
+        width <<= 16
     return above, width, place
 
 
@@ -190,10 +204,10 @@ def _write(
     coded: NDArray[np.uint8], state: State, tables: NDArray[np.int32], index: int, symbol: int
 ) -> State:
     """Code a symbol under the table of a scale index."""
-    low_bits = int(LOW_BITS[np.uint64(index)])
+    low_bits = int(LOW_BITS[np.uint64(index)]) if index > TABLE_COUNT else 0
     value = symbol >> low_bits
     entry = value + ALPHABET_LIMIT if abs(value) <= ALPHABET_LIMIT else ESCAPE
-    at = int(TABLE[np.uint64(index)]) * (ENTRIES + 1) + entry
+    at = index * (ENTRIES + 1) + entry
     start, end = int(tables[np.uint64(at)]), int(tables[np.uint64(at + 1)])
     state = _put(coded, state, start, end - start, PRECISION_BITS)
     if entry == ESCAPE:  # the length of the excess, the sign, and the bits below the first
@@ -203,7 +217,7 @@ def _write(
         state = _put_plain(coded, state, bits, LENGTH_BITS)
         state = _put_plain(coded, state, 1 if value < 0 else 0, 1)
         state = _put_plain(coded, state, excess, bits - 1)
-    return _put_plain(coded, state, symbol, low_bits)
+    return _put_plain(coded, state, symbol, low_bits) if low_bits else state
 
 
 @kernel
@@ -211,7 +225,7 @@ def _read(
     coded: NDArray[np.uint8], state: State, tables: NDArray[np.int32], index: int
 ) -> tuple[State, int]:
     """Inverse of `_write`."""
-    first, target = int(TABLE[np.uint64(index)]) * (ENTRIES + 1), _target(state, PRECISION_BITS)
+    first, target = index * (ENTRIES + 1), _target(state, PRECISION_BITS)
     at = first + ALPHABET_LIMIT  # sought from the middle outwards
     while target >= tables[np.uint64(at + 1)]:
         at += 1
@@ -228,9 +242,11 @@ def _read(
             state, excess = _take_plain(coded, state, bits - 1)
             excess |= 1 << (bits - 1)
         value = -ALPHABET_LIMIT - excess if negative else ALPHABET_LIMIT + excess
-    low_bits = int(LOW_BITS[np.uint64(index)])
-    state, below = _take_plain(coded, state, low_bits)
-    return state, (value << low_bits) | below
+    if index > TABLE_COUNT:
+        low_bits = int(LOW_BITS[np.uint64(index)])
+        state, below = _take_plain(coded, state, low_bits)
+        value = (value << low_bits) | below
+    return state, value
 
 
 # ---- classes -----------------------------------------------------------------------------------
@@ -243,8 +259,7 @@ def _expect(classes: _Classes, first: int, scale: int) -> None:
     for near in range(_NEAR):
         index = min(max((4 * near) // 3 + 7, own - _PRIOR_REACH), own + _PRIOR_REACH)
         index = min(max(index, 1), MAX_INDEX)
-        classes.sums[first + near] = _PRIOR * _MIDDLES[index]
-        classes.counts[first + near] = _PRIOR
+        classes.seen[first + near] = _PRIOR * _MIDDLES[index] << 16 | _PRIOR
         classes.indices[first + near] = index
 
 
@@ -252,19 +267,18 @@ def _expect(classes: _Classes, first: int, scale: int) -> None:
 def _learn(classes: _Classes, place: int, magnitude: int) -> None:
     """Count a symbol, and choose the table of its class anew from time to time."""
     at = np.uint64(place)
-    classes.sums[at] += magnitude << 10
-    count = int(classes.counts[at]) + 1
-    if count & (_REFRESHED - 1) == 0:
-        mean, index = int(classes.sums[at]) // count, int(classes.indices[at])
+    seen = int(classes.seen[at]) + (magnitude << 26) + 1
+    if seen & (_REFRESHED - 1) == 0:
+        count, index = seen & 0xFFFF, int(classes.indices[at])
+        mean = (seen >> 16) // count
         while index < MAX_INDEX and mean > _EDGES[index + 1]:
             index += 1
         while index > 1 and mean <= _EDGES[index]:
             index -= 1
         classes.indices[at] = index
         if count >= _REMEMBERED:
-            classes.sums[at] >>= 1
-            count >>= 1
-    classes.counts[at] = count
+            seen = seen >> 17 << 16 | count >> 1
+    classes.seen[at] = seen
 
 
 @kernel
@@ -279,8 +293,7 @@ def _code_scales(
     """Code the scales, each by what it differs from the component before, or the group before."""
     for group in range(scales.shape[1]):
         place = _FIRST_SCALE + group
-        classes.sums[place] = _PRIOR * _MIDDLES[_SCALE_INDEX]
-        classes.counts[place] = _PRIOR
+        classes.seen[place] = _PRIOR * _MIDDLES[_SCALE_INDEX] << 16 | _PRIOR
         classes.indices[place] = _SCALE_INDEX
         for k in range(len(scales)):
             before = int(scales[k - 1, group]) if k else int(scales[k, group - 1]) if group else 0
@@ -479,21 +492,22 @@ def code_quickly(
         scales: Of the groups, shape (components, groups); where one is 0 nothing is coded. Written
             when decoding.
         groups: Group of each subband, shape (BANDS,).
-        tables: Where each entry of a table begins, and its end, shape (tables · (ENTRIES + 1),).
+        tables: Where each entry begins, and the end, of the table of each scale index, shape
+            ((MAX_INDEX + 1) · (ENTRIES + 1),).
         rounding: What is added to a magnitude before it is cut off, by scale index.
         coded: The bytes.
 
     Returns:
-        Bytes written, or read: the decoder looks `LOOKAHEAD` − 1 ahead of those that count. SHORT
+        Bytes written, or read: the decoder looks `LOOKAHEAD` ahead. SHORT
         if `coded` is too small, DAMAGED if a decoded symbol or scale is out of range.
     """
     above = 0
     if decoding:
-        for place in range(LOOKAHEAD):
+        for place in range(_WINDOW // 8):
             above = above << 8 | (int(coded[place]) if place < coded.size else 0)
-    state = above, 1 << _WINDOW, LOOKAHEAD if decoding else 0
+    state = above, 1 << _WINDOW, _WINDOW // 8 if decoding else 0
     size = _FIRST_SCALE + scales.shape[1]
-    classes = _Classes(np.zeros(size, np.int64), np.zeros(size, np.int32), np.zeros(size, np.int16))
+    classes = _Classes(np.zeros(size, np.int64), np.zeros(size, np.int16))
     state, good = _code_scales(decoding, coded, state, classes, tables, scales)
     count, starts = len(scales), np.zeros(BANDS + 1, np.int64)
     for band in range(BANDS):
@@ -509,7 +523,7 @@ def code_quickly(
         for k in range(count if good else 0):
             expected = int(scales[k, groups[band]])
             first = (int(_LEVEL_OF[band]) * (_SCALES + 1) + min(expected, _SCALES)) * _NEAR
-            if expected > 0 and classes.counts[first] == 0:
+            if expected > 0 and classes.seen[first] == 0:
                 _expect(classes, first, expected)
             for y in range(height if expected > 0 else 0):
                 _around(row.sums, planes, recent, band, k, y)
@@ -534,15 +548,15 @@ def code_quickly(
 
 @kernel
 def _finish(coded: NDArray[np.uint8], state: State) -> int:
-    """Write the one byte that leads into what is left of the range, which is wider than that."""
+    """Write the two bytes that lead into what is left of the range, which is wider than that."""
     low, _, end = state
-    low += -low & ((1 << _BYTE) - 1)
+    low += -low & ((1 << _WORD) - 1)
     if low >> _WINDOW:
         _carry(coded, end)
-    if end >= coded.size:
+    if end + 1 >= coded.size:
         return SHORT
-    coded[end] = (low >> _BYTE) & 255
-    return end + 1
+    coded[end], coded[end + 1] = (low >> (_WORD + 8)) & 255, (low >> _WORD) & 255
+    return end + 2
 
 
 @compiled

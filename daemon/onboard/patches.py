@@ -1,9 +1,10 @@
-"""Tiles in, side information and patches out: fits each tile's conditioner."""
+"""Tiles in, side information and patches out: each tile's conditioner is fitted and applied."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from codec.encoder import Encoder
 from daemon.link.packet import Channel
 from daemon.metrics import FlightMetrics
 from daemon.onboard.items import EncodedFrame, OpenedPatch, ReceivedTile
@@ -15,8 +16,11 @@ from daemon.stage import KeepsNothing
 class PatchWorker(KeepsNothing):
     """Opens tiles. The side frame leaves first, so that the ground has it before any patch."""
 
-    def __init__(self, steps: StepControl, pace: Pace, metrics: FlightMetrics) -> None:
-        self._steps, self._pace, self._metrics = steps, pace, metrics
+    def __init__(
+        self, encoder: Encoder, steps: StepControl, pace: Pace, metrics: FlightMetrics
+    ) -> None:
+        self._encoder, self._steps = encoder, steps
+        self._pace, self._metrics = pace, metrics
 
     def accept(self, item: ReceivedTile) -> Iterator[EncodedFrame | OpenedPatch]:
         """Fit the conditioner and hand on what the tile becomes."""
@@ -25,5 +29,6 @@ class PatchWorker(KeepsNothing):
         if job.empty:
             self._metrics.tiles_empty.inc()
         yield EncodedFrame(raw=job.side_frame, channel=Channel.SIDE, received_s=item.received_s)
-        for patch, expected_bytes in zip(job.patches, opened.expected_bytes, strict=True):
+        patches = self._encoder.conditioned(job)
+        for patch, expected_bytes in zip(patches, opened.expected_bytes, strict=True):
             yield OpenedPatch(job=patch, received_s=item.received_s, expected_bytes=expected_bytes)

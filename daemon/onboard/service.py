@@ -177,7 +177,7 @@ class FlightLine:
         )
         stages: list[Source | Stage[Any, Any]] = [
             line.source("ingest", ingest.poll, ingest.pending),
-            line.stage("patches", PatchWorker(steps, pace, metrics), tiles, opened.put),
+            line.stage("patches", PatchWorker(encoder, steps, pace, metrics), tiles, opened.put),
             line.stage("batches", gather, opened, batches.put),
             line.stage("encode", EncodeWorker(encoder, steps, metrics), batches, hand_on),
             line.stage("packets", PacketWorker(segmenter, clock), frames, packets.put),

@@ -87,11 +87,15 @@ class Moody:
         self.bundle, self.backend = self.encoder.bundle, self.encoder.backend
         self.step = self.encoder.step
 
-    def open(self, tile: Tile, step: float | None = None) -> TileJob:
+    def open(self, tile: Tile, step: float | None = None, speed: int | None = None) -> TileJob:
         """Open, or refuse."""
         if self.open_errors and (error := self.open_errors.pop(0)):
             raise error
-        return self.encoder.open(tile, step)
+        return self.encoder.open(tile, step, speed)
+
+    def conditioned(self, job: TileJob) -> Iterator[PatchJob]:
+        """As the encoder does."""
+        return self.encoder.conditioned(job)
 
     def encode_batch(self, patches: Sequence[PatchJob]) -> list[bytes]:
         """Encode, or refuse."""
