@@ -55,7 +55,7 @@ _SUM_LIMIT: Final = 8191
 EXACT: Final = {
     "loudness": 8 * np.log2(1 + np.arange(_LOUDEST + 1)),
     "near": 3 * np.log2(1 + np.arange(_SUM_LIMIT + 1) / 8),
-    "edges": 1024 * 2.0 ** ((np.arange(MAX_INDEX + 1) - 0.5) / TABLES_PER_OCTAVE + SMALLEST_OCTAVE),
+    "edges": 1024 * 2.0 ** ((np.arange(MAX_INDEX + 1) - 1.5) / TABLES_PER_OCTAVE + SMALLEST_OCTAVE),
     "middles": 1024 * 2.0 ** ((np.arange(MAX_INDEX + 1) - 1) / TABLES_PER_OCTAVE + SMALLEST_OCTAVE),
 }
 """What is rounded below. None lies within 10⁻⁵ of a half, so every machine rounds alike."""
@@ -64,7 +64,7 @@ _LOUDNESS: Final = np.rint(EXACT["loudness"]).astype(np.int8)
 _NEAR_CLASS: Final = np.minimum(np.rint(EXACT["near"]), _NEAR - 1).astype(np.int8)
 """Of a sum of loudness."""
 _EDGES: Final = np.rint(EXACT["edges"]).astype(np.int64)
-"""Mean magnitude [2⁻¹⁰] up to which a scale index is the best one."""
+"""Mean magnitude [2⁻¹⁰] above which a scale index is better than the one before."""
 _MIDDLES: Final = np.rint(EXACT["middles"]).astype(np.int64)
 """Mean magnitude [2⁻¹⁰] of a scale index."""
 
@@ -76,9 +76,9 @@ _PRIOR: Final = 12
 """Symbols that what is expected of a class before its first one counts as."""
 _PRIOR_REACH: Final = 12
 """Scale indices that a class is expected to differ from its group's, at most."""
-_REFRESHED: Final = 16
+_REFRESHED: Final = 8
 """Symbols of a class after which its table is chosen anew."""
-_REMEMBERED: Final = 512
+_REMEMBERED: Final = 256
 """Symbols after which half of them are forgotten. What is exact stays: sums fit 64 bits."""
 _MARGIN: Final = 2
 """Zeros around every plane."""
@@ -257,7 +257,7 @@ def _expect(classes: _Classes, first: int, scale: int) -> None:
     """Say what a group's classes may be like before their first symbol."""
     own = TABLES_PER_SCALE * scale - 1
     for near in range(_NEAR):
-        index = min(max((4 * near) // 3 + 7, own - _PRIOR_REACH), own + _PRIOR_REACH)
+        index = min(max((4 * near) // 3 + 8, own - _PRIOR_REACH), own + _PRIOR_REACH)
         index = min(max(index, 1), MAX_INDEX)
         classes.seen[first + near] = _PRIOR * _MIDDLES[index] << 16 | _PRIOR
         classes.indices[first + near] = index
