@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench report clean distclean
+.PHONY: help demo test check bench soak report clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +32,9 @@ check: $(VENV)/.dev ## the fast part: format, lint, types, import rules, unit te
 
 bench: $(VENV)/.ground ## measure the flight side, from tile message to spooled packet, and each stage
 	$(BIN)/prismlink bench
+
+soak: $(VENV)/.ground ## an hour at EnMAP's rate: nothing lost, nothing late, memory flat
+	$(BIN)/python tests/benchmarks/soak.py
 
 report: $(VENV)/.dev ## score the default bundle and every baseline on SCENES=folder; see docs/results.md
 	$(BIN)/prismlink-train report deploy/models/default.safetensors --scenes $(SCENES) \
