@@ -58,6 +58,8 @@ class QuickCoder:
         Returns:
             Nothing if every symbol is zero.
         """
+        if not latents.size:  # of a tile without components
+            return b""
         scale = np.float32(1 / step)
         means = mean_magnitudes(latents.reshape(len(latents) * CHANNELS, -1), scale)
         if not means.any():
@@ -83,6 +85,8 @@ class QuickCoder:
         scales = np.zeros((components, self._scales.count), np.int32)
         if not raw:
             return symbols
+        if not components:
+            raise PayloadError("symbols of a tile without components")
         coded = np.frombuffer(raw, np.uint8).copy()
         used = self._code(True, latents, np.float32(1), symbols, rows, cols, scales, coded)
         if used == DAMAGED:

@@ -262,7 +262,9 @@ def summary(
             f"p99 is at most {latency_s[0.99]} s"
         )
     for name, (before, after) in memory.items():
-        if after > before * (1 + chosen.growth):
+        if math.isnan(after):
+            failed.append(f"too few looks to tell whether {name}'s memory grew: a longer run can")
+        elif after > before * (1 + chosen.growth):
             failed.append(
                 f"{name}'s memory grew from {before / MIB:.0f} to {after / MIB:.0f} MiB, "
                 f"by more than {chosen.growth:.0%}"

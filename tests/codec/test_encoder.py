@@ -239,6 +239,15 @@ def test_every_speed_decodes(speed: int) -> None:
         assert patch.step_offset == (4 if speed == FASTEST else 0)
 
 
+@pytest.mark.parametrize("speed", range(FASTEST + 1))
+def test_a_flat_tile_has_no_components(speed: int) -> None:
+    """All of it is in its mean; the patch frame is there all the same."""
+    tile = Tile(samples=np.full((3, 20, 20), 500, np.int16), info=TileInfo(sensor="flat"))
+    bundle = branch_bundle()
+    frames = Encoder(bundle, step=16.0, backend="torch-cpu", speed=speed).encode(tile)
+    assert np.array_equal(Decoder(bundle).decode(frames).samples, tile.samples)
+
+
 def test_a_tile_may_be_faster_than_the_others() -> None:
     """The speed of a tile goes with its patches, whatever batch they end in."""
     coder, tile = encoder(), cubes.tile(rows=24, cols=24)

@@ -50,9 +50,12 @@ def test_round_trip(count: int, rows: int, cols: int, seed: int) -> None:
 
 def test_nothing_is_no_bytes() -> None:
     """A patch of zeros has no payload, and no payload is a patch of zeros."""
-    zeros = np.zeros((2, CHANNELS, 3, 2), np.int32)
-    assert encoded(zeros, 17, 16) == b""
-    assert np.array_equal(CODER.decode(b"", 2, 17, 16), zeros)
+    for count in (0, 2):
+        zeros = np.zeros((count, CHANNELS, 3, 2), np.int32)
+        assert encoded(zeros, 17, 16) == b""
+        assert np.array_equal(CODER.decode(b"", count, 17, 16), zeros)
+    with pytest.raises(PayloadError, match="without components"):
+        CODER.decode(b"\0\0", 0, 17, 16)
 
 
 def test_symbols_larger_than_any_are_the_largest() -> None:

@@ -22,11 +22,10 @@ START_AND_END_S = 240
 def test_nothing_is_lost_or_late_or_grows(tmp_path: Path) -> None:
     """At a tenth of EnMAP's rate nothing is lost, p99 is below a second, and memory is flat.
 
-    Not at all of it: the ground decodes in one thread, of these scenes 2 to 7 patches a second on a
-    core that is shared, and EnMAP sends 14.4. The board would hold the rate, and what waits for
-    the ground would be minutes of decoding. At speed 1 a tile takes a third of a second on such a
-    core, which leaves room below the bar where a machine is half as fast. Twenty seconds are too
-    short for memory to be flat: four tiles, the first of which fill what is reused later.
+    Not at all of it: the ground decodes in one thread, 3 patches a second of the one scene and 7 of
+    the other where it has a core to itself, and EnMAP sends 14.4. A tenth leaves room for machines
+    that are half as fast; so does speed 1, at which the board spools a tile in a third of a second.
+    Twenty seconds are four tiles, the first of which fill memory that later ones use again.
     """
     minutes, growth = (3, 0.05) if os.environ.get("CI") else (1 / 3, 0.5)
     found = tmp_path / "soak.json"
