@@ -14,6 +14,7 @@ from codec.quick_coder import QuickCoder
 from codec.shortcut import CHANNELS, Wavelet
 from codec.subbands import to_images, to_symbols
 from codec.tables import laplace_tables
+from fakes import quick_decoder
 from fakes.bundles import integer_tables
 
 GROUPS = ScaleModel(groups=shortcut_groups(Wavelet.GROUPS))
@@ -46,6 +47,15 @@ def test_round_trip(count: int, rows: int, cols: int, seed: int) -> None:
     again = CODER.decode(encoded(symbols, rows, cols), count, rows, cols)
     assert again.dtype == np.int32
     assert np.array_equal(again, symbols)
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(16, 24), (9, 17), (1, 5)])
+def test_the_page_says_what_is_done(rows: int, cols: int) -> None:
+    """A decoder in plain Python, from `docs/wire-format.md` alone, gives the same symbols."""
+    for seed in range(3):
+        symbols = drawn(3, rows, cols, seed)
+        again = quick_decoder.decode(encoded(symbols, rows, cols), integer_tables(), 3, rows, cols)
+        assert np.array_equal(again.reshape(symbols.shape), symbols)
 
 
 def test_nothing_is_no_bytes() -> None:
