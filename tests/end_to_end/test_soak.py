@@ -24,7 +24,7 @@ def test_nothing_is_lost_or_late_or_grows(tmp_path: Path) -> None:
 
     Not at all of it: the ground decodes in one thread, 3 patches a second of the one scene and 7 of
     the other where it has a core to itself, and EnMAP sends 14.4. A tenth leaves room for machines
-    that are half as fast; so does speed 1, at which the board spools a tile in a third of a second.
+    that are half as fast; so does speed 1, at which the board spools a tile in 0.4 s.
     Twenty seconds are four tiles, the first of which fill memory that later ones use again.
     """
     minutes, growth = (3, 0.05) if os.environ.get("CI") else (1 / 3, 0.5)
