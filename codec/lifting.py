@@ -42,7 +42,8 @@ def wavelet(images: NDArray[np.float32]) -> NDArray[np.float32]:
     latents = np.zeros(
         (count, CHANNELS, -(-rows // LATENT_PX), -(-cols // LATENT_PX)), dtype=np.float32
     )
-    _transform(images, latents)
+    # One layout is compiled, and not one more when the first wide tile comes.
+    _transform(np.ascontiguousarray(images), latents)
     return latents.reshape(-1, *latents.shape[2:])
 
 

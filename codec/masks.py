@@ -31,7 +31,10 @@ def validity(tile: Tile) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
     samples, nodata = tile.samples, tile.info.nodata
     if samples.dtype.kind != "f":  # nearly always whole bands are fill, or nothing is
         fill = None if nodata is None else samples.dtype.type(nodata)
-        missing = np.array([0 if fill is None else np.count_nonzero(b == fill) for b in samples])
+        # Fill is nearly always the lowest value of its type: then the lowest sample tells.
+        missing = np.array(
+            [0 if fill is None or b.min() > fill else np.count_nonzero(b == fill) for b in samples]
+        )
         if ((missing == 0) | (missing == samples[0].size)).all():
             return np.asarray(missing == 0), None
     measured = tile.valid()

@@ -44,7 +44,7 @@ class QuickCoder:
 
     def warm_up(self) -> None:
         """Compile now, or load what was compiled before: seconds, once."""
-        self.encode(np.zeros((1, CHANNELS, 1, 1), np.float32), 8, 8, 1.0)
+        self.decode(self.encode(np.ones((1, CHANNELS, 1, 1), np.float32), 8, 8, 1.0), 1, 8, 8)
 
     def encode(self, latents: NDArray[np.float32], rows: int, cols: int, step: float) -> bytes:
         """Round and code a patch.

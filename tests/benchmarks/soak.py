@@ -36,11 +36,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from codec.bundle import load_bundle
-from codec.decoder import Decoder
-from codec.encoder import Encoder
 from codec.patch_grid import PATCH_PX
-from codec.speeds import FASTEST
 from codec.tile_files import find_scenes, read_tile, write_tile
 from daemon.bench_feed import mirrored
 from daemon.feed import ENMAP_PX_PER_S
@@ -144,7 +140,6 @@ def soak(chosen: argparse.Namespace) -> tuple[dict[str, Any], list[Look]]:
         tempfile.TemporaryDirectory(prefix="soak-", dir=chosen.scratch) as folder,
     ):
         scenes = swaths(chosen.scenes, Path(folder) / "scenes")
-        compile_coders(scenes[0])
         shown = math.ceil(60 * chosen.minutes * chosen.rate / TILE_S / len(scenes))
         with contextlib.closing(Desk(Path(sockets), Path(folder))) as desk:
             ground = desk.ground(
@@ -162,17 +157,6 @@ def soak(chosen: argparse.Namespace) -> tuple[dict[str, Any], list[Look]]:
             while watch.look().under_way and time.monotonic() < give_up_s:
                 wait(0.5)
             return fed, watch.looks
-
-
-def compile_coders(scene: Path) -> None:
-    """Encode and decode a little at every speed: machine code is kept for the daemons."""
-    tile = read_tile(scene)
-    bundle = load_bundle(DEPLOY / "models" / "default.safetensors")
-    encoder, decoder = Encoder(bundle), Decoder(bundle)
-    for speed in range(FASTEST + 1):
-        decoder.decode(
-            encoder.encode(replace(tile, samples=tile.samples[:, :16, :16]), speed=speed)
-        )
 
 
 class Watch:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from codec.contexts import ScaleModel, shortcut_groups
 from codec.errors import PayloadError
 from codec.quick_coder import QuickCoder
+from codec.quick_coding import code_quickly, mean_magnitudes
 from codec.shortcut import CHANNELS, Wavelet
 from codec.subbands import to_images, to_symbols
 from codec.tables import laplace_tables
@@ -115,3 +116,12 @@ def test_rounding_follows_what_is_around() -> None:
     symbols = coder.decode(coder.encode(latents, 128, 128, 1.0), 1, 128, 128)
     assert symbols[0, 16:, ::3, 3].mean() > 0.9
     assert symbols[0, 16:, ::3, 12].mean() < 0.2
+
+
+def test_after_the_warm_up_nothing_is_compiled() -> None:
+    """What comes under the first patch would be seconds late."""
+    CODER.warm_up()
+    before = [len(f.signatures) for f in (code_quickly, mean_magnitudes)]  # type: ignore[attr-defined]
+    symbols = drawn(3, 40, 33, 0)
+    CODER.decode(encoded(symbols, 40, 33), 3, 40, 33)
+    assert [len(f.signatures) for f in (code_quickly, mean_magnitudes)] == before == [1, 1]  # type: ignore[attr-defined]
