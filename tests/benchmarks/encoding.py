@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=Path, default=ROOT / "tests" / "data")
     parser.add_argument("--bundle", type=Path, default=ROOT / "deploy/models/default.safetensors")
     parser.add_argument("--step", type=float)
+    parser.add_argument("--speed", type=int, default=1)
     parser.add_argument("--tile", default="128x1024")
     parser.add_argument("--repeat", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
@@ -74,6 +75,7 @@ def main() -> None:
             flight_yaml=ROOT / "deploy" / "flight.yaml",
             bundle=chosen.bundle,
             step=chosen.step,
+            speed=chosen.speed,
             tile_shape=tuple(map(int, chosen.tile.split("x"))),
             repeat=chosen.repeat,
             rounds=chosen.rounds,
@@ -87,7 +89,7 @@ def main() -> None:
     counts = [int(word) for word in chosen.components.split(",")]
     sizes, matches = [], []
     for scene in bench.scenes:
-        frames = bench.encoder.encode(scene.tile)
+        frames = bench.encoder.encode(scene.tile, speed=chosen.speed)
         sizes.append(sum(map(len, frames)))
         matches.append(match(scene.tile, mean_psnr_db(scene.tile, decoder.decode(frames)), counts))
     whole: list[list[float]] = [[] for _ in bench.scenes]
