@@ -5,7 +5,8 @@ Tile ─ condition ─► components ─ analyze ─► latents ─ quantize ─
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -107,6 +108,7 @@ class Encoder:
         backend: What runs the network; "auto" takes CUDA where there is one, else OpenVINO where
             the bundle has int8 ranges, else PyTorch on the CPU.
         threads: Threads of one inference on the CPU; 0 leaves it to the runtime.
+        coders: Patches of a batch that are entropy-coded at a time, each on a thread of its own.
         speed: See `codec.speeds`.
         timer: Called with the name of each stage; the context it returns times it.
 
@@ -122,6 +124,7 @@ class Encoder:
         step: float | None = None,
         backend: BackendName = "auto",
         threads: int = 0,
+        coders: int = 1,
         speed: int = 0,
         timer: Timer = NO_TIMER,
     ) -> None:
@@ -133,6 +136,10 @@ class Encoder:
         self.backend = make_backend(bundle, backend, threads)
         self._scales, self._timer = bundle.scales, timer
         self.coder = SymbolCoder(bundle.tables, bundle.scales, bundle.contexts)
+        # What codes is compiled, and lets other threads of Python run meanwhile.
+        self._map: Callable[..., Iterable[bytes]] = (
+            map if coders == 1 else ThreadPoolExecutor(coders, "coder").map
+        )
 
     def encode(
         self, tile: Tile, step: float | None = None, speed: int | None = None
@@ -185,7 +192,7 @@ class Encoder:
         with self._timer("quantize"):
             rounded = [self._quantize(p, x) for p, x in zip(patches, latents, strict=True)]
         with self._timer("entropy_code"):
-            return [self._frame(*each) for each in zip(patches, latents, rounded, strict=True)]
+            return [*self._map(self._frame, patches, latents, rounded)]
 
     def _components(self, patch: PatchJob) -> NDArray[np.float32]:
         if patch.components is not None:

@@ -20,7 +20,7 @@ from codec.targets import CodedTile, Target, code
 from codec.tile import Tile
 from codec.tile_files import find_scenes, read_tile, write_tile
 from daemon import prism_file
-from daemon.cores import claim
+from daemon.cores import CODERS_PER_THREAD, claim
 from daemon.errors import OutputError
 from daemon.files import write_whole
 from daemon.ground.write import file_stem
@@ -140,7 +140,14 @@ def encode(
     """
     threads, loaded = claim(None), load_bundle(bundle)
     decoder = Decoder(loaded) if target is not None and target.kind == "psnr" else None
-    encoder = Encoder(loaded, step=step, backend=backend, threads=threads, speed=speed)
+    encoder = Encoder(
+        loaded,
+        step=step,
+        backend=backend,
+        threads=threads,
+        coders=CODERS_PER_THREAD * threads,
+        speed=speed,
+    )
     scenes: list[EncodedScene] = []
     paths: dict[bytes, Path] = {}
     for path in (scene for given in inputs for scene in find_scenes(given)):

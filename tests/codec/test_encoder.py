@@ -56,6 +56,14 @@ def test_a_batch_changes_nothing() -> None:
     assert coder.encode_batch([]) == []
 
 
+def test_patches_coded_at_a_time_are_the_same() -> None:
+    """On several threads, and in the same order: at every speed."""
+    tile = cubes.tile(rows=140, cols=300, seed=1)
+    many = Encoder(branch_bundle(), backend="torch-cpu", coders=3)
+    for speed in (0, 1):
+        assert many.encode(tile, speed=speed) == encoder().encode(tile, speed=speed)
+
+
 def test_encoding_is_repeatable() -> None:
     """Equal tiles give equal bytes, in one encoder or two."""
     first = encoder().encode(cubes.tile())
