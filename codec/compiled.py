@@ -6,7 +6,8 @@ of libraries; a C extension would need a compiler on board.
 
 Compiled code is kept beside the source, or where `NUMBA_CACHE_DIR` says; where neither can be
 written each process compiles anew, which takes seconds. A compiled function and all it calls stand
-in one file: the kept code is renewed when that file changes, and no other is looked at.
+in one file: the kept code is renewed when that file changes, and no other is looked at. So are the
+constants it uses, wherever they come from: who changes one of another module deletes `__pycache__`.
 """
 
 from __future__ import annotations

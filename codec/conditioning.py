@@ -104,7 +104,8 @@ class Conditioning:
     def _project(self, samples: Samples, basis: NDArray[np.float32]) -> NDArray[np.float32]:
         """Project a patch without gaps, some rows at a time: their float copy stays in the cache.
 
-        The mean is taken off at the end: off a few components, not off every band.
+        The mean is taken off at the end: off a few components, not off every band. In float32 that
+        costs 0.03 steps where the mean is 30,000 steps, far beyond what reflectance comes to.
         """
         (_, rows, cols), count = samples.shape, self.bands.size
         weights = torch.from_numpy(basis.T * np.float32(self.sample_unit / self.component_unit))

@@ -28,13 +28,15 @@ from codec.patch_grid import PatchExtent, PatchGrid
 from codec.quantize import best_rounding, quantize, rounding_errors
 from codec.speeds import FASTEST
 from codec.symbol_coder import SymbolCoder
-from codec.tile import Tile
+from codec.tile import Samples, Tile
 
 Timer = Callable[[str], AbstractContextManager[None]]
 """Times a named stage: condition, analyze, quantize, entropy_code. Clocks belong to the caller."""
 
 _COARSER: Final = LEVELS_PER_OCTAVE // 2
 """Step offset of the fastest speed."""
+
+_NO_SAMPLES: Final = np.zeros((0, 0, 0), np.int16)
 
 _Rounded = tuple[NDArray[np.int32], NDArray[np.int32] | None]
 
@@ -56,11 +58,13 @@ class AnalysisBackend(Protocol):
 class PatchJob:
     """One patch of an opened tile, ready to be encoded in any batch."""
 
-    tile: Tile
+    sensor: str
     tile_id: bytes
     patch_row: int
     patch_col: int
     extent: PatchExtent
+    samples: Samples = field(repr=False)
+    """Shape (bands, rows, cols), a view of the tile's; none are held once it is conditioned."""
     conditioning: Conditioning
     valid: NDArray[np.bool_] | None
     """Shape (coded bands, rows, cols); None if all of them are valid."""
@@ -78,10 +82,8 @@ class PatchJob:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the samples behind this patch, and of its components."""
-        rows, cols = self.extent.shape
-        size: int = self.tile.samples[:, :1, :1].nbytes * rows * cols
-        return size + (0 if self.components is None else self.components.nbytes)
+        """Bytes of its samples, or of its components."""
+        return self.samples.nbytes + (0 if self.components is None else self.components.nbytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,11 +93,13 @@ class TileJob:
     Attributes:
         side_frame: What the ground needs before any patch.
         empty: Whether no sample is valid; the tile then comes back as fill.
+        tile: The tile.
         patches: The patches, row by row.
     """
 
     side_frame: bytes
     empty: bool
+    tile: Tile = field(repr=False)
     patches: tuple[PatchJob, ...] = field(repr=False)
 
 
@@ -176,13 +180,13 @@ class Encoder:
             first = patches[0]
             if first.valid is not None or first.conditioning.basis is None:
                 for patch in patches:
-                    yield replace(patch, components=self._components(patch))
+                    yield _conditioned(patch, self._components(patch))
                 continue
             with self._timer("condition"):
                 rows, _ = first.extent.slices
-                strip = first.conditioning.condition(first.tile.samples[:, rows], None)
+                strip = first.conditioning.condition(job.tile.samples[:, rows], None)
             for patch in patches:
-                yield replace(patch, components=strip[:, :, patch.extent.slices[1]])
+                yield _conditioned(patch, strip[:, :, patch.extent.slices[1]])
 
     def encode_batch(self, patches: Sequence[PatchJob]) -> list[bytes]:
         """Compress patches of any tiles; one frame each, same order."""
@@ -198,8 +202,7 @@ class Encoder:
         if patch.components is not None:
             return patch.components
         with self._timer("condition"):
-            samples = patch.tile.samples[(slice(None), *patch.extent.slices)]
-            return patch.conditioning.condition(samples, patch.valid)
+            return patch.conditioning.condition(patch.samples, patch.valid)
 
     def _open(self, tile: Tile, step: float, speed: int) -> TileJob:
         spec, (band_count, rows, cols) = self.bundle.conditioner, tile.samples.shape
@@ -234,11 +237,12 @@ class Encoder:
         )
         patches = tuple(
             PatchJob(
-                tile=tile,
+                sensor=tile.info.sensor,
                 tile_id=frame.tile_id,
                 patch_row=row,
                 patch_col=col,
                 extent=(extent := frame.grid.extent(row, col)),
+                samples=tile.samples[(slice(None), *extent.slices)],
                 conditioning=conditioning,
                 valid=None if valid is None else valid[(slice(None), *extent.slices)],
                 step_offset=_COARSER if speed == FASTEST else 0,
@@ -247,7 +251,7 @@ class Encoder:
             for row, col in frame.grid
         )
         empty = not valid_bands.any()
-        return TileJob(side_frame=frame.pack(), empty=empty, patches=patches)
+        return TileJob(side_frame=frame.pack(), empty=empty, tile=tile, patches=patches)
 
     def _quantize(self, patch: PatchJob, latents: NDArray[np.float32]) -> _Rounded | None:
         """Round once to see how large each group is, then again as is best for that.
@@ -284,6 +288,10 @@ class Encoder:
             payload=payload,
             quick=rounded is None,
         ).pack()
+
+
+def _conditioned(patch: PatchJob, components: NDArray[np.float32]) -> PatchJob:
+    return replace(patch, components=components, samples=_NO_SAMPLES)
 
 
 def _usable(step: float) -> float:

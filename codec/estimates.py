@@ -67,7 +67,7 @@ class PatchProbe:
         self._has_contexts = bundle.contexts is not None
         rows, cols = map(_pixels, patch.extent.shape)
         cut = partial(_cut, rows=rows, cols=cols)
-        self._samples = cut(patch.tile.samples[(slice(None), *patch.extent.slices)])
+        self._samples = cut(patch.samples)
         self._valid = None if patch.valid is None else cut(patch.valid)
         self._components = self._side.condition(self._samples, self._valid)
         # Each block is transformed for itself: no edge runs between them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -135,7 +136,7 @@ def _moments(
     """Mean [10⁻⁴ reflectance] and covariance of the coded bands, gaps filled as they are coded.
 
     One pass: sums are taken about a guess of the mean, so that nothing cancels in float32, and
-    moved to the mean itself at the end. One row of so many counts, see `_row_blocks`.
+    moved to the mean itself at the end. About one pixel of so many counts, see `_row_blocks`.
     """
     guess, pixels = _guessed_mean(samples, bands, valid, sample_unit), 0
     sums, products = np.zeros(bands.size), np.zeros((bands.size, bands.size))
@@ -181,10 +182,13 @@ def _row_blocks(
 ) -> Iterator[tuple[Samples, NDArray[np.bool_] | None]]:
     """Cut a tile into blocks of rows, so that the float copy of a large one stays small.
 
-    Of a tile without gaps, one row of `every` is taken: so each detector of the line is heard.
+    Of a tile without gaps about one pixel of `every` is taken, on a lattice: what is larger than
+    its spacing is seen. Each row of it begins a column further, so that each detector is heard.
     """
-    taken, mask = samples[:, ::every], None if valid is None else valid[:, ::every]
-    rows = max(1, _BLOCK_PX // samples.shape[2])
-    for start in range(0, taken.shape[1], rows):
-        chosen = slice(start, start + rows)
-        yield taken[:, chosen], None if mask is None else mask[:, chosen]
+    spacing = max(1, round(math.sqrt(every)))
+    for first in range(spacing):
+        taken = samples[:, first * spacing :: spacing**2, first::spacing]
+        rows = max(1, _BLOCK_PX // max(1, taken.shape[2]))
+        for start in range(0, taken.shape[1], rows):
+            chosen = slice(start, start + rows)
+            yield taken[:, chosen], None if valid is None else valid[:, chosen]

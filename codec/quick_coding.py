@@ -160,7 +160,9 @@ def _take(coded: NDArray[np.uint8], state: State, start: int, count: int, bits: 
     """Leave an interval of 2^bits in which the code lies."""
     above, width, place = state
     unit = width >> bits
-    above, width = above - unit * start, unit * count
+    width = unit * count
+    # No encoder leads beyond the range, where what rounding leaves of it lies; a stranger might.
+    above = min(above - unit * start, width - 1)
     while width <= 1 << _WORD:
         for _ in range(2):
             following = int(coded[np.uint64(place)]) if place < coded.size else 0
@@ -509,6 +511,8 @@ def code_quickly(
     size = _FIRST_SCALE + scales.shape[1]
     classes = _Classes(np.zeros(size, np.int64), np.zeros(size, np.int16))
     state, good = _code_scales(decoding, coded, state, classes, tables, scales)
+    if not good:
+        return DAMAGED
     count, starts = len(scales), np.zeros(BANDS + 1, np.int64)
     for band in range(BANDS):
         bordered = (shapes[band, 0] + 2 * _MARGIN) * (shapes[band, 1] + 2 * _MARGIN)
@@ -520,7 +524,7 @@ def code_quickly(
         row = _Row(
             np.zeros(width, np.int32), np.zeros(width, np.float32), np.zeros(width, np.int32)
         )
-        for k in range(count if good else 0):
+        for k in range(count):
             expected = int(scales[k, groups[band]])
             first = (int(_LEVEL_OF[band]) * (_SCALES + 1) + min(expected, _SCALES)) * _NEAR
             if expected > 0 and classes.seen[first] == 0:
@@ -539,10 +543,8 @@ def code_quickly(
                         *(coded, state, classes, first, tables, rounding, scale, row, loud, weight)
                     )
                 if not good:
-                    break
+                    return DAMAGED
             _remember(recent, planes, band, k)
-    if not good:
-        return DAMAGED
     return state[2] if decoding else _finish(coded, state)
 
 

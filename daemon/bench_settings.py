@@ -98,7 +98,6 @@ def line_settings(settings: BenchSettings, batch: int, tile_bytes: int = 0) -> F
         "threads": settings.threads,
         "step": settings.step,
         "speed": settings.speed,
-        "overload_speed": settings.speed,
     }
     own = load_flight(
         settings.flight_yaml,

@@ -50,7 +50,8 @@ class Fallback:
             failed, self._backend = self.name, self._make_second()
             self.name, self.precision = self._backend.name, self._backend.precision
             log.error(  # one line; the runtime's own trace tells no operator more
-                "backend failed; going on without it",
+                "backend failed; going on without it until a restart; "
+                "if it lacked memory, remedy: a smaller batch.max_patches",
                 extra={"backend": failed, "now": self.name, "why": str(error).split("\n")[0]},
             )
             self._on_failure(failed, self.name)

@@ -20,7 +20,7 @@ from daemon.link.fec import RepairPolicy
 from daemon.link.packet import Channel
 from daemon.link.segment import Segmenter
 from daemon.link.sockets import Endpoint, PacketSender, TileListener
-from daemon.mailbox import Mailbox
+from daemon.mailbox import Mailbox, Policy
 from daemon.metrics import FlightMetrics, new_registry, serve
 from daemon.onboard.batches import BatchWorker
 from daemon.onboard.downlink import Downlink, Sender
@@ -151,8 +151,13 @@ class FlightLine:
         limits = _limits(settings)
         ingest = Ingest(listener, limits, tiles.put, clock=clock, metrics=metrics)
         model = settings.model
+        # Where the instrument waits nothing would be dropped, and a full mailbox is no overload.
+        waits = boxes.tiles.policy is Policy.BLOCK
         pace = Pace(
-            model.speed, model.overload_speed, lambda: tiles.fill, metrics.encoding_speed.set
+            model.speed,
+            model.speed if waits else model.overload_speed,
+            lambda: tiles.fill,
+            metrics.encoding_speed.set,
         )
         gather = BatchWorker(
             max_patches=settings.batch.max_patches,

@@ -24,6 +24,7 @@ from codec.conditioning import UNITS_PER_REFLECTANCE
 from codec.encoder import Encoder, PatchJob, TileJob
 from codec.errors import BundleError, TileError
 from codec.estimates import PatchProbe
+from codec.speeds import FASTEST
 from codec.targets import StepRange, Target, search
 from codec.tile import Tile
 
@@ -117,8 +118,9 @@ class StepControl:
         if self._target is None:
             job = self._encoder.open(tile, speed=speed)
             return OpenedTile(job=job, expected_bytes=(None,) * len(job.patches))
+        speed = min(speed, FASTEST - 1)  # larger steps would be against the target
         with self._lock:
-            memory = replace(self._memory(tile))
+            memory = replace(self._memory(tile.info.sensor))
         job = self._open_near(tile, memory.step, speed)
         if job.empty:
             return OpenedTile(job=job, expected_bytes=(None,) * len(job.patches))
@@ -131,7 +133,7 @@ class StepControl:
         # Bits for each that the target allows.
         spent = (1 - owed) * 2.0 ** min(max(look.excess, -1.0), 1.0)
         with self._lock:
-            memory = self._memory(tile)
+            memory = self._memory(tile.info.sensor)
             memory.step = look.step
             memory.owed = min(max(owed + spent - 1, -_MOST_OWED), _MOST_OWED)
         return OpenedTile(job=look.job, expected_bytes=look.expected_bytes())
@@ -141,13 +143,12 @@ class StepControl:
         if expected_bytes is None:
             return
         with self._lock:
-            memory = self._memory(patch.tile)
+            memory = self._memory(patch.sensor)
             memory.expected_bytes = _FORGET * memory.expected_bytes + expected_bytes
             memory.coded_bytes = _FORGET * memory.coded_bytes + size_bytes
 
-    def _memory(self, tile: Tile) -> _Instrument:
-        """What is remembered of a tile's instrument; the one not seen for longest is forgotten."""
-        sensor = tile.info.sensor
+    def _memory(self, sensor: str) -> _Instrument:
+        """What is remembered of an instrument; the one not seen for longest is forgotten."""
         memory = self._instruments.setdefault(sensor, _Instrument(step=self._encoder.step))
         self._instruments.move_to_end(sensor)
         if len(self._instruments) > _MOST_INSTRUMENTS:

@@ -189,3 +189,17 @@ def test_a_part_of_the_pixels_tells_nearly_as_much(effort: Effort) -> None:
     thin.samples[0, 5, 5] = -1
     few = Effort(pixels=16, turns=effort.turns)
     assert conditioning(thin, effort=few).levels.size == conditioning(thin).levels.size == 1
+
+
+def test_what_is_larger_than_the_lattice_is_seen() -> None:
+    """A small target of a spectrum of its own, at every speed, wherever in a swath it lies."""
+    rng = np.random.default_rng(0)
+    for row, col in ((40, 501), (3, 17), (113, 1002)):
+        tile = cubes.tile(bands=30, rows=128, cols=1024, noise_dn=2.0, seed=row)
+        shape = rng.normal(0, 300, (30, 1, 1)).astype(np.int16)
+        target = (slice(None), slice(row, row + 12), slice(col, col + 12))
+        tile.samples[target] += shape
+        for effort in EFFORTS:
+            way = conditioning(tile, step=24.0, effort=effort)
+            rest = way.restore(way.condition(tile.samples, None)) - tile.samples
+            assert np.sqrt(np.square(rest[target]).mean()) < 12

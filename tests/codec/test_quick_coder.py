@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,6 +24,7 @@ GROUPS = ScaleModel(groups=shortcut_groups(Wavelet.GROUPS))
 CODER = QuickCoder(integer_tables(), GROUPS)
 LIMITS = (0, 1, 3, 130, 5000, 2**22)
 SIZES = st.integers(1, 40)
+GOLDEN_FILES = Path(__file__).parents[1] / "golden"
 GOLDEN = "f4bd398bb9798d898395692497d0f7a2b0f16782"
 
 
@@ -96,6 +99,19 @@ def test_any_bytes_are_symbols_or_damage(raw: bytes, rows: int, cols: int) -> No
     except PayloadError:
         return
     assert np.abs(symbols).max() <= 2**24
+
+
+def hostile() -> list[bytes]:
+    """Payloads that no encoder makes; their checksums would be right."""
+    lines = (GOLDEN_FILES / "hostile_quick.hex").read_text().splitlines()
+    return [bytes.fromhex(line) for line in lines if not line.startswith("#")]
+
+
+@pytest.mark.parametrize("raw", hostile())
+def test_what_no_encoder_makes_is_refused(raw: bytes) -> None:
+    """A symbol too large before sound ones; codes beyond the range, which once led out of it."""
+    with pytest.raises(PayloadError):
+        QuickCoder(laplace_tables(), GROUPS).decode(raw, 8, 8, 8)
 
 
 @given(SIZES, SIZES, st.integers(0, 2**32))

@@ -11,6 +11,7 @@ import pytest
 
 from codec.backends.openvino_backend import OpenvinoBackend
 from codec.bundle import Bundle
+from codec.compiled import sums_bytes_exactly
 from fakes.bundles import minmax_bundle
 from training.bundles import changed
 from training.errors import CheckpointError
@@ -29,15 +30,23 @@ def bundle() -> Bundle:
 def test_latents_are_those_of_the_board(
     bundle: Bundle, tmp_path: Path, edges: tuple[int, int]
 ) -> None:
-    """ONNX Runtime and OpenVINO round alike; float sums may differ by a level here and there."""
+    """ONNX Runtime and OpenVINO round alike; float sums may differ by a level here and there.
+
+    Where products of bytes are added in 16 bits, the board's weights have a bit less, and ONNX
+    Runtime must compute in floats, or its sums saturate.
+    """
+    options, apart = onnxruntime.SessionOptions(), 0.01
+    if not sums_bytes_exactly():
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        apart = 0.03
     path = tmp_path / "encoder.onnx"
     write_onnx(bundle, path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     patches = np.random.default_rng(0).random((2, 5, *edges), np.float32)
     (latents,) = session.run(None, {"components": patches})
     expected = np.stack(OpenvinoBackend(bundle).analyze(list(patches)))
     assert latents.shape == expected.shape
-    assert np.abs(latents - expected).mean() < 0.01 * np.abs(expected).mean()
+    assert np.abs(latents - expected).mean() < apart * np.abs(expected).mean()
 
 
 def test_kernels_are_int8(bundle: Bundle, tmp_path: Path) -> None:

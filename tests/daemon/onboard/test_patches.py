@@ -76,3 +76,15 @@ def test_a_tile_is_encoded_as_fast_as_the_pace_says() -> None:
         _, patch = worker.accept(received)
         assert isinstance(patch, OpenedPatch)
         assert patch.job.step_offset == offset
+
+
+def test_a_full_batch_fits_its_mailbox() -> None:
+    """Once conditioned, a patch holds on to its components alone, and not to the tile."""
+    received = ReceivedTile(tile=tile(bands=9, rows=16, cols=300), received_s=0.0)
+    worker = PatchWorker(encoder(), StepControl(encoder()), calm(), FlightMetrics(new_registry()))
+    _, *patches = worker.accept(received)
+    for patch in patches:
+        assert isinstance(patch, OpenedPatch)
+        assert patch.job.components is not None
+        assert patch.job.size_bytes == patch.job.components.nbytes
+        assert patch.job.samples.size == 0

@@ -15,6 +15,7 @@ from codec.decoder import Decoder
 from codec.encoder import Encoder
 from codec.errors import BundleError, TileError
 from codec.frame import SideFrame, parse
+from codec.speeds import FASTEST
 from codec.targets import Target, mean_psnr_db
 from codec.tile import Tile, TileInfo
 from codec.tile_files import find_scenes, read_tile
@@ -213,3 +214,12 @@ def test_a_model_that_cannot_be_estimated_takes_no_target() -> None:
     """It is said at the start, not with the first tile."""
     with pytest.raises(BundleError, match="no shortcut"):
         StepControl(encoder(minmax_bundle(5)), Target(kind="rate", value=0.1))
+
+
+def test_a_target_takes_no_larger_steps() -> None:
+    """Hurried as it may be, a tile with a target keeps to it: speed 3 is for steps alone."""
+    coder = encoder()
+    tile = cubes.tile(bands=6, rows=24, cols=24)
+    for target, offset in ((None, 4), (Target(kind="psnr", value=45.0), 0)):
+        (patch,) = StepControl(coder, target).open(tile, FASTEST).job.patches
+        assert patch.step_offset == offset
