@@ -7,7 +7,7 @@
 | 2 | and to half of that part |
 | 3 | and steps are half an octave larger |
 
-1 takes about a quarter of the time, and 6 to 12 % more bytes at equal quality on land, a third more
+1 takes about a third of the time, and 6 to 12 % more bytes at equal quality on land, a third more
 on open water. With a rate or a quality as its target the board goes no further than 2.
 """
 
