@@ -1,7 +1,7 @@
-"""Wavelet latents ↔ bytes, quickly: 4 to 10 % more bytes than `codec.context_coder` on land.
+"""Wavelet latents ↔ bytes, quickly, for boards without time for `codec.context_coder`.
 
-For boards that have a tenth of the time. `codec.quick_coding` says how, and is what runs. Nothing
-is trained; the tables are those that network latents are coded under.
+What it costs stands in `codec.speeds`. `codec.quick_coding` says how, and is what runs. Nothing is
+trained; the tables are those that network latents are coded under.
 """
 
 from __future__ import annotations

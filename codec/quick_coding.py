@@ -1,9 +1,8 @@
-"""Wavelet latents ↔ bytes in a tenth of the time: the compiled part of `quick_coder`.
+"""Wavelet latents ↔ bytes in a fraction of the time: the compiled part of `quick_coder`.
 
 First go the scales of the groups, then the symbols; subbands, components and rows in the order of
-`codec.context_mixing`. Here a symbol is coded at
-once, under the table of the mean magnitude that symbols in its place had before. Its class says
-which these are:
+`codec.context_mixing`. Here a symbol is coded at once, under the table of the mean magnitude that
+symbols in its place had before. Its class says which these are:
 
     level     of the subband
     scale     of the symbol's group, which the encoder sends
@@ -500,8 +499,8 @@ def code_quickly(
         coded: The bytes.
 
     Returns:
-        Bytes written, or read: the decoder looks `LOOKAHEAD` ahead. SHORT
-        if `coded` is too small, DAMAGED if a decoded symbol or scale is out of range.
+        Bytes written, or read: the decoder looks `LOOKAHEAD` ahead. SHORT if `coded` is too small,
+        DAMAGED if a decoded symbol or scale is out of range.
     """
     above = 0
     if decoding:

@@ -250,6 +250,7 @@ class Bench:
             patches=scene.patches,
             frame_bytes=run.patch_frame_bytes / run.patches,
             packet_bytes=run.packet_bytes / run.patches,
+            speed=self.lanes[0].settings.model.speed,
         )
 
 

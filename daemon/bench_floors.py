@@ -21,6 +21,7 @@ from codec.bundle import Bundle, make_bundle, untrained_bundle
 from codec.conditioning import ConditionerSpec
 from codec.encoder import Encoder
 from codec.frame import SideFrame, parse
+from codec.klt import EFFORTS
 from codec.network import SscnetSpec, count_macs
 from codec.tile import Tile
 from daemon.clock import Clock
@@ -68,6 +69,8 @@ class Load:
         latents: Values the network gives.
         frame_bytes: Bytes of the patch's frame.
         packet_bytes: Bytes of its packets.
+        fitted_share: Share of the pixels that the KLT is fitted to.
+        quick: Whether symbols are rounded when they are coded, and not before.
     """
 
     pixels: float
@@ -78,6 +81,8 @@ class Load:
     latents: float
     frame_bytes: float
     packet_bytes: float
+    fitted_share: float = 1.0
+    quick: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +153,13 @@ def _best_s(work: Callable[[], object], clock: Clock) -> float:
 
 
 def load_of(
-    encoder: Encoder, tile: Tile, *, patches: int, frame_bytes: float, packet_bytes: float
+    encoder: Encoder,
+    tile: Tile,
+    *,
+    patches: int,
+    frame_bytes: float,
+    packet_bytes: float,
+    speed: int = 0,
 ) -> Load:
     """Tell what a patch of a tile asks of the stages.
 
@@ -158,6 +169,7 @@ def load_of(
         patches: Its patches.
         frame_bytes: Of a patch's frame, on average.
         packet_bytes: Of a patch's packets, on average.
+        speed: How fast it is encoded.
 
     Raises:
         TileError: If the tile does not fit the model.
@@ -165,7 +177,8 @@ def load_of(
     bundle = encoder.bundle
     bands, rows, cols = tile.samples.shape
     components = _components(encoder, tile) if bundle.conditioner.kind == "klt" else None
-    pixels = rows * cols / patches
+    px = rows * cols
+    pixels = px / patches
     network_macs = _macs_per_px(bundle) * pixels
     # A shortcut gives as many latents as there are coefficients: one for each component and pixel.
     channels = bundle.network.latent_channels / 64 if components is None else components
@@ -178,6 +191,8 @@ def load_of(
         latents=channels * pixels,
         frame_bytes=frame_bytes,
         packet_bytes=packet_bytes,
+        fitted_share=min(1.0, (EFFORTS[min(speed, len(EFFORTS) - 1)].pixels or px) / px),
+        quick=speed > 0 and bundle.contexts is not None,
     )
 
 
@@ -206,18 +221,19 @@ def floors(load: Load, machine: Machine, precision: str) -> dict[str, Floor]:
     seen = load.bands if load.components is None else load.components
     components = load.pixels * seen * _FLOAT_BYTES
     latents, symbols = load.latents * _FLOAT_BYTES, load.latents * _SYMBOL_BYTES
-    condition_macs, passes = 0.0, 1
+    condition_macs, passes = 0.0, 1.0
     if load.components is not None:
         # Half of a covariance is enough, for it is symmetric; then the projection.
-        condition_macs = load.pixels * load.bands * (load.bands / 2 + load.components)
-        passes = 2
+        covariance = load.fitted_share * load.bands / 2
+        condition_macs = load.pixels * load.bands * (covariance + load.components)
+        passes = 1 + load.fitted_share
     network_peak = machine.float32_macs_per_s
     if precision == "int8" and machine.int8_macs_per_s is not None:
         network_peak = machine.int8_macs_per_s
     work: Mapping[str, tuple[float, float, float]] = {
         "condition": (condition_macs, machine.float32_macs_per_s, passes * samples + components),
         "analyze": (load.network_macs, network_peak, components + latents),
-        "quantize": (0.0, network_peak, latents + symbols),
+        "quantize": (0.0, network_peak, 0.0 if load.quick else latents + symbols),
         "entropy_code": (0.0, network_peak, symbols + load.frame_bytes),
         "packetize": (0.0, network_peak, load.frame_bytes + load.packet_bytes),
         "spool": (0.0, network_peak, 0.0),  # in memory packets are handed over, not copied

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from codec.encoder import Encoder
@@ -77,3 +79,20 @@ def test_the_machine_is_measured(int8_threads: int | None) -> None:
 
     assert min(found.float32_macs_per_s, found.bytes_per_s) > 0
     assert (found.int8_macs_per_s is None) == (int8_threads is None)
+
+
+def test_a_faster_speed_has_lower_floors() -> None:
+    """A KLT of a quarter of the pixels asks a quarter of a covariance; quick, no rounding."""
+    found = floors(replace(LOAD, fitted_share=0.25, quick=True), MACHINE, "float32")
+    assert found["condition"].macs == 100 * 10 * (1.25 + 4)
+    assert found["condition"].bytes == 1.25 * 2000 + 1600
+    assert found["quantize"] == Floor(macs=0, bytes=0, seconds=0)
+
+    tile = cubes.tile(bands=5, rows=128, cols=256)
+    coder = Encoder(branch_bundle(), backend="torch-cpu")
+    loads = [
+        load_of(coder, tile, patches=2, frame_bytes=9, packet_bytes=11, speed=speed)
+        for speed in (0, 1, 2, 3)
+    ]
+    assert [load.fitted_share for load in loads] == [1, 0.25, 0.125, 0.125]
+    assert [load.quick for load in loads] == [False, True, True, True]
