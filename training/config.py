@@ -129,6 +129,8 @@ class PruneSettings(_Section):
 
     Attributes:
         ratio: Share of each layer's channels FasterAI removes; a least share if there is a target.
+        layers: Ratios of single layers, which targets leave as they are; by name, as in
+            `encoder.0`, of a network without a shortcut.
         fewer_params: Target: this share of the parameters, at least, has to go.
         fewer_macs: Target: this share of the multiply-accumulates, at least, has to go.
         fewer_ms: Target: this share of the time the encoder takes here, measured, has to go.
@@ -148,6 +150,7 @@ class PruneSettings(_Section):
     """
 
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.34
+    layers: dict[str, Annotated[float, Field(ge=0, lt=1)]] = {}
     fewer_params: Annotated[float, Field(gt=0, lt=1)] | None = None
     fewer_macs: Annotated[float, Field(gt=0, lt=1)] | None = None
     fewer_ms: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -22,7 +22,7 @@ from codec.network import Widths
 from codec.restoration import FEATURES
 from training.bundles import changed, size_of
 from training.config import PruneSettings
-from training.errors import CheckpointError
+from training.errors import CheckpointError, SettingsError
 from training.fast import Pruner, criterion_of
 from training.loop import Networks, RoundTrip
 from training.timing import encoder_ms
@@ -80,18 +80,37 @@ def ratio_of(
 
     Raises:
         CheckpointError: If no ratio meets a target.
+        SettingsError: If the network has no layer of a name that the settings give.
     """
+    names = _layer_names(bundle)
+    if unknown := ", ".join(sorted(settings.layers.keys() - names)):
+        raise SettingsError(f"prune.layers {unknown}: there are {', '.join(names) or 'none'}")
+
+    def spread_over(ratio: float) -> Ratio:
+        spread = _spread(ratio, sensitivity)
+        if not settings.layers:
+            return spread
+        every = spread if isinstance(spread, Mapping) else dict.fromkeys(names, spread)
+        return {**every, **settings.layers}
+
     if settings.fewer_params is settings.fewer_macs is settings.fewer_ms is None:
-        return _spread(settings.ratio, sensitivity)
+        return spread_over(settings.ratio)
     # Widths are rounded, and a layer rounded to nothing is left whole: more is not always less.
     for ratio in np.arange(settings.ratio, _MOST, _STEP):
-        spread = _spread(float(ratio), sensitivity)
+        spread = spread_over(float(ratio))
         if _is_met(bundle, settings, spread):
             return spread
     raise CheckpointError(
         f"no ratio from {settings.ratio} to {_MOST} meets fewer_params {settings.fewer_params}, "
         f"fewer_macs {settings.fewer_macs} and fewer_ms {settings.fewer_ms}; remedy: smaller ones"
     )
+
+
+def _layer_names(bundle: Bundle) -> list[str]:
+    """Layers that may be given a ratio of their own."""
+    if bundle.network.shortcut != "none":
+        return []
+    return Chain(bundle.analysis().branch, bundle.synthesis().branch).names()
 
 
 def _spread(ratio: float, sensitivity: Mapping[str, float] | None) -> Ratio:

@@ -15,7 +15,7 @@ from training.bundles import changed, size_of
 from training.calibrate import calibrate
 from training.checkpoint import Progress
 from training.config import PruneSettings, Settings
-from training.errors import CheckpointError
+from training.errors import CheckpointError, SettingsError
 from training.loop import initialized
 from training.prune import prune, ratio_of
 from training.scenes import Crops, Scene, Split
@@ -83,6 +83,7 @@ def test_it_can_be_pruned(start: Bundle) -> None:
         {"schedule": "agp"},
         {"schedule": "iterative", "context": "global", "criterion": "squared_final"},
         {"schedule": "agp", "context": "sensitivity", "distill": 0.5},
+        {"schedule": "agp", "layers": {"encoder.0": 0.5, "decoder.6": 0.0}},
     ],
     ids=lambda how: "-".join(map(str, how.values())),
 )
@@ -162,6 +163,24 @@ def test_time_is_a_target_too(monkeypatch: pytest.MonkeyPatch, start: Bundle) ->
     assert isinstance(ratio, float)
     assert took_ms(prune(start, given, ratio)) <= 0.7 * took_ms(start)
     assert took_ms(prune(start, given, ratio - 1 / 64)) > 0.7 * took_ms(start)
+
+
+def test_layers_may_be_given_their_own(start: Bundle) -> None:
+    """The board's layers may lose more than the ground's; a target takes from the others."""
+    given = PruneSettings(layers={"encoder.0": 0.75, "decoder.6": 0.0}, ratio=0.25, round_to=1)
+    pruned = prune(start, given, ratio_of(start, given)).network
+    wide = start.network
+    assert pruned.encoder_widths[0] == wide.encoder_widths[0] // 4
+    assert pruned.encoder_widths[1] == wide.encoder_widths[1] * 3 // 4
+    assert pruned.decoder_widths[3] == wide.decoder_widths[3]
+
+    met = ratio_of(start, given.model_copy(update={"fewer_macs": 0.6}))
+    assert isinstance(met, dict)
+    assert (met["encoder.0"], met["decoder.6"]) == (0.75, 0.0)
+    assert met["encoder.2"] > 0.25
+
+    with pytest.raises(SettingsError, match=r"prune\.layers encoder\.1: there are encoder\.0, "):
+        ratio_of(start, PruneSettings(layers={"encoder.1": 0.5}))
 
 
 def test_a_target_out_of_reach_is_refused(start: Bundle) -> None:
