@@ -11,7 +11,9 @@ Samples are brought to units of 10⁻⁴ reflectance first, so that a step means
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 import numpy as np
@@ -25,8 +27,12 @@ UNITS_PER_REFLECTANCE: Final = 10_000.0
 """Conditioned samples are in units of 10⁻⁴ reflectance, EnMAP's and AVIRIS's DN."""
 
 
-_BLOCK_PX: Final = 1024
+_BLOCK_PX: Final = 4096
 """Pixels projected at a time: a megabyte of floats at 224 bands."""
+_PART_ROWS: Final = 64
+"""Rows of a patch that are conditioned at a time, by whoever is free."""
+_SCALED_PX: Final = 2048
+"""Pixels scaled at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,20 +83,32 @@ class Conditioning:
     latent_step: float
     clip: bool = False
 
-    def condition(self, samples: Samples, valid: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    def condition(
+        self,
+        samples: Samples,
+        valid: NDArray[np.bool_] | None,
+        each: Callable[..., Iterable[None]] = map,
+    ) -> NDArray[np.float32]:
         """Project a patch.
 
         Args:
             samples: Shape (bands, rows, cols), in the tile's units.
             valid: Shape (coded, rows, cols), or None where all coded samples are valid; what
                 invalid samples become, see `centered_samples`.
+            each: Goes over parts of a patch without gaps; threads may.
 
         Returns:
             What the network sees, shape (components, rows, cols), new.
         """
         shape = samples.shape[1:]
-        if self.basis is not None and valid is None:
-            return self._project(samples, self.basis)
+        if valid is None:
+            count = samples.shape[0] if self.basis is None else self.levels.size
+            components = np.empty((count, *shape), dtype=np.float32)
+            do = self._scale if self.basis is None else partial(self._project, self.basis)
+            parts = [slice(start, start + _PART_ROWS) for start in range(0, shape[0], _PART_ROWS)]
+            for _ in each(lambda part: do(samples[:, part], components[:, part]), parts):
+                pass
+            return components
         centered = centered_samples(samples, self.bands, self.mean, valid, self.sample_unit)
         scale = np.float32(1 / self.component_unit)
         if self.basis is None:
@@ -101,7 +119,25 @@ class Conditioning:
         projected = torch.from_numpy(self.basis.T * scale) @ centered
         return projected.numpy().reshape(self.levels.size, *shape)
 
-    def _project(self, samples: Samples, basis: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _scale(self, samples: Samples, scaled: NDArray[np.float32]) -> None:
+        """Scale a patch without gaps, some rows at a time: they stay in the cache."""
+        bands, rows, cols = samples.shape
+        offset = np.zeros((bands, 1, 1), dtype=np.float32)
+        offset[self.bands, 0, 0] = self.mean / np.float32(self.component_unit)
+        scale = np.float32(self.sample_unit / self.component_unit)
+        high = max(1, _SCALED_PX // cols)
+        for start in range(0, rows, high):
+            now = scaled[:, start : start + high]
+            np.copyto(now, samples[:, start : start + high])
+            now *= scale
+            now -= offset
+            if self.clip:
+                np.clip(now, 0, 1, out=now)
+        scaled[np.delete(np.arange(bands), self.bands)] = 0
+
+    def _project(
+        self, basis: NDArray[np.float32], samples: Samples, components: NDArray[np.float32]
+    ) -> None:
         """Project a patch without gaps, some rows at a time: their float copy stays in the cache.
 
         The mean is taken off at the end: off a few components, not off every band. In float32 that
@@ -110,7 +146,6 @@ class Conditioning:
         (_, rows, cols), count = samples.shape, self.bands.size
         weights = torch.from_numpy(basis.T * np.float32(self.sample_unit / self.component_unit))
         offset = (basis.T @ self.mean) * np.float32(1 / self.component_unit)
-        components = np.empty((self.levels.size, rows, cols), dtype=np.float32)
         high = min(rows, max(1, _BLOCK_PX // cols))
         # In the order samples lie in: with the bands of a pixel side by side, ten times as fast.
         if samples.strides[0] == samples.itemsize:
@@ -129,7 +164,6 @@ class Conditioning:
             found = (weights @ flat).numpy()
             components[:, start : start + high] = found.reshape(-1, *part.shape[1:])
         components -= offset[:, None, None]
-        return components
 
     def restore(self, components: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return samples of the coded bands in the tile's units, shape (coded, rows, cols)."""
@@ -141,7 +175,7 @@ class Conditioning:
             flat = torch.from_numpy(self.basis * np.float32(self.component_unit)) @ flat
         else:
             flat = flat * self.component_unit
-        flat = (flat + torch.from_numpy(self.mean)[:, None]) / self.sample_unit
+        flat.add_(torch.from_numpy(self.mean)[:, None]).div_(self.sample_unit)
         return flat.numpy().reshape(self.bands.size, rows, cols)
 
 

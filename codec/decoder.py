@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,6 +23,7 @@ from codec.contexts import step_ratio
 from codec.errors import BitstreamError, FrameFieldError, TileError, WrongModelError
 from codec.frame import Frame, PatchFrame, SideFrame, parse
 from codec.klt_side import KltSide
+from codec.lifting import inverse_wavelet
 from codec.patch_grid import PatchExtent
 from codec.patching import join
 from codec.quantize import dequantize
@@ -55,18 +57,20 @@ class Decoder:
 
     Args:
         bundle: The model, with its synthesis network.
+        threads: Subbands of a patch that are restored at a time, each on a thread of its own.
 
     Raises:
         BundleTensorError: If it is a flight bundle.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
         self.bundle = bundle
+        self._map = map if threads == 1 else ThreadPoolExecutor(threads, "decoder").map
         self._network = bundle.synthesis()
         self._channels = bundle.scales.groups.size
         self._coder = SymbolCoder(bundle.tables, bundle.scales, bundle.contexts)
         if bundle.network.shortcut == "wavelet":
-            self._latents(np.zeros((CHANNELS, 1, 1), np.int32), (1, 1), 1.0)  # compiles it now
+            self._components(np.zeros((CHANNELS, 1, 1), np.int32), (1, 1), 1.0)  # compiles it now
         # The patches of a tile come one after another and share what its side frame says.
         self.conditioning = lru_cache(maxsize=4)(self._conditioning)
 
@@ -107,23 +111,23 @@ class Decoder:
         decode = self._coder.decode_quickly if patch.quick else self._coder.decode
         symbols = decode(patch.payload, channels, *extent.shape)
         step = conditioning.latent_step * step_ratio(patch.step_offset)
-        latents = self._latents(symbols, extent.shape, step)
-        with torch.inference_mode():
-            components = self._network(torch.from_numpy(latents)[None], extent.shape)[0].numpy()
-        restored = conditioning.restore(np.ascontiguousarray(components))
+        restored = conditioning.restore(self._components(symbols, extent.shape, step))
         return DecodedPatch(
             patch_row=patch.patch_row,
             patch_col=patch.patch_col,
             samples=_place(side, patch, restored),
         )
 
-    def _latents(
+    def _components(
         self, symbols: NDArray[np.int32], shape: tuple[int, int], step: float
     ) -> NDArray[np.float32]:
         """What symbols stand for; beside the wavelet, what the others tell of each included."""
-        if self.bundle.network.shortcut != "wavelet":
-            return dequantize(symbols, step)
-        return restore(symbols, *shape, self._network.branch) * np.float32(step)
+        if self.bundle.network.shortcut == "wavelet":
+            restored = restore(symbols, *shape, self._network.branch, self._map)
+            return inverse_wavelet(restored * np.float32(step), *shape)
+        latents = torch.from_numpy(dequantize(symbols, step))
+        with torch.inference_mode():
+            return np.ascontiguousarray(self._network(latents[None], shape)[0].numpy())
 
     def _conditioning(self, side: SideFrame) -> Conditioning:
         """Rebuild a tile's conditioning from its side frame.
@@ -178,15 +182,18 @@ def _place(side: SideFrame, patch: PatchFrame, restored: NDArray[np.float32]) ->
     values = _as_type(restored, dtype, side.info.nodata)
     valid = masks.unpack(patch.mask, restored.shape)
     if valid is not None:
-        values = np.where(valid, values, dtype.type(fill))
+        values[~valid] = fill
+    if len(values) == side.shape[0]:
+        return values
     samples = np.full((side.shape[0], rows, cols), fill, dtype=dtype)
     samples[side.valid_bands] = values
     return samples
 
 
 def _as_type(values: NDArray[np.float32], dtype: np.dtype[Any], nodata: float | None) -> Samples:
-    """Round and limit to the sample type; a measured sample never becomes fill."""
-    values = np.nan_to_num(values)
+    """Round and limit to the sample type, in place; a measured sample never becomes fill."""
+    if not np.isfinite(values).all():
+        np.nan_to_num(values, copy=False)
     if dtype.kind == "f":
         if nodata is not None and math.isfinite(nodata):
             away = -math.inf if nodata > 0 else math.inf
@@ -195,7 +202,8 @@ def _as_type(values: NDArray[np.float32], dtype: np.dtype[Any], nodata: float | 
             )
         return values
     limits = np.iinfo(dtype)
-    typed = np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
-    if nodata is not None:
+    np.rint(values, out=values)
+    typed = np.clip(values, limits.min, limits.max, out=values).astype(dtype)
+    if nodata is not None and typed.min(initial=limits.max) <= nodata <= typed.max(initial=0):
         typed[typed == nodata] = nodata + 1 if nodata < limits.max else nodata - 1
     return typed

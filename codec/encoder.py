@@ -5,12 +5,13 @@ Tile ─ condition ─► components ─ analyze ─► latents ─ quantize ─
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -35,8 +36,6 @@ Timer = Callable[[str], AbstractContextManager[None]]
 
 _COARSER: Final = LEVELS_PER_OCTAVE // 2
 """Step offset of the fastest speed."""
-
-_NO_SAMPLES: Final = np.zeros((0, 0, 0), np.int16)
 
 _Rounded = tuple[NDArray[np.int32], NDArray[np.int32] | None]
 
@@ -63,8 +62,9 @@ class PatchJob:
     patch_row: int
     patch_col: int
     extent: PatchExtent
-    samples: Samples = field(repr=False)
-    """Shape (bands, rows, cols), a view of the tile's; none are held once it is conditioned."""
+    strip: Samples = field(repr=False)
+    """All of the tile in the patch's rows, shape (bands, rows, any), a view; the same object for
+    all patches of these rows, since lines lie together in memory, those of a patch apart."""
     conditioning: Conditioning
     valid: NDArray[np.bool_] | None
     """Shape (coded bands, rows, cols); None if all of them are valid."""
@@ -72,8 +72,11 @@ class PatchJob:
     """How much coarser its step is than the tile's [1/8 octave]."""
     quick: bool = False
     """Whether it is coded by `codec.quick_coder`."""
-    components: NDArray[np.float32] | None = field(default=None, repr=False)
-    """What the network sees of it, once it is conditioned; shape (components, rows, cols)."""
+
+    @property
+    def samples(self) -> Samples:
+        """Shape (bands, rows, cols), a view of the tile's."""
+        return self.strip[:, :, self.extent.slices[1]]
 
     @property
     def latent_step(self) -> float:
@@ -82,8 +85,8 @@ class PatchJob:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of its samples, or of its components."""
-        return self.samples.nbytes + (0 if self.components is None else self.components.nbytes)
+        """Bytes of its samples."""
+        return self.samples.nbytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -93,13 +96,11 @@ class TileJob:
     Attributes:
         side_frame: What the ground needs before any patch.
         empty: Whether no sample is valid; the tile then comes back as fill.
-        tile: The tile.
         patches: The patches, row by row.
     """
 
     side_frame: bytes
     empty: bool
-    tile: Tile = field(repr=False)
     patches: tuple[PatchJob, ...] = field(repr=False)
 
 
@@ -112,7 +113,7 @@ class Encoder:
         backend: What runs the network; "auto" takes CUDA where there is one, else OpenVINO where
             the bundle has int8 ranges, else PyTorch on the CPU.
         threads: Threads of one inference on the CPU; 0 leaves it to the runtime.
-        coders: Patches of a batch that are entropy-coded at a time, each on a thread of its own.
+        coders: Patches of a batch that are worked on at a time, each on a thread of its own.
         speed: See `codec.speeds`.
         timer: Called with the name of each stage; the context it returns times it.
 
@@ -137,20 +138,21 @@ class Encoder:
         self.speed = speed
         self.step = _usable(bundle.default_step if step is None else step)
         self.bundle = bundle
-        self.backend = make_backend(bundle, backend, threads)
+        self.backend = make_backend(bundle, backend, threads, coders)
         self._scales, self._timer = bundle.scales, timer
         self.coder = SymbolCoder(bundle.tables, bundle.scales, bundle.contexts)
-        # What codes is compiled, and lets other threads of Python run meanwhile.
-        self._map: Callable[..., Iterable[bytes]] = (
-            map if coders == 1 else ThreadPoolExecutor(coders, "coder").map
-        )
+        # What computes is compiled, or a library's, and lets other threads of Python run meanwhile.
+        self._each: Callable[..., Iterable[Any]] = map
+        if coders > 1:
+            own = partial(torch.set_num_threads, torch.get_num_threads())
+            self._each = ThreadPoolExecutor(coders, "coder", own).map
 
     def encode(
         self, tile: Tile, step: float | None = None, speed: int | None = None
     ) -> list[bytes]:
         """Compress a tile: the side frame, then one frame per patch; arguments as of `open`."""
         job = self.open(tile, step, speed)
-        return [job.side_frame, *self.encode_batch(tuple(self.conditioned(job)))]
+        return [job.side_frame, *self.encode_batch(job.patches)]
 
     def open(self, tile: Tile, step: float | None = None, speed: int | None = None) -> TileJob:
         """Fit the conditioner to a tile.
@@ -170,39 +172,31 @@ class Encoder:
                 self.speed if speed is None else speed,
             )
 
-    def conditioned(self, job: TileJob) -> Iterator[PatchJob]:
-        """Condition the patches of a tile, row by row of patches.
-
-        All of a row at once, since a line of a tile lies together in memory, that of a patch apart.
-        """
-        for _, in_row in groupby(job.patches, key=lambda patch: patch.patch_row):
-            patches = list(in_row)
-            first = patches[0]
-            if first.valid is not None or first.conditioning.basis is None:
-                for patch in patches:
-                    yield _conditioned(patch, self._components(patch))
-                continue
-            with self._timer("condition"):
-                rows, _ = first.extent.slices
-                strip = first.conditioning.condition(job.tile.samples[:, rows], None)
-            for patch in patches:
-                yield _conditioned(patch, strip[:, :, patch.extent.slices[1]])
-
     def encode_batch(self, patches: Sequence[PatchJob]) -> list[bytes]:
         """Compress patches of any tiles; one frame each, same order."""
-        components = [self._components(patch) for patch in patches]
+        with self._timer("condition"):
+            components = self.components(patches)
         with self._timer("analyze"):
             latents = self.backend.analyze(components)
         with self._timer("quantize"):
             rounded = [self._quantize(p, x) for p, x in zip(patches, latents, strict=True)]
         with self._timer("entropy_code"):
-            return [*self._map(self._frame, patches, latents, rounded)]
+            return [*self._each(self._frame, patches, latents, rounded)]
 
-    def _components(self, patch: PatchJob) -> NDArray[np.float32]:
-        if patch.components is not None:
-            return patch.components
-        with self._timer("condition"):
-            return patch.conditioning.condition(patch.samples, patch.valid)
+    def components(self, patches: Sequence[PatchJob]) -> list[NDArray[np.float32]]:
+        """What the network sees of patches, shape (components, rows, cols) each."""
+        found = []
+        for _, beside in groupby(patches, key=lambda patch: (id(patch.strip), patch.valid is None)):
+            some = list(beside)
+            cols = [patch.extent.slices[1] for patch in some]
+            first, way = cols[0].start, some[0].conditioning
+            if some[0].valid is not None or way.basis is None:
+                found += [p.conditioning.condition(p.samples, p.valid, self._each) for p in some]
+                continue
+            strip = some[0].strip[:, :, first : cols[-1].stop]
+            conditioned = way.condition(strip, None, self._each)
+            found += [conditioned[:, :, one.start - first : one.stop - first] for one in cols]
+        return found
 
     def _open(self, tile: Tile, step: float, speed: int) -> TileJob:
         spec, (band_count, rows, cols) = self.bundle.conditioner, tile.samples.shape
@@ -235,6 +229,8 @@ class Encoder:
             levels=levels,
             payload=payload,
         )
+        rows_of = {row: frame.grid.extent(row, 0).slices[0] for row, _ in frame.grid}
+        strips = {row: tile.samples[:, lines] for row, lines in rows_of.items()}
         patches = tuple(
             PatchJob(
                 sensor=tile.info.sensor,
@@ -242,7 +238,7 @@ class Encoder:
                 patch_row=row,
                 patch_col=col,
                 extent=(extent := frame.grid.extent(row, col)),
-                samples=tile.samples[(slice(None), *extent.slices)],
+                strip=strips[row],
                 conditioning=conditioning,
                 valid=None if valid is None else valid[(slice(None), *extent.slices)],
                 step_offset=_COARSER if speed == FASTEST else 0,
@@ -251,7 +247,7 @@ class Encoder:
             for row, col in frame.grid
         )
         empty = not valid_bands.any()
-        return TileJob(side_frame=frame.pack(), empty=empty, tile=tile, patches=patches)
+        return TileJob(side_frame=frame.pack(), empty=empty, patches=patches)
 
     def _quantize(self, patch: PatchJob, latents: NDArray[np.float32]) -> _Rounded | None:
         """Round once to see how large each group is, then again as is best for that.
@@ -290,10 +286,6 @@ class Encoder:
         ).pack()
 
 
-def _conditioned(patch: PatchJob, components: NDArray[np.float32]) -> PatchJob:
-    return replace(patch, components=components, samples=_NO_SAMPLES)
-
-
 def _usable(step: float) -> float:
     """What travels is the step as float32; both ends must start from the same number."""
     travels = float(np.float32(step))
@@ -302,7 +294,9 @@ def _usable(step: float) -> float:
     return travels
 
 
-def make_backend(bundle: Bundle, name: BackendName, threads: int) -> AnalysisBackend:
+def make_backend(
+    bundle: Bundle, name: BackendName, threads: int, streams: int = 1
+) -> AnalysisBackend:
     """Choose what runs the network, see `Encoder`.
 
     Raises:
@@ -319,5 +313,5 @@ def make_backend(bundle: Bundle, name: BackendName, threads: int) -> AnalysisBac
         # Loading OpenVINO takes a second and 100 MB; who does not use it does not pay.
         from codec.backends.openvino_backend import OpenvinoBackend  # noqa: PLC0415
 
-        return OpenvinoBackend(bundle, threads)
+        return OpenvinoBackend(bundle, threads, streams)
     return TorchBackend(bundle, "cpu")

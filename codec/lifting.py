@@ -1,4 +1,4 @@
-"""The wavelet of `codec.shortcut`, compiled: for the board.
+"""The wavelet of `codec.shortcut`, compiled, both ways: for what flies, and what has to keep up.
 
 PyTorch's operations pass over all components once for each step of lifting; here a component is
 transformed while it lies in the cache.
@@ -18,6 +18,7 @@ from codec.shortcut import CHANNELS, GAIN, LEVELS, PLANE_LEVELS, PREDICT_UPDATE,
 
 _STEPS: Final = np.array(PREDICT_UPDATE, dtype=np.float32)
 _LOW, _HIGH = np.float32(GAIN), np.float32(1 / GAIN)
+_DEPTH: Final = LEVELS + PLANE_LEVELS
 
 
 def direct_latents(shortcut: str, components: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -47,6 +48,14 @@ def wavelet(images: NDArray[np.float32]) -> NDArray[np.float32]:
     return latents.reshape(-1, *latents.shape[2:])
 
 
+def inverse_wavelet(latents: NDArray[np.float32], rows: int, cols: int) -> NDArray[np.float32]:
+    """Transform latents of shape (64·k, ⌈r/8⌉, ⌈c/8⌉) to (k, r, c), as `Wavelet.inverse` does."""
+    channels = latents.reshape(-1, CHANNELS, *latents.shape[1:])
+    images = np.empty((len(channels), rows, cols), dtype=np.float32)
+    _restore(np.ascontiguousarray(channels), images)
+    return images
+
+
 @compiled
 def _transform(images: NDArray[np.float32], latents: NDArray[np.float32]) -> None:
     count, rows, cols = images.shape
@@ -55,7 +64,7 @@ def _transform(images: NDArray[np.float32], latents: NDArray[np.float32]) -> Non
     for k in range(count):
         image[:] = images[k]
         height, width = rows, cols
-        for level in range(1, LEVELS + PLANE_LEVELS + 1):
+        for level in range(1, _DEPTH + 1):
             _split_rows(image, height, width, line)
             _split_cols(image, other, height, width)
             low_rows, low_cols = (height + 1) // 2, (width + 1) // 2
@@ -82,6 +91,46 @@ def _scatter(
             row = latents[first + (y % step) * step + across, y // step]
             for place in range((width - across + step - 1) // step):
                 row[place] = part[y, place * step + across]
+
+
+@compiled
+def _restore(latents: NDArray[np.float32], images: NDArray[np.float32]) -> None:
+    count, rows, cols = images.shape
+    image, other = np.empty((rows, cols), np.float32), np.empty((rows, cols), np.float32)
+    line = np.empty(cols, np.float32)
+    for k in range(count):
+        for level in range(_DEPTH, 0, -1):
+            height, width = _halved(rows, level - 1), _halved(cols, level - 1)
+            low_rows, low_cols = (height + 1) // 2, (width + 1) // 2
+            if level == _DEPTH:
+                plane = _halved(rows, LEVELS), _halved(cols, LEVELS)
+                image[: plane[0], : plane[1]] = latents[k, 0, : plane[0], : plane[1]]
+            if level <= LEVELS:
+                first, step = 4 ** (LEVELS - level), LATENT_PX >> level
+                parts = image[:low_rows, low_cols:width], image[low_rows:height, :low_cols]
+                _gather(parts[0], latents[k], first, step)
+                _gather(parts[1], latents[k], 2 * first, step)
+                _gather(image[low_rows:height, low_cols:width], latents[k], 3 * first, step)
+            _join_cols(image, other, height, width)
+            _join_rows(image, height, width, line)
+        images[k] = image
+
+
+@kernel
+def _halved(edge: int, times: int) -> int:
+    """Edge of the low band after so many levels."""
+    return (edge + (1 << times) - 1) >> times
+
+
+@kernel
+def _gather(part: NDArray[np.float32], latents: NDArray[np.float32], first: int, step: int) -> None:
+    """Inverse of `_scatter`."""
+    height, width = part.shape
+    for y in range(height):
+        for across in range(step):
+            row = latents[first + (y % step) * step + across, y // step]
+            for place in range((width - across + step - 1) // step):
+                part[y, place * step + across] = row[place]
 
 
 @kernel
@@ -117,6 +166,38 @@ def _split_rows(
 
 
 @kernel
+def _join_rows(
+    image: NDArray[np.float32], height: int, width: int, line: NDArray[np.float32]
+) -> None:
+    """Inverse of `_split_rows`."""
+    if width < 2:
+        return
+    even, odd = line[: (width + 1) // 2], line[(width + 1) // 2 : width]
+    for y in range(height):
+        row = image[y]
+        for i in range(even.size):
+            even[i] = row[i] / _LOW
+        for i in range(odd.size):
+            odd[i] = row[even.size + i] * _LOW
+        for step in range(3, 0, -2):
+            weight = -_STEPS[step]
+            even[0] += weight * (odd[0] + odd[0])
+            for i in range(1, odd.size):
+                even[i] += weight * (odd[i - 1] + odd[i])
+            if even.size > odd.size:
+                even[even.size - 1] += weight * (odd[odd.size - 1] + odd[odd.size - 1])
+            weight = -_STEPS[step - 1]
+            for i in range(even.size - 1):
+                odd[i] += weight * (even[i] + even[i + 1])
+            if even.size == odd.size:
+                odd[odd.size - 1] += weight * (even[even.size - 1] + even[even.size - 1])
+        for i in range(odd.size):
+            row[2 * i], row[2 * i + 1] = even[i], odd[i]
+        if width % 2:
+            row[width - 1] = even[even.size - 1]
+
+
+@kernel
 def _split_cols(
     image: NDArray[np.float32], other: NDArray[np.float32], height: int, width: int
 ) -> None:
@@ -138,6 +219,34 @@ def _split_cols(
         gain = _LOW if y < low else _HIGH
         for x in range(width):
             image[y, x] = other[y, x] * gain
+
+
+@kernel
+def _join_cols(
+    image: NDArray[np.float32], other: NDArray[np.float32], height: int, width: int
+) -> None:
+    """Inverse of `_split_cols`."""
+    if height < 2:
+        return
+    low, high = (height + 1) // 2, height // 2
+    for y in range(height):
+        row, place = image[y], other[y]
+        if y < low:
+            for x in range(width):
+                place[x] = row[x] / _LOW
+        else:
+            for x in range(width):
+                place[x] = row[x] * _LOW
+    for step in range(3, 0, -2):
+        for i in range(low):
+            above, below = other[low + max(i - 1, 0)], other[low + min(i, high - 1)]
+            _add(other[i], above, below, -_STEPS[step], width)
+        for i in range(high):
+            _add(other[low + i], other[i], other[min(i + 1, low - 1)], -_STEPS[step - 1], width)
+    for y in range(height):
+        row, place = image[y], other[y // 2 + (low if y % 2 else 0)]
+        for x in range(width):
+            row[x] = place[x]
 
 
 @kernel

@@ -30,11 +30,13 @@ def validity(tile: Tile) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
     """
     samples, nodata = tile.samples, tile.info.nodata
     if samples.dtype.kind != "f":  # nearly always whole bands are fill, or nothing is
-        fill = None if nodata is None else samples.dtype.type(nodata)
-        # Fill is nearly always the lowest value of its type: then the lowest sample tells.
-        missing = np.array(
-            [0 if fill is None or b.min() > fill else np.count_nonzero(b == fill) for b in samples]
-        )
+        missing = np.zeros(len(samples), np.int64)
+        if nodata is not None:
+            fill = samples.dtype.type(nodata)
+            # Fill is nearly always the lowest value of its type: then the lowest sample tells. All
+            # bands at once, for then they are read in the order they lie in.
+            for band in np.flatnonzero(samples.min(axis=(1, 2)) <= fill):
+                missing[band] = np.count_nonzero(samples[band] == fill)
         if ((missing == 0) | (missing == samples[0].size)).all():
             return np.asarray(missing == 0), None
     measured = tile.valid()

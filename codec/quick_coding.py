@@ -352,7 +352,12 @@ def _around(
     if parent > 0 and shapes[parent, 0] * shapes[parent, 1] > 0:
         at = _place(planes, parent, component, min(y >> 1, int(shapes[parent, 0]) - 1))
         weight, last = 26 if orientation == 2 else 52, int(shapes[parent, 1]) - 1
-        for x in range(width):
+        pairs = min(width >> 1, last + 1)
+        for pair in range(pairs):
+            more = weight * loud[at + pair]
+            sums[2 * pair] += more
+            sums[2 * pair + 1] += more
+        for x in range(2 * pairs, width):
             sums[x] += weight * loud[at + min(x >> 1, last)]
     weight = 78 if band < 7 else 65 if orientation == 2 else 26
     for sibling in range(band - orientation, band):
@@ -406,11 +411,21 @@ def _write_row(
         index = int(classes.indices[np.uint64(place)])
         latent = latents[np.uint64(x)]
         size = abs(latent) * scale + rounding[np.uint64(index)]
-        # Garbage in (NaN) is a large symbol, never an undefined one.
-        magnitude = int(size) if size < SYMBOL_LIMIT else SYMBOL_LIMIT
-        state = _write(coded, state, tables, index, -magnitude if latent < 0 else magnitude)
-        _learn(classes, place, magnitude)
-        west_west, west = west, _loudness(magnitude)
+        west_west = west
+        if size < 1:  # a way of its own: the core foresees it, and begins the next one meanwhile
+            at = np.uint64(index * (ENTRIES + 1) + ALPHABET_LIMIT)
+            start, end = int(tables[at]), int(tables[at + np.uint64(1)])
+            state = _put(coded, state, start, end - start, PRECISION_BITS)
+            if index > TABLE_COUNT:
+                state = _put_plain(coded, state, 0, int(LOW_BITS[np.uint64(index)]))
+            _learn(classes, place, 0)
+            west = 0
+        else:
+            # Garbage in (NaN) is a large symbol, never an undefined one.
+            magnitude = int(size) if size < SYMBOL_LIMIT else SYMBOL_LIMIT
+            state = _write(coded, state, tables, index, -magnitude if latent < 0 else magnitude)
+            _learn(classes, place, magnitude)
+            west = _loudness(magnitude)
         loud[np.uint64(x)] = west
     return state
 
@@ -430,12 +445,22 @@ def _read_row(
     west, west_west, sums, symbols = 0, 0, row.sums, row.symbols
     for x in range(sums.size):
         place = first + _class(sums, x, beside, west, west_west)
-        state, symbol = _read(coded, state, tables, int(classes.indices[np.uint64(place)]))
-        if abs(symbol) > SYMBOL_LIMIT:
-            return state, False
-        symbols[np.uint64(x)] = symbol
-        _learn(classes, place, abs(symbol))
-        west_west, west = west, _loudness(abs(symbol))
+        index = int(classes.indices[np.uint64(place)])
+        at = np.uint64(index * (ENTRIES + 1) + ALPHABET_LIMIT)
+        start, end = int(tables[at]), int(tables[at + np.uint64(1)])
+        above, unit = state[0], state[1] >> PRECISION_BITS
+        west_west = west
+        if unit * start <= above < unit * end and index <= TABLE_COUNT:  # as in `_write_row`
+            state = _take(coded, state, start, end - start, PRECISION_BITS)
+            symbols[np.uint64(x)] = west = 0
+            _learn(classes, place, 0)
+        else:
+            state, symbol = _read(coded, state, tables, index)
+            if abs(symbol) > SYMBOL_LIMIT:
+                return state, False
+            symbols[np.uint64(x)] = symbol
+            _learn(classes, place, abs(symbol))
+            west = _loudness(abs(symbol))
         loud[np.uint64(x)] = west
     return state, True
 

@@ -21,7 +21,7 @@ points by conditional mean, Sullivan, IEEE Trans. IT 42(5), 1996.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -93,7 +93,11 @@ def restorer(widths: Sequence[int]) -> nn.Sequential:
 
 
 def restore(
-    symbols: NDArray[np.int32], rows: int, cols: int, network: nn.Sequential
+    symbols: NDArray[np.int32],
+    rows: int,
+    cols: int,
+    network: nn.Sequential,
+    each: Callable[..., Iterable[NDArray[np.float32]]] = map,
 ) -> NDArray[np.float32]:
     """Return latents in steps, shape as of the symbols: (64 · k, ⌈rows/8⌉, ⌈cols/8⌉).
 
@@ -102,31 +106,44 @@ def restore(
         rows: Rows of the patch [px].
         cols: Columns of the patch [px].
         network: What `restorer` builds, trained.
+        each: Goes over subbands; none needs another, so threads may.
     """
     if not any(parameter.any() for parameter in network[-1].parameters()):
         return symbols.astype(np.float32)
-    images = [image.astype(np.float32) for image in to_images(symbols, rows, cols)]
-    for image, seen in zip(images, seen_rows(symbols, rows, cols), strict=True):
+    images = to_images(symbols, rows, cols)
+    planes = _planes(images)
+
+    def restored(band: int) -> NDArray[np.float32]:
+        image, seen = images[band].astype(np.float32), _seen(planes, band)
         with torch.inference_mode():
             answers = network(torch.from_numpy(seen.features))[:, 0].numpy()
         image.ravel()[seen.places] += answers * seen.signs
-    return to_symbols(images, rows, cols)
+        return image
+
+    last_first = range(len(images))[::-1]  # the largest first: threads then end together
+    return to_symbols([*each(restored, last_first)][::-1], rows, cols)
 
 
 def seen_rows(symbols: NDArray[np.int32], rows: int, cols: int) -> Iterator[Rows]:
     """Yield what the network sees of each subband, in their order."""
-    images = to_images(symbols, rows, cols)
-    planes = [np.clip(image, -_LARGEST, _LARGEST).astype(np.float32) for image in images]
-    for band, plane in enumerate(planes):
-        sources = _sources(planes, band)
-        means = np.abs(plane).mean(axis=(1, 2)) if plane.size else np.zeros(len(plane), np.float32)
-        features = np.empty((plane.size, FEATURES), np.float32)
-        signs, places = np.empty(plane.size, np.float32), np.empty(plane.size, np.int64)
-        weights = _global_weights(sources[0], *plane.shape[1:])
-        room = _room(plane.shape[2])
-        found = _fill(room, sources, weights, means, features, signs, places)
-        _compress(features[:found])
-        yield Rows(features[:found], signs[:found], places[:found])
+    planes = _planes(to_images(symbols, rows, cols))
+    yield from (_seen(planes, band) for band in range(len(planes)))
+
+
+def _planes(images: Sequence[NDArray[np.int32]]) -> list[NDArray[np.float32]]:
+    return [np.clip(image, -_LARGEST, _LARGEST).astype(np.float32) for image in images]
+
+
+def _seen(planes: Sequence[NDArray[np.float32]], band: int) -> Rows:
+    plane, sources = planes[band], _sources(planes, band)
+    means = np.abs(plane).mean(axis=(1, 2)) if plane.size else np.zeros(len(plane), np.float32)
+    features = np.empty((plane.size, FEATURES), np.float32)
+    signs, places = np.empty(plane.size, np.float32), np.empty(plane.size, np.int64)
+    weights = _global_weights(sources[0], *plane.shape[1:])
+    room = _room(plane.shape[2])
+    found = _fill(room, sources, weights, means, features, signs, places)
+    _compress(features[:found])
+    return Rows(features[:found], signs[:found], places[:found])
 
 
 def _sources(planes: Sequence[NDArray[np.float32]], band: int) -> NDArray[np.float32]:

@@ -49,7 +49,7 @@ class BenchSettings:
     threads: int | None = None
     step: float | None = None
     speed: int | None = None
-    repeat: int = 6
+    repeat: int = 12
     rounds: int = 5
     rate: float = 1.0
     source: Source = "socket"

@@ -174,7 +174,9 @@ def bench(
             help="0, the fewest bytes, to 3, the least time; the settings' if none.", min=0, max=3
         ),
     ] = None,
-    repeat: Annotated[int, typer.Option(help="Tiles of each scene in a run, at least.", min=1)] = 6,
+    repeat: Annotated[
+        int, typer.Option(help="Tiles of each scene in a run, at least.", min=1)
+    ] = 12,
     rounds: Annotated[int, typer.Option(help="Runs of every row, taken in turn.", min=1)] = 5,
     rate: Annotated[
         float,

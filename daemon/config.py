@@ -71,6 +71,8 @@ class InstrumentSettings(Section):
         address: ZeroMQ address of the instrument's socket.
         bind: Whether the daemon owns the address; otherwise it connects.
         pattern: "sub": the instrument publishes; "pull": it waits for us when we are slow.
+        shared: Whether other processes take tiles of the same instruments; a gap in their sequence
+            then is no loss, and only the ground can tell what is missing.
         topic: What to subscribe to, by its beginning; "" for everything.
         max_message_mib: Tiles above this are refused [MiB]; a message four times as long is not
             even received, nor counted, and the connection is closed.
@@ -80,6 +82,7 @@ class InstrumentSettings(Section):
     address: Address = "tcp://127.0.0.1:47100"
     bind: Bind = True
     pattern: Literal["sub", "pull"] = "sub"
+    shared: bool = False
     topic: str = ""
     max_message_mib: PositiveInt = 256
     limits: TileLimits = TileLimits()

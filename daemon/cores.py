@@ -1,4 +1,4 @@
-"""How the cores of a machine are shared between the stages that compute."""
+"""How a process takes the cores and the memory of a machine."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Final
 
 import torch
 
-CODERS_PER_THREAD: Final = 2
-"""Patches entropy-coded at a time, for each core of one computation: together they may use all.
-On two cores the board then keeps up a fifth more, for the stage that codes was the slowest."""
+from codec.memory import keep_freed_memory
+
+WORKERS_PER_THREAD: Final = 2
+"""Patches entropy-coded at a time on board, or subbands restored on the ground, for each core of
+one computation: together they may use all. These are the slowest stages."""
 
 
 def claim(threads: int | None) -> int:
-    """Set how many cores one computation of this process may use, and return it.
+    """Set how many cores one computation of this process may use, and return it; keep its memory.
 
     Two stages compute at a time, on board the conditioning of one tile and the network on another.
     Each with a pool of all cores they wait for each other: on two cores the demo's flight side
@@ -25,4 +27,5 @@ def claim(threads: int | None) -> int:
     """
     share = threads or max(1, len(os.sched_getaffinity(0)) // 2)
     torch.set_num_threads(share)
+    keep_freed_memory()
     return share

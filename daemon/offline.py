@@ -20,7 +20,7 @@ from codec.targets import CodedTile, Target, code
 from codec.tile import Tile
 from codec.tile_files import find_scenes, read_tile, write_tile
 from daemon import prism_file
-from daemon.cores import CODERS_PER_THREAD, claim
+from daemon.cores import WORKERS_PER_THREAD, claim
 from daemon.errors import OutputError
 from daemon.files import write_whole
 from daemon.ground.write import file_stem
@@ -145,7 +145,7 @@ def encode(
         step=step,
         backend=backend,
         threads=threads,
-        coders=CODERS_PER_THREAD * threads,
+        coders=WORKERS_PER_THREAD * threads,
         speed=speed,
     )
     scenes: list[EncodedScene] = []
@@ -191,8 +191,7 @@ def decode(source: Path, directory: Path, *, bundle: Path, file_format: str) -> 
         BundleError: If the bundle cannot be used.
         OutputError: If a file cannot be written.
     """
-    claim(None)
-    decoder = Decoder(load_bundle(bundle))
+    decoder = Decoder(load_bundle(bundle), WORKERS_PER_THREAD * claim(None))
     for tile in _tiles(source, decoder):
         path = directory / file_stem(tile.info)
         try:

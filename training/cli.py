@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from codec.errors import CodecError
+from codec.memory import keep_freed_memory
 from codec.tile import MAX_EDGE_PX
 from training.errors import SettingsError, TrainingError
 from training.files import write_whole
@@ -386,6 +387,7 @@ def report(
 
 def main() -> None:
     """Run a command; an error is one line and an exit code."""
+    keep_freed_memory()
     try:
         app()
     except TrainingError as error:

@@ -18,7 +18,7 @@ from codec.known_answer import check_decoder
 from daemon.clock import Clock
 from daemon.config import GroundModelSettings, GroundSettings
 from daemon.config_sections import MIB
-from daemon.cores import claim
+from daemon.cores import WORKERS_PER_THREAD, claim
 from daemon.errors import ConfigError
 from daemon.ground.collect import CollectWorker
 from daemon.ground.decode import DecodeWorker
@@ -91,11 +91,11 @@ def load_decoders(settings: GroundModelSettings) -> dict[bytes, Decoder]:
         ConfigError: If one cannot be used: a restart would not help.
     """
     decoders = {}
-    claim(settings.threads)
+    workers = WORKERS_PER_THREAD * claim(settings.threads)
     for path in settings.bundles:
         try:
             bundle = load_bundle(path)
-            decoders[bundle.model] = decoder = Decoder(bundle)
+            decoders[bundle.model] = decoder = Decoder(bundle, workers)
             check_decoder(decoder)
         except BundleError as error:
             reason = str(error).removeprefix(f"{path}: ")

@@ -38,6 +38,7 @@ class Ingest:
         listener: Where messages come from.
         limits: The largest tile to take.
         deliver: Takes each tile; counts what it refuses.
+        shared: Whether others take tiles of the same instruments: gaps are not counted then.
         clock: Stamps tiles.
         metrics: Counts tiles, refusals by reason, and gaps in the instruments' sequences.
     """
@@ -48,9 +49,11 @@ class Ingest:
         limits: TileLimits,
         deliver: Callable[[ReceivedTile], object],
         *,
+        shared: bool = False,
         clock: Clock,
         metrics: FlightMetrics,
     ) -> None:
+        self._shared = shared
         self._listener, self._limits, self._deliver = listener, limits, deliver
         self._clock, self._metrics = clock, metrics
         self._sequences = TileSequences(reorder=0)
@@ -69,8 +72,9 @@ class Ingest:
             self._metrics.tile_messages_refused.labels(error.reason).inc()
             log.warning("tile message refused", extra={"reason": error.reason, "error": str(error)})
             return
-        gap = self._sequences.note(tile.info.sensor, tile.info.sequence)
-        self._metrics.tile_sequence_gaps.inc(gap)
+        if not self._shared:
+            gap = self._sequences.note(tile.info.sensor, tile.info.sequence)
+            self._metrics.tile_sequence_gaps.inc(gap)
         received = ReceivedTile(tile=tile, received_s=self._clock.monotonic_s())
         self._metrics.tiles_received.inc()
         self._metrics.patches_received.inc(received.patches)

@@ -15,7 +15,7 @@ from codec.patch_grid import PATCH_PX
 from codec.targets import Target
 from codec.tile import Tile, TileInfo
 from daemon.config import FlightModelSettings
-from daemon.cores import CODERS_PER_THREAD, claim
+from daemon.cores import WORKERS_PER_THREAD, claim
 from daemon.errors import ConfigError
 from daemon.onboard.steps import StepControl
 
@@ -61,7 +61,7 @@ def load_encoder(settings: FlightModelSettings, timer: Timer) -> Encoder:
             step=settings.step,
             backend=settings.backend,
             threads=threads,
-            coders=CODERS_PER_THREAD * threads,
+            coders=WORKERS_PER_THREAD * threads,
             timer=time_when_warm,
         )
         check_encoder(encoder)

@@ -1,4 +1,4 @@
-"""Tiles in, side information and patches out: each tile's conditioner is fitted and applied."""
+"""Tiles in, side information and patches out: each tile's conditioner is fitted."""
 
 from __future__ import annotations
 
@@ -29,6 +29,5 @@ class PatchWorker(KeepsNothing):
         if job.empty:
             self._metrics.tiles_empty.inc()
         yield EncodedFrame(raw=job.side_frame, channel=Channel.SIDE, received_s=item.received_s)
-        patches = self._encoder.conditioned(job)
-        for patch, expected_bytes in zip(patches, opened.expected_bytes, strict=True):
+        for patch, expected_bytes in zip(job.patches, opened.expected_bytes, strict=True):
             yield OpenedPatch(job=patch, received_s=item.received_s, expected_bytes=expected_bytes)

@@ -149,7 +149,8 @@ class FlightLine:
         frames: Mailbox[EncodedFrame] = line.mailbox("frames", boxes.frames, before="packets")
         packets: Mailbox[FramePackets] = line.mailbox("packets", boxes.packets, before="spool")
         limits = _limits(settings)
-        ingest = Ingest(listener, limits, tiles.put, clock=clock, metrics=metrics)
+        shared = settings.instrument.shared
+        ingest = Ingest(listener, limits, tiles.put, shared=shared, clock=clock, metrics=metrics)
         model = settings.model
         # Where the instrument waits nothing would be dropped, and a full mailbox is no overload.
         waits = boxes.tiles.policy is Policy.BLOCK

@@ -28,12 +28,15 @@ def tile(sequence: int = 0, rows: int = 4, sensor: str = "") -> Tile:
 class Rig:
     """An ingest that is handed messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
         self.clock, self.metrics = FakeClock(), FlightMetrics(new_registry())
         self.messages: list[Sequence[Part]] = []
         self.tiles: list[ReceivedTile] = []
         self.ingest = Ingest(
-            self, LIMITS, self.tiles.append, clock=self.clock, metrics=self.metrics
+            *(self, LIMITS, self.tiles.append),
+            shared=shared,
+            clock=self.clock,
+            metrics=self.metrics,
         )
 
     def recv(self, timeout_s: float) -> Sequence[Part] | None:
@@ -136,6 +139,14 @@ def test_instruments_on_one_socket_are_counted_apart() -> None:
     totals = Rig().take(*(TileMessage.pack(t) for t in tiles))
 
     assert totals["prismlink_tile_sequence_gaps_total"] == 1
+
+
+def test_others_may_take_tiles_too() -> None:
+    """What another process of a shared instrument took is not missing."""
+    rig = Rig(shared=True)
+    totals = rig.take(*(TileMessage.pack(tile(sequence=number)) for number in (0, 2, 7)))
+    assert totals["prismlink_tile_sequence_gaps_total"] == 0
+    assert len(rig.tiles) == 3
 
 
 def test_what_waits_in_the_socket_is_taken_at_the_end() -> None:
