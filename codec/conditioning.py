@@ -125,12 +125,13 @@ class Conditioning:
         offset = np.zeros((bands, 1, 1), dtype=np.float32)
         offset[self.bands, 0, 0] = self.mean / np.float32(self.component_unit)
         scale = np.float32(self.sample_unit / self.component_unit)
-        high = max(1, _SCALED_PX // cols)
+        has_offset, high = offset.any(), max(1, _SCALED_PX // cols)
         for start in range(0, rows, high):
             now = scaled[:, start : start + high]
             np.copyto(now, samples[:, start : start + high])
             now *= scale
-            now -= offset
+            if has_offset:
+                now -= offset
             if self.clip:
                 np.clip(now, 0, 1, out=now)
         scaled[np.delete(np.arange(bands), self.bands)] = 0

@@ -46,39 +46,38 @@ class SymbolWriter:
         self._coder = stream.queue.RangeEncoder()
 
     def write(self, symbols: NDArray[np.int32], index: NDArray[np.int32]) -> None:
-        """Code symbols, shape (n,), under the scale index of each.
+        """Code symbols, shape (n,) or (n, any), under the scale index of each, or of each row.
 
         Args:
             symbols: Those of index 0 must be zero and cost nothing.
-            index: In [0, MAX_INDEX].
+            index: In [0, MAX_INDEX], shape (n,).
         """
-        coded = index > 0
-        index, symbols = index[coded], symbols[coded]
-        if not index.size:
-            return
         # Two bytes are sorted by radix, four times as fast.
-        order = np.argsort(index.astype(np.uint16), kind="stable")
-        index, symbols = index[order], symbols[order]
+        order = np.argsort(index.astype(np.uint16), kind="stable")[np.count_nonzero(index == 0) :]
+        if not order.size:
+            return
+        index, symbols = index[order], symbols[order].reshape(order.size, -1)
         shift = LOW_BITS[index]
-        entries = (symbols >> shift) + np.int32(ALPHABET_LIMIT)
-        escaped = (entries < 0) | (entries >= ESCAPE)
-        values = entries - np.int32(ALPHABET_LIMIT)
+        values = symbols >> shift[:, None] if shift.any() else symbols
+        escaped = np.abs(values) > ALPHABET_LIMIT
+        entries = values + np.int32(ALPHABET_LIMIT)
         entries[escaped] = ESCAPE
-        starts = np.flatnonzero(np.diff(index, prepend=0))
+        first = np.flatnonzero(np.diff(index, prepend=0))
         runs = zip(
-            starts.tolist(),
-            [*starts[1:].tolist(), index.size],
-            TABLE[index[starts]].tolist(),
-            shift[starts].tolist(),
-            np.logical_or.reduceat(escaped, starts).tolist(),
+            first.tolist(),
+            [*first[1:].tolist(), index.size],
+            TABLE[index[first]].tolist(),
+            shift[first].tolist(),
+            np.logical_or.reduceat(escaped.any(axis=1), first).tolist(),
             strict=True,
         )
         for start, stop, table, low_bits, has_escapes in runs:
-            self._coder.encode(entries[start:stop], self._models[table])
+            self._coder.encode(entries[start:stop].ravel(), self._models[table])
             if has_escapes:
                 self._write_escapes(values[start:stop][escaped[start:stop]])
             if low_bits:
-                self._write_plain(symbols[start:stop] & np.int32((1 << low_bits) - 1), low_bits)
+                plain = symbols[start:stop] & np.int32((1 << low_bits) - 1)
+                self._write_plain(plain.ravel(), low_bits)
 
     def finish(self) -> bytes:
         """Return everything as bytes."""
@@ -119,21 +118,21 @@ class SymbolReader:
             np.frombuffer(payload, dtype=WORD).astype(np.uint32)
         )
 
-    def read(self, index: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Read the symbols of one write, shape (n,), given the scale index of each.
+    def read(self, index: NDArray[np.int32], width: int = 1) -> NDArray[np.int32]:
+        """Read the symbols of one write, shape (n · width,), given the scale index of each row.
 
         Raises:
             PayloadError: If the bytes are no symbols, or one is out of range.
         """
-        symbols = np.zeros(index.size, dtype=np.int32)
+        symbols = np.zeros((index.size, width), dtype=np.int32)
         order = np.argsort(index.astype(np.uint16), kind="stable")
         counts = np.bincount(index, minlength=1)
         start = int(counts[0])
         for scale in np.flatnonzero(counts[1:]).tolist():
-            count = int(counts[scale + 1])
-            symbols[order[start : start + count]] = self._read_run(scale + 1, count)
-            start += count
-        return symbols
+            rows = order[start : start + int(counts[scale + 1])]
+            symbols[rows] = self._read_run(scale + 1, rows.size * width).reshape(rows.size, width)
+            start += rows.size
+        return symbols.ravel()
 
     def finish(self) -> None:
         """Check that nothing is left.

@@ -71,7 +71,7 @@ class SymbolCoder:
             coded = self._contexts.encode(images, self.by_band(scales), left)
         else:
             writer = SymbolWriter(self._tables)
-            writer.write(symbols.ravel(), self._indices(scales, symbols[0].size))
+            writer.write(symbols.reshape(len(symbols), -1), self._indices(scales))
             coded = writer.finish()
         return (len(packed) // WORD.itemsize).to_bytes(_LENGTH_BYTES) + packed + coded
 
@@ -127,7 +127,7 @@ class SymbolCoder:
             images = self._contexts.decode(payload[start:], shapes, self.by_band(scales))
             return to_symbols(images, rows, cols)
         reader = SymbolReader(payload[start:], self._tables)
-        symbols = reader.read(self._indices(scales, latent[0] * latent[1]))
+        symbols = reader.read(self._indices(scales), latent[0] * latent[1])
         reader.finish()
         return symbols.reshape(-1, *latent)
 
@@ -136,9 +136,9 @@ class SymbolCoder:
         bands = self._scales.groups[[band.first for band in SUBBANDS]]
         return np.ascontiguousarray(scales[:, bands])
 
-    def _indices(self, scales: NDArray[np.int32], positions: int) -> NDArray[np.int32]:
-        """Scale index of every symbol, channel by channel."""
-        return np.repeat(scale_index(scales)[:, self._scales.groups].ravel(), positions)
+    def _indices(self, scales: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Scale index of every channel's symbols."""
+        return scale_index(scales)[:, self._scales.groups].ravel()
 
 
 def _rows_shape(shape: tuple[int, int]) -> tuple[int, int]:
