@@ -11,7 +11,6 @@ Samples are brought to units of 10⁻⁴ reflectance first, so that a step means
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
@@ -21,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from codec.errors import BundleError, TileError
+from codec.threads import Each
 from codec.tile import Samples
 
 UNITS_PER_REFLECTANCE: Final = 10_000.0
@@ -28,11 +28,12 @@ UNITS_PER_REFLECTANCE: Final = 10_000.0
 
 
 _BLOCK_PX: Final = 4096
-"""Pixels projected at a time: a megabyte of floats at 224 bands."""
-_PART_ROWS: Final = 64
-"""Rows of a patch that are conditioned at a time, by whoever is free."""
+"""Pixels projected at a time: four megabytes of floats at 224 bands. A quarter would fit the cache,
+but for every block Python is asked again, and other threads wait for it."""
 _SCALED_PX: Final = 2048
 """Pixels scaled at a time."""
+_PART_ROWS: Final = 64
+"""Rows of a patch that are conditioned at a time, by whoever is free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +88,7 @@ class Conditioning:
         self,
         samples: Samples,
         valid: NDArray[np.bool_] | None,
-        each: Callable[..., Iterable[None]] = map,
+        each: Each = map,
     ) -> NDArray[np.float32]:
         """Project a patch.
 

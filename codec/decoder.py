@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -30,7 +28,10 @@ from codec.quantize import dequantize
 from codec.restoration import restore
 from codec.shortcut import CHANNELS
 from codec.symbol_coder import SymbolCoder
+from codec.threads import each_of
 from codec.tile import Samples, Tile, fill_value
+
+_SIDES_KNOWN: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,14 +66,13 @@ class Decoder:
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
         self.bundle = bundle
-        self._map = map if threads == 1 else ThreadPoolExecutor(threads, "decoder").map
+        self._each = each_of(threads, "decoder")
         self._network = bundle.synthesis()
         self._channels = bundle.scales.groups.size
         self._coder = SymbolCoder(bundle.tables, bundle.scales, bundle.contexts)
         if bundle.network.shortcut == "wavelet":
             self._components(np.zeros((CHANNELS, 1, 1), np.int32), (1, 1), 1.0)  # compiles it now
-        # The patches of a tile come one after another and share what its side frame says.
-        self.conditioning = lru_cache(maxsize=4)(self._conditioning)
+        self._known: dict[SideFrame, Conditioning] = {}
 
     def decode(self, frames: Iterable[bytes]) -> Tile:
         """Restore a tile from its side frame and all of its patch frames, in any order.
@@ -123,19 +123,29 @@ class Decoder:
     ) -> NDArray[np.float32]:
         """What symbols stand for; beside the wavelet, what the others tell of each included."""
         if self.bundle.network.shortcut == "wavelet":
-            restored = restore(symbols, *shape, self._network.branch, self._map)
+            restored = restore(symbols, *shape, self._network.branch, self._each)
             return inverse_wavelet(restored * np.float32(step), *shape)
         latents = torch.from_numpy(dequantize(symbols, step))
         with torch.inference_mode():
             return np.ascontiguousarray(self._network(latents[None], shape)[0].numpy())
 
-    def _conditioning(self, side: SideFrame) -> Conditioning:
-        """Rebuild a tile's conditioning from its side frame.
+    def conditioning(self, side: SideFrame) -> Conditioning:
+        """Rebuild a tile's conditioning from its side frame, or remember it.
+
+        The patches of a tile come one after another and share it.
 
         Raises:
             WrongModelError: If it names another model.
             BitstreamError: If it does not decode.
         """
+        if side not in self._known:
+            known = self._conditioning(side)
+            if len(self._known) >= _SIDES_KNOWN:
+                del self._known[next(iter(self._known))]
+            self._known[side] = known
+        return self._known[side]
+
+    def _conditioning(self, side: SideFrame) -> Conditioning:
         if side.model != self.bundle.model:
             raise WrongModelError(f"coded by model {side.model.hex()}, this is {self.bundle.name}")
         _, rows, cols = side.shape

@@ -5,13 +5,10 @@ Tile ─ condition ─► components ─ analyze ─► latents ─ quantize ─
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import groupby
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +26,7 @@ from codec.patch_grid import PatchExtent, PatchGrid
 from codec.quantize import best_rounding, quantize, rounding_errors
 from codec.speeds import FASTEST
 from codec.symbol_coder import SymbolCoder
+from codec.threads import each_of
 from codec.tile import Samples, Tile
 
 Timer = Callable[[str], AbstractContextManager[None]]
@@ -141,11 +139,8 @@ class Encoder:
         self.backend = make_backend(bundle, backend, threads, coders)
         self._scales, self._timer = bundle.scales, timer
         self.coder = SymbolCoder(bundle.tables, bundle.scales, bundle.contexts)
-        # What computes is compiled, or a library's, and lets other threads of Python run meanwhile.
-        self._each: Callable[..., Iterable[Any]] = map
-        if coders > 1:
-            own = partial(torch.set_num_threads, torch.get_num_threads())
-            self._each = ThreadPoolExecutor(coders, "coder", own).map
+        self._each = each_of(coders, "coder")
+        self._row: tuple[Conditioning, int, NDArray[np.float32]] | None = None
 
     def encode(
         self, tile: Tile, step: float | None = None, speed: int | None = None
@@ -175,7 +170,7 @@ class Encoder:
     def encode_batch(self, patches: Sequence[PatchJob]) -> list[bytes]:
         """Compress patches of any tiles; one frame each, same order."""
         with self._timer("condition"):
-            components = self.components(patches)
+            components = [self._components(patch) for patch in patches]
         with self._timer("analyze"):
             latents = self.backend.analyze(components)
         with self._timer("quantize"):
@@ -183,20 +178,14 @@ class Encoder:
         with self._timer("entropy_code"):
             return [*self._each(self._frame, patches, latents, rounded)]
 
-    def components(self, patches: Sequence[PatchJob]) -> list[NDArray[np.float32]]:
-        """What the network sees of patches, shape (components, rows, cols) each."""
-        found = []
-        for _, beside in groupby(patches, key=lambda patch: (id(patch.strip), patch.valid is None)):
-            some = list(beside)
-            cols = [patch.extent.slices[1] for patch in some]
-            first, way = cols[0].start, some[0].conditioning
-            if some[0].valid is not None or way.basis is None:
-                found += [p.conditioning.condition(p.samples, p.valid, self._each) for p in some]
-                continue
-            strip = some[0].strip[:, :, first : cols[-1].stop]
-            conditioned = way.condition(strip, None, self._each)
-            found += [conditioned[:, :, one.start - first : one.stop - first] for one in cols]
-        return found
+    def _components(self, patch: PatchJob) -> NDArray[np.float32]:
+        way = patch.conditioning
+        if patch.valid is not None or way.basis is None:
+            return way.condition(patch.samples, patch.valid, self._each)
+        # All that lies beside it, too: the last bits would depend on how much of that is asked for.
+        if self._row is None or (self._row[0], self._row[1]) != (way, patch.patch_row):
+            self._row = way, patch.patch_row, way.condition(patch.strip, None, self._each)
+        return self._row[2][:, :, patch.extent.slices[1]]
 
     def _open(self, tile: Tile, step: float, speed: int) -> TileJob:
         spec, (band_count, rows, cols) = self.bundle.conditioner, tile.samples.shape

@@ -21,7 +21,7 @@ points by conditional mean, Sullivan, IEEE Trans. IT 42(5), 1996.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -32,6 +32,7 @@ from torch import nn
 
 from codec.compiled import kernel
 from codec.subbands import to_images, to_symbols
+from codec.threads import Each
 
 FEATURES: Final = 17
 """What the network sees of a coefficient."""
@@ -97,7 +98,7 @@ def restore(
     rows: int,
     cols: int,
     network: nn.Sequential,
-    each: Callable[..., Iterable[NDArray[np.float32]]] = map,
+    each: Each = map,
 ) -> NDArray[np.float32]:
     """Return latents in steps, shape as of the symbols: (64 · k, ⌈rows/8⌉, ⌈cols/8⌉).
 

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +24,7 @@ from codec.compiled import sums_bytes_exactly
 from codec.lifting import direct_latents
 from codec.network import add_channels, branch_input
 from codec.shortcut import mirrored
+from codec.threads import each_of
 
 # Importing OpenVINO reports to its makers over the network, from a thread of its own. Without its
 # telemetry package it takes a stub, as its `tools.ovc.telemetry_utils` provides for.
@@ -36,6 +35,8 @@ import openvino.opset13 as ops  # noqa: E402
 
 _POOL_AFTER: Final = (1, 2, 3)
 """Encoder layers followed by pooling, from 0."""
+_MOST_REQUESTS: Final = 64
+"""Of all threads and shapes together; beyond it all are made anew."""
 
 
 class OpenvinoBackend:
@@ -59,12 +60,9 @@ class OpenvinoBackend:
             "NUM_STREAMS": streams,
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        # One graph per patch shape: a tile has at most four, an instrument's tiles the same ones.
-        self._model = lru_cache(maxsize=8)(self._compile)
-        self._request = lru_cache(maxsize=8 * streams)(self._new_request)
-        self._each: Callable[..., Iterable[NDArray[np.float32]]] = (
-            map if streams == 1 else ThreadPoolExecutor(streams, "analyst").map
-        )
+        self._requests: dict[tuple[int, ...], ov.InferRequest] = {}
+        self._compiling = threading.Lock()
+        self._each = each_of(streams, "analyst")
 
     def analyze(self, patches: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Run the network on patches of shape (components, rows, cols) each, any mix of shapes.
@@ -82,20 +80,31 @@ class OpenvinoBackend:
         with torch.inference_mode():
             components = torch.from_numpy(patch[None])
             seen = mirrored(branch_input(components, spec.components, spec.squash)).numpy()
-            request = self._request(*seen.shape[2:], threading.get_ident())
+            request = self._request(*seen.shape[2:])
             branch = torch.from_numpy(request.infer([seen])[0])
             if direct is not None:
                 branch = add_channels(torch.from_numpy(direct[None]), branch)
             latents: NDArray[np.float32] = branch[0].numpy()
         return latents
 
-    def _new_request(self, rows: int, cols: int, _thread: int) -> ov.InferRequest:
-        """Room for one inference; each thread has its own."""
-        return self._model(rows, cols).create_infer_request()
+    def _request(self, rows: int, cols: int) -> ov.InferRequest:
+        """A graph for patches of a shape, and this thread's own room for an inference.
 
-    def _compile(self, rows: int, cols: int) -> ov.CompiledModel:
-        graph = _branch_graph(self._bundle, rows, cols)
-        return self._core.compile_model(graph, "CPU", self._options)
+        A tile has at most four shapes, an instrument's tiles the same ones.
+        """
+        key = rows, cols, threading.get_ident()
+        with self._compiling:
+            if key not in self._requests:
+                if len(self._requests) >= _MOST_REQUESTS:
+                    self._requests.clear()
+                alike = (r for k, r in self._requests.items() if k[:2] == key[:2])
+                if (request := next(alike, None)) is not None:
+                    model = request.get_compiled_model()
+                else:
+                    graph = _branch_graph(self._bundle, rows, cols)
+                    model = self._core.compile_model(graph, "CPU", self._options)
+                self._requests[key] = model.create_infer_request()
+            return self._requests[key]
 
 
 def _branch_graph(bundle: Bundle, rows: int, cols: int) -> ov.Model:

@@ -21,9 +21,9 @@ from statistics import median
 
 ROOT = Path(__file__).parents[2]
 sys.path += [str(ROOT / "tests"), str(ROOT / "tests" / "benchmarks")]  # as pytest has it
-from fakes.processes import DEPLOY, Desk, Process  # noqa: E402
 from soak import TILE_S, swaths  # noqa: E402
 
+from fakes.processes import DEPLOY, Desk, Process  # noqa: E402
 
 PATCHES_PER_TILE = 8
 ENMAP_PATCHES_PER_S = PATCHES_PER_TILE / TILE_S

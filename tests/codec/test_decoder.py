@@ -277,6 +277,15 @@ def test_order_does_not_matter() -> None:
     assert np.array_equal(one.samples, other.samples)
 
 
+def test_threads_change_nothing() -> None:
+    """Subbands that are restored at a time are what they are one after another, to the last bit."""
+    bundle, tile = branch_bundle(), cubes.tile(bands=4, rows=40, cols=300, seed=4)
+    frames = Encoder(bundle, backend="torch-cpu").encode(tile)
+    assert bundle.synthesis().branch[-1].weight.any()
+    one, many = (Decoder(bundle, threads).decode(frames).samples for threads in (1, 3))
+    assert np.array_equal(one, many)
+
+
 def test_a_patch_decodes_alone() -> None:
     """Given the side frame, a patch needs no other: its samples are those of the whole tile."""
     _, frames = tile_of_two()

@@ -85,9 +85,10 @@ def test_int8_is_close() -> None:
 
 
 def test_a_batch_is_its_patches() -> None:
-    """Many patches at once give what each gives alone, bit for bit, in int8 too."""
-    backend = OpenvinoBackend(calibrated(branch_bundle()), threads=1)
-    together = backend.analyze(PATCHES)
+    """Many patches at once give what each gives alone, bit for bit, in int8 and threads too."""
+    bundle = calibrated(branch_bundle())
+    backend = OpenvinoBackend(bundle, threads=1)
+    together = OpenvinoBackend(bundle, threads=1, streams=3).analyze(PATCHES)
     for latents, patch in zip(together, PATCHES, strict=True):
         assert np.array_equal(latents, backend.analyze([patch])[0])
 
