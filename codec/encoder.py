@@ -174,7 +174,7 @@ class Encoder:
         with self._timer("analyze"):
             latents = self.backend.analyze(components)
         with self._timer("quantize"):
-            rounded = [self._quantize(p, x) for p, x in zip(patches, latents, strict=True)]
+            rounded = [*self._each(self._quantize, patches, latents)]
         with self._timer("entropy_code"):
             return [*self._each(self._frame, patches, latents, rounded)]
 

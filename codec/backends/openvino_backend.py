@@ -81,7 +81,7 @@ class OpenvinoBackend:
             components = torch.from_numpy(patch[None])
             seen = mirrored(branch_input(components, spec.components, spec.squash)).numpy()
             request = self._request(*seen.shape[2:])
-            branch = torch.from_numpy(request.infer([seen])[0])
+            branch = torch.from_numpy(request.infer([seen], share_inputs=True)[0])
             if direct is not None:
                 branch = add_channels(torch.from_numpy(direct[None]), branch)
             latents: NDArray[np.float32] = branch[0].numpy()
