@@ -57,6 +57,7 @@ RUN_BY: Final = {
 
 SETTINGS: Final = {
     "flight.yaml": ("daemon.config", "load_flight"),
+    "flight-shared.yaml": ("daemon.config", "load_flight"),
     "ground.yaml": ("daemon.config", "load_ground"),
     "training.yaml": ("training.config", "load_settings"),
     "sscnet.yaml": ("training.config", "load_settings"),
