@@ -78,13 +78,12 @@ def test_a_tile_is_encoded_as_fast_as_the_pace_says() -> None:
         assert patch.job.step_offset == offset
 
 
-def test_a_full_batch_fits_its_mailbox() -> None:
-    """Once conditioned, a patch holds on to its components alone, and not to the tile."""
+def test_patches_are_views_of_their_tile() -> None:
+    """Nothing is copied before it is encoded; each counts as the samples it keeps alive."""
     received = ReceivedTile(tile=tile(bands=9, rows=16, cols=300), received_s=0.0)
     worker = PatchWorker(encoder(), StepControl(encoder()), calm(), FlightMetrics(new_registry()))
     _, *patches = worker.accept(received)
     for patch in patches:
         assert isinstance(patch, OpenedPatch)
-        assert patch.job.components is not None
-        assert patch.job.size_bytes == patch.job.components.nbytes
-        assert patch.job.samples.size == 0
+        assert np.shares_memory(patch.job.samples, received.tile.samples)
+    assert sum(patch.size_bytes for patch in patches) == received.size_bytes
