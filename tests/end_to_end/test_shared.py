@@ -30,7 +30,9 @@ def test_two_share_an_instrument(desk: Desk, small_bundle: Path, aviris: Path) -
     ground = desk.ground(small_bundle, "output.format=npy").until_ready()
     flights = [shared(desk, small_bundle, apid) for apid in (100, 101)]
 
-    fed = desk.feed(aviris, "--bind", "--pattern", "pull", "--rate", 0, "--repeat", TILES).report()
+    fed = desk.feed(
+        aviris, "--bind", "--pattern", "pull", "--rate", 0.1, "--repeat", TILES
+    ).report()
     assert (fed["tiles"], fed["refused"]) == (TILES, 0)
     ground.until_metrics(lambda n: n.total("tiles_written_total") == TILES, "all tiles")
 
