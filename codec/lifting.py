@@ -61,36 +61,16 @@ def _transform(images: NDArray[np.float32], latents: NDArray[np.float32]) -> Non
     count, rows, cols = images.shape
     image, other = np.empty((rows, cols), np.float32), np.empty((rows, cols), np.float32)
     line = np.empty(cols, np.float32)
+    plane = latents[:, 0, : _halved(rows, LEVELS), : _halved(cols, LEVELS)]
     for k in range(count):
         image[:] = images[k]
-        height, width = rows, cols
         for level in range(1, _DEPTH + 1):
+            height, width = _halved(rows, level - 1), _halved(cols, level - 1)
             _split_rows(image, height, width, line)
             _split_cols(image, other, height, width)
-            low_rows, low_cols = (height + 1) // 2, (width + 1) // 2
             if level <= LEVELS:
-                first, step = 4 ** (LEVELS - level), LATENT_PX >> level
-                parts = image[:low_rows, low_cols:width], image[low_rows:height, :low_cols]
-                _scatter(parts[0], latents[k], first, step)
-                _scatter(parts[1], latents[k], 2 * first, step)
-                _scatter(image[low_rows:height, low_cols:width], latents[k], 3 * first, step)
-            height, width = low_rows, low_cols
-            if level == LEVELS:
-                plane = height, width
-        latents[k, 0, : plane[0], : plane[1]] = image[: plane[0], : plane[1]]
-
-
-@kernel
-def _scatter(
-    part: NDArray[np.float32], latents: NDArray[np.float32], first: int, step: int
-) -> None:
-    """Spread a subband over its channels."""
-    height, width = part.shape
-    for y in range(height):
-        for across in range(step):
-            row = latents[first + (y % step) * step + across, y // step]
-            for place in range((width - across + step - 1) // step):
-                row[place] = part[y, place * step + across]
+                _move_details(False, image[:height, :width], latents[k], level)
+        plane[k] = image[: plane.shape[1], : plane.shape[2]]
 
 
 @compiled
@@ -98,19 +78,13 @@ def _restore(latents: NDArray[np.float32], images: NDArray[np.float32]) -> None:
     count, rows, cols = images.shape
     image, other = np.empty((rows, cols), np.float32), np.empty((rows, cols), np.float32)
     line = np.empty(cols, np.float32)
+    plane = latents[:, 0, : _halved(rows, LEVELS), : _halved(cols, LEVELS)]
     for k in range(count):
+        image[: plane.shape[1], : plane.shape[2]] = plane[k]
         for level in range(_DEPTH, 0, -1):
             height, width = _halved(rows, level - 1), _halved(cols, level - 1)
-            low_rows, low_cols = (height + 1) // 2, (width + 1) // 2
-            if level == _DEPTH:
-                plane = _halved(rows, LEVELS), _halved(cols, LEVELS)
-                image[: plane[0], : plane[1]] = latents[k, 0, : plane[0], : plane[1]]
             if level <= LEVELS:
-                first, step = 4 ** (LEVELS - level), LATENT_PX >> level
-                parts = image[:low_rows, low_cols:width], image[low_rows:height, :low_cols]
-                _gather(parts[0], latents[k], first, step)
-                _gather(parts[1], latents[k], 2 * first, step)
-                _gather(image[low_rows:height, low_cols:width], latents[k], 3 * first, step)
+                _move_details(True, image[:height, :width], latents[k], level)
             _join_cols(image, other, height, width)
             _join_rows(image, height, width, line)
         images[k] = image
@@ -123,14 +97,35 @@ def _halved(edge: int, times: int) -> int:
 
 
 @kernel
-def _gather(part: NDArray[np.float32], latents: NDArray[np.float32], first: int, step: int) -> None:
-    """Inverse of `_scatter`."""
+def _move_details(
+    back: bool, image: NDArray[np.float32], latents: NDArray[np.float32], level: int
+) -> None:
+    """Spread the details of a level over their channels, or collect them from there."""
+    low_rows, low_cols = (image.shape[0] + 1) // 2, (image.shape[1] + 1) // 2
+    first, step = 4 ** (LEVELS - level), LATENT_PX >> level
+    _move(back, image[:low_rows, low_cols:], latents, first, step)
+    _move(back, image[low_rows:, :low_cols], latents, 2 * first, step)
+    _move(back, image[low_rows:, low_cols:], latents, 3 * first, step)
+
+
+@kernel
+def _move(
+    back: bool, part: NDArray[np.float32], latents: NDArray[np.float32], first: int, step: int
+) -> None:
     height, width = part.shape
     for y in range(height):
         for across in range(step):
             row = latents[first + (y % step) * step + across, y // step]
-            for place in range((width - across + step - 1) // step):
-                part[y, place * step + across] = row[place]
+            count = (width - across + step - 1) // step
+            if back:
+                for place in range(count):
+                    part[y, place * step + across] = row[place]
+            else:
+                for place in range(count):
+                    row[place] = part[y, place * step + across]
+
+
+# ---- along rows --------------------------------------------------------------------------------
 
 
 @kernel
@@ -148,17 +143,8 @@ def _split_rows(
         if width % 2:
             even[even.size - 1] = row[width - 1]
         for step in range(0, 4, 2):
-            weight = _STEPS[step]
-            for i in range(even.size - 1):
-                odd[i] += weight * (even[i] + even[i + 1])
-            if even.size == odd.size:  # beyond the end the signal is mirrored
-                odd[odd.size - 1] += weight * (even[even.size - 1] + even[even.size - 1])
-            weight = _STEPS[step + 1]
-            even[0] += weight * (odd[0] + odd[0])
-            for i in range(1, odd.size):
-                even[i] += weight * (odd[i - 1] + odd[i])
-            if even.size > odd.size:
-                even[even.size - 1] += weight * (odd[odd.size - 1] + odd[odd.size - 1])
+            _lift_odd(odd, even, _STEPS[step])
+            _lift_even(even, odd, _STEPS[step + 1])
         for i in range(even.size):
             row[i] = even[i] * _LOW
         for i in range(odd.size):
@@ -180,17 +166,8 @@ def _join_rows(
         for i in range(odd.size):
             odd[i] = row[even.size + i] * _LOW
         for step in range(3, 0, -2):
-            weight = -_STEPS[step]
-            even[0] += weight * (odd[0] + odd[0])
-            for i in range(1, odd.size):
-                even[i] += weight * (odd[i - 1] + odd[i])
-            if even.size > odd.size:
-                even[even.size - 1] += weight * (odd[odd.size - 1] + odd[odd.size - 1])
-            weight = -_STEPS[step - 1]
-            for i in range(even.size - 1):
-                odd[i] += weight * (even[i] + even[i + 1])
-            if even.size == odd.size:
-                odd[odd.size - 1] += weight * (even[even.size - 1] + even[even.size - 1])
+            _lift_even(even, odd, -_STEPS[step])
+            _lift_odd(odd, even, -_STEPS[step - 1])
         for i in range(odd.size):
             row[2 * i], row[2 * i + 1] = even[i], odd[i]
         if width % 2:
@@ -198,23 +175,42 @@ def _join_rows(
 
 
 @kernel
+def _lift_odd(odd: NDArray[np.float32], even: NDArray[np.float32], weight: np.float32) -> None:
+    """Add to each odd sample `weight` times the even ones beside it."""
+    for i in range(even.size - 1):
+        odd[i] += weight * (even[i] + even[i + 1])
+    if even.size == odd.size:  # beyond the end the signal is mirrored
+        odd[odd.size - 1] += weight * (even[even.size - 1] + even[even.size - 1])
+
+
+@kernel
+def _lift_even(even: NDArray[np.float32], odd: NDArray[np.float32], weight: np.float32) -> None:
+    """Add to each even sample `weight` times the odd ones beside it."""
+    even[0] += weight * (odd[0] + odd[0])
+    for i in range(1, odd.size):
+        even[i] += weight * (odd[i - 1] + odd[i])
+    if even.size > odd.size:
+        even[even.size - 1] += weight * (odd[odd.size - 1] + odd[odd.size - 1])
+
+
+# ---- along columns: rows are what is added, so many columns go at once ---------------------------
+
+
+@kernel
 def _split_cols(
     image: NDArray[np.float32], other: NDArray[np.float32], height: int, width: int
 ) -> None:
-    """Split the columns likewise: rows are what is added, so many columns go at once."""
+    """Split the columns likewise."""
     if height < 2:
         return
-    low, high = (height + 1) // 2, height // 2
+    low = (height + 1) // 2
     for y in range(height):
         row, place = image[y], other[y // 2 + (low if y % 2 else 0)]
         for x in range(width):
             place[x] = row[x]
     for step in range(0, 4, 2):
-        for i in range(high):
-            _add(other[low + i], other[i], other[min(i + 1, low - 1)], _STEPS[step], width)
-        for i in range(low):
-            above, below = other[low + max(i - 1, 0)], other[low + min(i, high - 1)]
-            _add(other[i], above, below, _STEPS[step + 1], width)
+        _lift_high(other, height, width, _STEPS[step])
+        _lift_low(other, height, width, _STEPS[step + 1])
     for y in range(height):
         gain = _LOW if y < low else _HIGH
         for x in range(width):
@@ -228,7 +224,7 @@ def _join_cols(
     """Inverse of `_split_cols`."""
     if height < 2:
         return
-    low, high = (height + 1) // 2, height // 2
+    low = (height + 1) // 2
     for y in range(height):
         row, place = image[y], other[y]
         if y < low:
@@ -238,15 +234,29 @@ def _join_cols(
             for x in range(width):
                 place[x] = row[x] * _LOW
     for step in range(3, 0, -2):
-        for i in range(low):
-            above, below = other[low + max(i - 1, 0)], other[low + min(i, high - 1)]
-            _add(other[i], above, below, -_STEPS[step], width)
-        for i in range(high):
-            _add(other[low + i], other[i], other[min(i + 1, low - 1)], -_STEPS[step - 1], width)
+        _lift_low(other, height, width, -_STEPS[step])
+        _lift_high(other, height, width, -_STEPS[step - 1])
     for y in range(height):
         row, place = image[y], other[y // 2 + (low if y % 2 else 0)]
         for x in range(width):
             row[x] = place[x]
+
+
+@kernel
+def _lift_high(split: NDArray[np.float32], height: int, width: int, weight: np.float32) -> None:
+    """Add to each row of the high half `weight` times those of the low half beside it."""
+    low = (height + 1) // 2
+    for i in range(height - low):
+        _add(split[low + i], split[i], split[min(i + 1, low - 1)], weight, width)
+
+
+@kernel
+def _lift_low(split: NDArray[np.float32], height: int, width: int, weight: np.float32) -> None:
+    """Add to each row of the low half `weight` times those of the high half beside it."""
+    low = (height + 1) // 2
+    for i in range(low):
+        above, below = split[low + max(i - 1, 0)], split[low + min(i, height - low - 1)]
+        _add(split[i], above, below, weight, width)
 
 
 @kernel

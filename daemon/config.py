@@ -134,7 +134,7 @@ class FlightModelSettings(Section):
 
 
 class BatchSettings(Section):
-    """When a batch of patches is closed: by count or by age, whichever is first.
+    """When a batch of patches is closed: by count, by age, or as large as its mailbox takes.
 
     Attributes:
         max_patches: Patches encoded together at most.

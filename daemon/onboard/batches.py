@@ -1,4 +1,4 @@
-"""Patches in, batches out: closed by count or by age, whichever comes first."""
+"""Patches in, batches out: closed by count, by bytes or by age, whichever comes first."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ class BatchWorker:
 
     Args:
         max_patches: A batch closes when it holds this many.
+        max_bytes: It closes before it would hold more: the next mailbox takes no larger one.
         max_age_s: A batch closes when its first patch has waited this long [s].
         clock: Measures the age.
     """
 
-    def __init__(self, *, max_patches: int, max_age_s: float, clock: Clock) -> None:
-        self._max_patches, self._max_age_s, self._clock = max_patches, max_age_s, clock
+    def __init__(self, *, max_patches: int, max_bytes: int, max_age_s: float, clock: Clock) -> None:
+        self._max_patches, self._max_bytes = max_patches, max_bytes
+        self._max_age_s, self._clock = max_age_s, clock
         self._open: list[OpenedPatch] = []
         self._opened_s = 0.0
 
@@ -27,6 +29,8 @@ class BatchWorker:
         if isinstance(item, EncodedFrame):
             yield item
             return
+        if sum(patch.size_bytes for patch in (*self._open, item)) > self._max_bytes:
+            yield from self.finish()
         if not self._open:
             self._opened_s = self._clock.monotonic_s()
         self._open.append(item)

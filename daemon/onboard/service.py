@@ -162,6 +162,7 @@ class FlightLine:
         )
         gather = BatchWorker(
             max_patches=settings.batch.max_patches,
+            max_bytes=boxes.batches.max_bytes,
             max_age_s=settings.batch.max_age_ms / 1000,
             clock=clock,
         )

@@ -25,6 +25,7 @@ from soak import TILE_S, swaths  # noqa: E402
 
 from fakes.processes import DEPLOY, Desk, Process  # noqa: E402
 
+BUNDLE = DEPLOY / "models" / "default.flight.safetensors"
 PATCHES_PER_TILE = 8
 ENMAP_PATCHES_PER_S = PATCHES_PER_TILE / TILE_S
 
@@ -65,29 +66,16 @@ def patches_per_s(count: int, scenes: list[Path], tiles: int) -> float:
         contextlib.redirect_stdout(io.StringIO()),  # what they said, when they are ended
         contextlib.closing(Desk(Path(sockets), Path(folder))) as desk,
     ):
-        flights = [start(desk, number) for number in range(count)]
+        flights = [
+            desk.flight(BUNDLE, f"link.apid={apid}", file="flight-shared.yaml").until_ready()
+            for apid in range(100, 100 + count)
+        ]
         shown = -(-tiles // len(scenes))
         words = (*scenes, "--bind", "--pattern", "pull", "--rate", 0, "--repeat", shown)
         desk.feed(*words)
         whole = shown * len(scenes) * PATCHES_PER_TILE
         first, last = (wait_for(flights, share * whole) for share in (0.2, 0.9))
         return (last[0] - first[0]) / (last[1] - first[1])
-
-
-def start(desk: Desk, number: int) -> Process:
-    """Start a process, and wait until it is ready."""
-    bundle = DEPLOY / "models" / "default.flight.safetensors"
-    settings = (
-        f"model.bundle={bundle}",
-        f"instrument.address={desk.tiles}",
-        f"link.address={desk.link}",
-        f"link.apid={100 + number}",
-        "metrics.port=0",
-        "log.json=true",
-    )
-    words = [word for setting in settings for word in ("--set", setting)]
-    settings_file = DEPLOY / "flight-shared.yaml"
-    return desk.start(f"flight-{number}", "flight", "run", settings_file, *words).until_ready()
 
 
 def wait_for(flights: list[Process], patches: float) -> tuple[float, float]:

@@ -4,31 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fakes.processes import DEPLOY, Desk, Process
+from fakes.processes import Desk
 
 TILES = 24
-
-
-def shared(desk: Desk, bundle: Path, apid: int) -> Process:
-    """Start a board's process as deploy/flight-shared.yaml says."""
-    settings = (
-        f"model.bundle={bundle}",
-        f"instrument.address={desk.tiles}",
-        f"link.address={desk.link}",
-        f"link.apid={apid}",
-        "metrics.port=0",
-        "log.json=true",
-    )
-    words = [word for setting in settings for word in ("--set", setting)]
-    return desk.start(
-        f"flight-{apid}", "flight", "run", DEPLOY / "flight-shared.yaml", *words
-    ).until_ready()
 
 
 def test_two_share_an_instrument(desk: Desk, small_bundle: Path, aviris: Path) -> None:
     """Both have work, nothing is lost or counted as lost, and the ground has every tile."""
     ground = desk.ground(small_bundle, "output.format=npy").until_ready()
-    flights = [shared(desk, small_bundle, apid) for apid in (100, 101)]
+    flights = [
+        desk.flight(small_bundle, f"link.apid={apid}", file="flight-shared.yaml").until_ready()
+        for apid in (100, 101)
+    ]
 
     fed = desk.feed(
         aviris, "--bind", "--pattern", "pull", "--rate", 0.1, "--repeat", TILES

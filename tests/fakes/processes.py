@@ -222,15 +222,17 @@ class Desk:
         self._directory = directory
         self._processes: list[Process] = []
 
-    def flight(self, bundle: Path, *settings: str) -> Process:
-        """Start the board's process with deploy/flight.yaml and these on top."""
+    def flight(self, bundle: Path, *settings: str, file: str = "flight.yaml") -> Process:
+        """Start the board's process with a file of deploy/ and these on top."""
         here = (f"instrument.address={self.tiles}", f"link.address={self.link}")
-        return self._service("flight", (f"model.bundle={bundle}", *here, *settings))
+        return self._service("flight", (f"model.bundle={bundle}", *here, *settings), file)
 
     def ground(self, bundle: Path, *settings: str) -> Process:
         """Start the ground's process with deploy/ground.yaml and these on top."""
         here = (f"output.directory={self.cubes}", f"link.address={self.link}")
-        return self._service("ground", (f"model.bundles=[{bundle}]", *here, *settings))
+        return self._service(
+            "ground", (f"model.bundles=[{bundle}]", *here, *settings), "ground.yaml"
+        )
 
     def feed(self, *words: object) -> Process:
         """Start the instrument."""
@@ -253,7 +255,7 @@ class Desk:
         for process in self._processes:
             process.end()
 
-    def _service(self, name: str, settings: tuple[str, ...]) -> Process:
+    def _service(self, name: str, settings: tuple[str, ...], file: str) -> Process:
         common = ("metrics.port=0", "log.json=true")
         words = [word for setting in (*settings, *common) for word in ("--set", setting)]
-        return self.start(name, name, "run", DEPLOY / f"{name}.yaml", *words)
+        return self.start(name, name, "run", DEPLOY / file, *words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,9 +14,9 @@ from fakes.flight import opened, side
 PATCH = opened()[0]
 
 
-def worker(clock: FakeClock, max_patches: int = 3) -> BatchWorker:
+def worker(clock: FakeClock, max_patches: int = 3, max_bytes: int = 1 << 30) -> BatchWorker:
     """Batches of three, or of what half a second brings."""
-    return BatchWorker(max_patches=max_patches, max_age_s=0.5, clock=clock)
+    return BatchWorker(max_patches=max_patches, max_bytes=max_bytes, max_age_s=0.5, clock=clock)
 
 
 def sizes(items: list[EncodedFrame | Batch] | list[Batch]) -> list[int]:
@@ -33,6 +34,14 @@ def test_a_batch_closes_by_count() -> None:
     assert isinstance(out[0], Batch)
     assert list(out[0].opened) == patches[:3]
     assert sizes(list(target.finish())) == [1]
+
+
+@pytest.mark.parametrize(("room", "expected"), [(0, [1] * 6), (1, [1] * 6), (2, [2] * 3)])
+def test_a_full_batch_fits_its_mailbox(room: int, expected: list[int]) -> None:
+    """It closes before it is larger than the next mailbox takes; a patch too large goes alone."""
+    target = worker(FakeClock(), max_bytes=room * PATCH.size_bytes)
+    out = [item for _ in range(6) for item in target.accept(PATCH)]
+    assert sizes([*out, *target.finish()]) == expected
 
 
 def test_a_batch_closes_by_age() -> None:
