@@ -13,21 +13,18 @@ import argparse
 import contextlib
 import io
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 
-ROOT = Path(__file__).parents[2]
-sys.path += [str(ROOT / "tests"), str(ROOT / "tests" / "benchmarks")]  # as pytest has it
-from soak import TILE_S, swaths  # noqa: E402
+import soak  # it knows the way to what follows
 
-from fakes.processes import DEPLOY, Desk, Process  # noqa: E402
+from fakes.processes import DEPLOY, Desk, Process
 
 BUNDLE = DEPLOY / "models" / "default.flight.safetensors"
 PATCHES_PER_TILE = 8
-ENMAP_PATCHES_PER_S = PATCHES_PER_TILE / TILE_S
+ENMAP_PATCHES_PER_S = PATCHES_PER_TILE / soak.TILE_S
 
 
 def main() -> None:
@@ -35,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scenes", type=Path, default=ROOT / "tests" / "data")
+    parser.add_argument("--scenes", type=Path, default=soak.ROOT / "tests" / "data")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--tiles", type=int, default=100, help="in a run")
     parser.add_argument("--rounds", type=int, default=3)
@@ -43,7 +40,7 @@ def main() -> None:
     chosen = parser.parse_args()
     found: dict[int, list[float]] = {count: [] for count in chosen.processes}
     with tempfile.TemporaryDirectory(prefix="shared-") as folder:
-        scenes = swaths(chosen.scenes, Path(folder) / "scenes")
+        scenes = soak.swaths(chosen.scenes, Path(folder) / "scenes")
         for _ in range(chosen.rounds):
             for count in chosen.processes:
                 found[count].append(patches_per_s(count, scenes, chosen.tiles))
