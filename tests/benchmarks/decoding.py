@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from codec.bundle import Bundle, load_bundle
 from codec.contexts import step_ratio
 from codec.decoder import Decoder
 from codec.encoder import Encoder
 from codec.frame import PatchFrame, SideFrame, parse
+from codec.lifting import inverse_wavelet
 from codec.patch_grid import PATCH_PX
 from codec.restoration import restore
 from codec.symbol_coder import SymbolCoder
@@ -71,11 +71,7 @@ def row(bundle: Bundle, tile: Tile, step: float) -> str:
     latents, restore_ms = timed(lambda: restore(symbols, *size, network.branch))
     latents *= np.float32(conditioning.latent_step * step_ratio(patch.step_offset))
 
-    def synthesize() -> NDArray[np.float32]:
-        with torch.inference_mode():
-            return np.ascontiguousarray(network(torch.from_numpy(latents)[None], size)[0])
-
-    components, synthesis_ms = timed(synthesize)
+    components, synthesis_ms = timed(lambda: inverse_wavelet(latents, *size))
     _, uncondition_ms = timed(lambda: conditioning.restore(components))
     decoded, whole_ms = timed(lambda: decoder.decode_patch(side, patch))
     valid = tile.valid()
