@@ -36,6 +36,11 @@ def kernel(function: F) -> F:
     return _compiled(function, _nrt=False)
 
 
+def approximate(function: F) -> F:
+    """Compile a kernel whose last bits do not matter: products are added without being rounded."""
+    return _compiled(function, _nrt=False, fastmath={"contract"})
+
+
 def _compiled(function: F, **options: Any) -> F:
     try:
         return cast(F, numba.njit(function, nogil=True, cache=True, **options))

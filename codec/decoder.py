@@ -6,8 +6,10 @@ bytes ─ decode ─► symbols ─ restore ─► latents ─ synthesize ─►
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -58,7 +60,7 @@ class Decoder:
 
     Args:
         bundle: The model, with its synthesis network.
-        threads: Subbands of a patch that are restored at a time, each on a thread of its own.
+        threads: Patches of a tile that are decoded at a time, each on a thread of its own.
 
     Raises:
         BundleTensorError: If it is a flight bundle.
@@ -73,6 +75,7 @@ class Decoder:
         if bundle.network.shortcut == "wavelet":
             self._components(np.zeros((CHANNELS, 1, 1), np.int32), (1, 1), 1.0)  # compiles it now
         self._known: dict[SideFrame, Conditioning] = {}
+        self._knowing = threading.Lock()
 
     def decode(self, frames: Iterable[bytes]) -> Tile:
         """Restore a tile from its side frame and all of its patch frames, in any order.
@@ -82,13 +85,16 @@ class Decoder:
         """
         parsed = [parse(raw) for raw in frames]
         side = _only_side(parsed)
-        patches = {}
+        coded = {}
         for frame in parsed:
             if isinstance(frame, PatchFrame):
                 position = frame.patch_row, frame.patch_col
-                if position in patches:
+                if position in coded:
                     raise BitstreamError(f"patch {position} came twice")
-                patches[position] = self.decode_patch(side, frame)
+                coded[position] = frame
+        patches = dict(
+            zip(coded, self._each(partial(self.decode_patch, side), coded.values()), strict=True)
+        )
         # Counted, not listed: the grid is as large as the frame says, and the frame may lie.
         if missing := len(side.grid) - len(patches):
             first = next(position for position in side.grid if position not in patches)
@@ -123,7 +129,7 @@ class Decoder:
     ) -> NDArray[np.float32]:
         """What symbols stand for; beside the wavelet, what the others tell of each included."""
         if self.bundle.network.shortcut == "wavelet":
-            restored = restore(symbols, *shape, self._network.branch, self._each)
+            restored = restore(symbols, *shape, self._network.branch)
             return inverse_wavelet(restored * np.float32(step), *shape)
         latents = torch.from_numpy(dequantize(symbols, step))
         with torch.inference_mode():
@@ -138,12 +144,13 @@ class Decoder:
             WrongModelError: If it names another model.
             BitstreamError: If it does not decode.
         """
-        if side not in self._known:
-            known = self._conditioning(side)
-            if len(self._known) >= _SIDES_KNOWN:
-                del self._known[next(iter(self._known))]
-            self._known[side] = known
-        return self._known[side]
+        with self._knowing:  # threads decode patches of one tile
+            if side not in self._known:
+                known = self._conditioning(side)
+                if len(self._known) >= _SIDES_KNOWN:
+                    del self._known[next(iter(self._known))]
+                self._known[side] = known
+            return self._known[side]
 
     def _conditioning(self, side: SideFrame) -> Conditioning:
         if side.model != self.bundle.model:

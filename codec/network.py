@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from codec.errors import BundleError
-from codec.restoration import FEATURES, restorer
+from codec.expectation import FEATURES
+from codec.restoration import restorer
 from codec.shortcut import CHANNELS, Dct, Wavelet, mirrored
 
 SHORTCUTS: Final[Mapping[str, type[Wavelet] | type[Dct]]] = {"wavelet": Wavelet, "dct": Dct}

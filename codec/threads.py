@@ -20,8 +20,10 @@ def each_of(count: int, name: str) -> Each:
         count: How many.
         name: Of the threads.
     """
-    if count == 1:
-        return map
+    return map if count == 1 else pool_of(count, name).map
+
+
+def pool_of(count: int, name: str) -> ThreadPoolExecutor:
+    """Return a pool of so many threads."""
     # OpenMP forgets PyTorch's number of threads in every thread that did not set it.
-    alike = partial(torch.set_num_threads, torch.get_num_threads())
-    return ThreadPoolExecutor(count, name, alike).map
+    return ThreadPoolExecutor(count, name, partial(torch.set_num_threads, torch.get_num_threads()))

@@ -10,8 +10,8 @@ import torch
 from codec.memory import keep_freed_memory
 
 WORKERS_PER_THREAD: Final = 2
-"""Patches entropy-coded at a time on board, or subbands restored on the ground, for each core of
-one computation: together they may use all. These are the slowest stages."""
+"""Patches entropy-coded at a time on board, or decoded on the ground, for each core of one
+computation: together they may use all. These are the slowest stages."""
 
 
 def claim(threads: int | None) -> int:

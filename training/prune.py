@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from codec.bundle import Bundle
+from codec.expectation import FEATURES
 from codec.network import Widths
-from codec.restoration import FEATURES
 from training.bundles import changed, size_of
 from training.config import PruneSettings
 from training.errors import CheckpointError, SettingsError

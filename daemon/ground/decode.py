@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from operator import attrgetter
 from typing import Final, NamedTuple
 
 from codec.decoder import Decoder
 from codec.errors import CodecError, FrameFieldError, WrongModelError
 from codec.frame import PatchFrame, SideFrame, parse
+from codec.threads import pool_of
 from daemon.clock import Clock
 from daemon.errors import reason_of
 from daemon.ground.items import CollectedFrame, TilePart
 from daemon.link.packet import Channel
 from daemon.link.sequence import TileSequences
 from daemon.metrics import GroundMetrics
+from daemon.stage import INTERNAL_ERROR
+
+log = logging.getLogger(__name__)
 
 NO_SIDE: Final = "no_side"
 """Why a patch failed whose side information never came."""
@@ -41,6 +47,11 @@ class _Side(NamedTuple):
     frame: SideFrame
 
 
+class _Begun(NamedTuple):
+    item: CollectedFrame
+    part: Future[TilePart]
+
+
 class DecodeWorker:
     """Decodes frames of any model at hand.
 
@@ -48,8 +59,12 @@ class DecodeWorker:
     may be coded otherwise. So a patch belongs to the last side frame of its tile that the same
     boot sent before it, and waits until there is one.
 
+    Patches go on in the order they came.
+
     Args:
         decoders: Decoder by the model's name in frames.
+        threads: Patches decoded at a time; all but one of them may wait for the next to come, or
+            for a tick.
         max_parked_bytes: Most bytes of patches that wait for side information; beyond it the
             oldest is given up.
         max_age_s: How long a patch waits for side information [s].
@@ -61,6 +76,7 @@ class DecodeWorker:
         self,
         decoders: Mapping[bytes, Decoder],
         *,
+        threads: int,
         max_parked_bytes: int,
         max_age_s: float,
         clock: Clock,
@@ -69,6 +85,8 @@ class DecodeWorker:
         self._decoders, self._clock, self._metrics = decoders, clock, metrics
         self._max_parked_bytes, self._max_age_s = max_parked_bytes, max_age_s
         self._sides: OrderedDict[tuple[int, bytes], list[_Side]] = OrderedDict()
+        self._begun: deque[_Begun] = deque()
+        self._threads, self._pool = threads, pool_of(threads, "decoder")
         self._sequences = TileSequences(reorder=_REORDER_TILES)
         self._parked: deque[_Parked] = deque()
         self._parked_bytes = 0
@@ -83,40 +101,46 @@ class DecodeWorker:
         if isinstance(frame, SideFrame) != (item.channel is Channel.SIDE):
             raise FrameFieldError(f"{type(frame).__name__} on channel {item.channel.name}")
         if isinstance(frame, SideFrame):
-            yield from self._side(frame, item)
+            self._take_side(frame, item)
         elif side := self._side_of(frame, item):
-            yield self._decode(side, frame, item)
+            self._begin(side, frame, item)
         else:
             self._decoder(frame.model)  # of an unknown model, it need not wait for anything
             self._park(frame, item)
+        while len(self._begun) >= self._threads:
+            yield from self._ended(in_hand=item)
 
-    def tick(self) -> tuple[()]:
-        """Give up patches that waited too long."""
+    def tick(self) -> list[TilePart]:
+        """Return what is decoded by now; give up patches that waited too long."""
+        ready = list[TilePart]()
+        while self._begun and self._begun[0].part.done():
+            ready += self._ended()
         oldest_s = self._clock.monotonic_s() - self._max_age_s
         while self._parked and self._parked[0].parked_s <= oldest_s:
             self._give_up()
-        return ()
+        return ready
 
-    def finish(self) -> tuple[()]:
-        """Give up what still waits."""
+    def finish(self) -> list[TilePart]:
+        """Return what was begun; give up what still waits."""
         while self._parked:
             self._give_up()
-        return ()
+        return [part for _ in range(len(self._begun)) for part in self._ended()]
 
-    def _side(self, frame: SideFrame, item: CollectedFrame) -> Iterator[TilePart]:
+    def _take_side(self, frame: SideFrame, item: CollectedFrame) -> None:
         self._decoder(frame.model).conditioning(frame)  # refused now, or good for every patch
         side = self._remember(frame, item)
-        yield TilePart(side=side.frame, side_frame_id=side.frame_id, patch=None, frame=item)
+        announced = Future[TilePart]()
+        announced.set_result(
+            TilePart(side=side.frame, side_frame_id=side.frame_id, patch=None, frame=item)
+        )
+        self._begun.append(_Begun(item, announced))
         found = [(self._side_of(p.frame, p.collected), p) for p in self._parked]
         self._parked = deque(waiting for ready, waiting in found if ready is None)
         self._parked_bytes = sum(waiting.collected.size_bytes for waiting in self._parked)
         self._metrics.patches_waiting.set(len(self._parked))
         for ready, waiting in found:
             if ready is not None:
-                try:
-                    yield self._decode(ready, waiting.frame, waiting.collected)
-                except CodecError as error:  # no reason to lose the others
-                    self._metrics.patches_failed.labels(reason_of(error)).inc()
+                self._begin(ready, waiting.frame, waiting.collected)
 
     def _remember(self, frame: SideFrame, item: CollectedFrame) -> _Side:
         """Keep a side frame, or return the one known: the same that has come before."""
@@ -140,10 +164,31 @@ class DecodeWorker:
         sides = self._sides.get((item.boot_id, patch.tile_id), [])
         return next((s for s in reversed(sides) if s.frame_id < item.frame_id), None)
 
-    def _decode(self, side: _Side, frame: PatchFrame, item: CollectedFrame) -> TilePart:
-        patch = self._decoder(side.frame.model).decode_patch(side.frame, frame)
-        self._metrics.patches_decoded.inc()
-        return TilePart(side=side.frame, side_frame_id=side.frame_id, patch=patch, frame=item)
+    def _begin(self, side: _Side, frame: PatchFrame, item: CollectedFrame) -> None:
+        decoder = self._decoder(side.frame.model)
+
+        def decode() -> TilePart:
+            patch = decoder.decode_patch(side.frame, frame)
+            self._metrics.patches_decoded.inc()
+            return TilePart(side=side.frame, side_frame_id=side.frame_id, patch=patch, frame=item)
+
+        self._begun.append(_Begun(item, self._pool.submit(decode)))
+
+    def _ended(self, in_hand: CollectedFrame | None = None) -> Iterator[TilePart]:
+        """Wait for what was begun first; the error of the item in hand is the caller's."""
+        item, part = self._begun.popleft()
+        try:
+            ended = part.result()
+        except Exception as error:
+            if item is in_hand:
+                raise
+            reason = reason_of(error) if isinstance(error, CodecError) else INTERNAL_ERROR
+            log.warning("patch not decoded", extra={"reason": reason, "error": str(error)})
+            self._metrics.patches_failed.labels(reason).inc()
+        else:
+            yield ended
+        finally:
+            del part  # an error of it would hold on to itself, and to the pool's threads
 
     def _decoder(self, model: bytes) -> Decoder:
         if model not in self._decoders:

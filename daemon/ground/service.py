@@ -90,12 +90,12 @@ def load_decoders(settings: GroundModelSettings) -> dict[bytes, Decoder]:
     Raises:
         ConfigError: If one cannot be used: a restart would not help.
     """
+    claim(settings.threads)
     decoders = {}
-    workers = WORKERS_PER_THREAD * claim(settings.threads)
     for path in settings.bundles:
         try:
             bundle = load_bundle(path)
-            decoders[bundle.model] = decoder = Decoder(bundle, workers)
+            decoders[bundle.model] = decoder = Decoder(bundle)
             check_decoder(decoder)
         except BundleError as error:
             reason = str(error).removeprefix(f"{path}: ")
@@ -124,6 +124,7 @@ def _line(
     receiver = Receiver(listener, SequenceTracker(), packets.put, metrics=metrics)
     decoder = DecodeWorker(
         decoders,
+        threads=WORKERS_PER_THREAD * claim(settings.model.threads),
         max_parked_bytes=collect.max_mib * MIB,
         max_age_s=settings.tile_deadline_s,
         clock=clock,

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from codec.restoration import FEATURES, Rows, restore, restorer, seen_rows
+from codec.expectation import FEATURES, Rows
+from codec.restoration import restore, restorer, seen_rows
 from codec.subbands import SUBBANDS, to_images, to_symbols
 
 SIZE = 45, 70

@@ -33,10 +33,11 @@ FAILED = "prismlink_patches_failed_total"
 class Rig:
     """A worker with its surroundings."""
 
-    def __init__(self, max_parked_bytes: int = 1 << 20) -> None:
+    def __init__(self, max_parked_bytes: int = 1 << 20, threads: int = 1) -> None:
         self.clock, self.metrics = FakeClock(), GroundMetrics(new_registry())
         self.worker = DecodeWorker(
             {klt_bundle().model: decoder()},
+            threads=threads,
             max_parked_bytes=max_parked_bytes,
             max_age_s=MAX_AGE_S,
             clock=self.clock,
@@ -326,3 +327,54 @@ def test_side_information_that_comes_again_is_no_restart_of_the_instrument() -> 
     rig.feed(tiles[0][0], tiles[1][0], tiles[0][0], tiles[2][0])
 
     assert rig.metrics.totals()["prismlink_tiles_missing"] == 0
+
+
+def positions(parts: list[TilePart]) -> list[tuple[int, int]]:
+    """Where in the tile's grid patches are, in their order."""
+    return [(part.patch.patch_row, part.patch.patch_col) for part in parts if part.patch]
+
+
+def test_on_threads_patches_keep_their_order() -> None:
+    """All but one thread may still be at work when a call returns; the rest comes at the end."""
+    rig, items = Rig(threads=3), frames(cubes.tile(bands=3, rows=130, cols=300))
+    parts = rig.feed(*items)
+    assert len(parts) == len(items) - 2
+    parts += rig.worker.finish()
+
+    assert [part.frame for part in parts] == items
+    assert positions(parts) == [(row, col) for row in range(2) for col in range(3)]
+    assert rig.metrics.totals()["prismlink_patches_decoded_total"] == 6
+
+
+def test_on_threads_a_decoded_patch_waits_no_longer_than_a_tick() -> None:
+    """The last one of a pass is not kept until the next begins."""
+    rig, items = Rig(threads=2), frames(TILE)
+    parts = rig.feed(*items)
+    last = rig.worker._begun[-1].part
+    last.result()
+
+    assert positions(rig.worker.tick()) == [(1, 0)]
+    assert len(parts) == 2
+
+
+def test_on_threads_a_patch_that_does_not_decode_costs_no_other() -> None:
+    """It is counted where it is found, which may be when another is in hand."""
+    rig, (side, first, second) = Rig(threads=2), frames(TILE)
+    parts = [*rig.feed(side, broken(first), second), *rig.worker.finish()]
+
+    assert [part.frame for part in parts] == [side, second]
+    assert rig.failed() == {"payload": 1}
+
+
+def test_on_threads_a_bug_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a decoder raises, no patch is lost without a counter."""
+    rig, items = Rig(threads=2), frames(TILE)
+
+    def fail(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("codec.decoder.Decoder.decode_patch", fail)
+    parts = [*rig.feed(*items), *rig.worker.finish()]
+
+    assert [part.frame for part in parts] == items[:1]
+    assert rig.failed() == {"internal_error": 2}

@@ -54,6 +54,7 @@ def parts_of(tile: Tile) -> list[TilePart]:
     """A tile as it comes out of the decoder: announced, then its patches."""
     worker = DecodeWorker(
         {klt_bundle().model: decoder()},
+        threads=1,
         max_parked_bytes=1 << 20,
         max_age_s=1.0,
         clock=FakeClock(),
