@@ -119,7 +119,7 @@ def room_for(width: int, components: int, network: Layers) -> Work:
     mantissa = room()
     return Work(
         active=np.zeros(components + TOGETHER, np.int64),
-        near=room(TOGETHER, len(_PLACES)),
+        near=room(TOGETHER, len(_PLACES) + 4),  # the last row of eight is full
         here=room(TOGETHER),
         busy=room(),
         gram=room(size, size),
@@ -130,8 +130,8 @@ def room_for(width: int, components: int, network: Layers) -> Work:
         energy=room(),
         expected=room(8),
         sign=room(),
-        seen=room(_fours(FEATURES)),
-        hidden=room(2, _fours(int(network.sizes.max(initial=1)))),
+        seen=room(_eights(FEATURES)),
+        hidden=room(2, _eights(int(network.sizes.max(initial=1)))),
         mantissa=mantissa,
         bits=mantissa.view(np.int32),
     )
@@ -143,7 +143,7 @@ def layers_of(network: Sequence[nn.Module] | nn.Sequential) -> Layers:
     slopes = [layer.weight.numpy() for layer in network if isinstance(layer, nn.PReLU)]
     sizes = [layer.in_features for layer in linear] + [layer.out_features for layer in linear[-1:]]
     most = max(sizes, default=0)
-    weights = np.zeros((len(linear), most, _fours(most) + 2), np.float32)
+    weights = np.zeros((len(linear), most, _eights(most) + 2), np.float32)
     for packed, layer in zip(weights, linear, strict=True):
         packed[: layer.out_features, : layer.in_features] = layer.weight.numpy()
         packed[: layer.out_features, -2] = layer.bias.numpy()
@@ -153,8 +153,8 @@ def layers_of(network: Sequence[nn.Module] | nn.Sequential) -> Layers:
     return Layers(weights, np.array(sizes, np.int64))
 
 
-def _fours(count: int) -> int:
-    return -(-count // 4) * 4
+def _eights(count: int) -> int:
+    return -(-count // 8) * 8
 
 
 @approximate
@@ -173,7 +173,7 @@ def walk(
         work: As of `room_for`.
         sources: Own plane, siblings, parent, with margins and lanes to spare on the right, shape
             (4, k + 1, h + 4, ≥ w + 4); the last component is empty.
-        weights: As of the global expectation.
+        weights: Of the neighbors in the own plane, for the global expectation, shape (16,).
         means: Mean magnitude of each component's subband, shape (k,).
         network: Whose answers are added to the image; if it has no layers, rows are written.
         image: Shape (≥ k, h, w).
@@ -328,9 +328,8 @@ def _expect(work: Work, weights: NDArray[np.float32]) -> None:
     _subtract_products(fit, local, work.divided, _REGRESSED)
     _subtract_products(own, near, near, _REGRESSED)
     _subtract_products(together, near, work.sums, _REGRESSED)
-    for i in range(0, len(OWN), 4):
-        first, w = OWN[i], weights[i : i + 4]
-        _add_weighted(trend, w, near[first], near[first + 1], near[first + 2], near[first + 3])
+    _add_weighted(trend, weights, near)
+    _add_weighted(trend, weights[8:], near[_REGRESSED:])
     for lane in range(here.size):
         others[lane] = work.energy[lane] + own[lane]
     for lane in range(here.size):
@@ -376,21 +375,6 @@ def _add_four(
     for lane in range(to.size):
         products = a0[lane] * b0[lane] + a1[lane] * b1[lane]
         to[lane] += products + a2[lane] * b2[lane] + a3[lane] * b3[lane]
-
-
-@approximate
-def _add_weighted(
-    to: NDArray[np.float32],
-    weights: NDArray[np.float32],
-    x0: NDArray[np.float32],
-    x1: NDArray[np.float32],
-    x2: NDArray[np.float32],
-    x3: NDArray[np.float32],
-) -> None:
-    w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
-    for lane in range(to.size):
-        products = w0 * x0[lane] + w1 * x1[lane]
-        to[lane] += products + w2 * x2[lane] + w3 * x3[lane]
 
 
 @approximate
@@ -493,9 +477,24 @@ def _answer(work: Work, network: Layers) -> int:
             bias, slope = weights[weights.size - 2], weights[weights.size - 1]
             for lane in range(to.size):
                 to[lane] = bias
-            for j in range(0, inputs, 4):
-                _add_weighted(to, weights[j:], into[j], into[j + 1], into[j + 2], into[j + 3])
+            for j in range(0, inputs, 8):
+                _add_weighted(to, weights[j:], into[j:])
             for lane in range(to.size):
                 to[lane] = max(to[lane], np.float32(0)) + slope * min(to[lane], np.float32(0))
         into = out
     return (len(network.weights) - 1) % 2
+
+
+@approximate
+def _add_weighted(
+    to: NDArray[np.float32], weights: NDArray[np.float32], rows: NDArray[np.float32]
+) -> None:
+    """Add the weighted sum of eight rows."""
+    w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
+    w4, w5, w6, w7 = weights[4], weights[5], weights[6], weights[7]
+    x0, x1, x2, x3 = rows[0], rows[1], rows[2], rows[3]
+    x4, x5, x6, x7 = rows[4], rows[5], rows[6], rows[7]
+    for lane in range(to.size):
+        half = w0 * x0[lane] + w1 * x1[lane] + w2 * x2[lane] + w3 * x3[lane]
+        other = w4 * x4[lane] + w5 * x5[lane] + w6 * x6[lane] + w7 * x7[lane]
+        to[lane] += half + other

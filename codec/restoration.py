@@ -155,4 +155,5 @@ def _global_weights(own: NDArray[np.float32], height: int, width: int) -> NDArra
     flat = np.stack(shifted).reshape(len(shifted), -1)
     products = (flat @ flat.T).astype(np.float64)
     ridge = RIDGE * np.eye(len(OWN))
-    return np.linalg.solve(products[1:, 1:] + ridge, products[1:, 0]).astype(np.float32)
+    weights = np.linalg.solve(products[1:, 1:] + ridge, products[1:, 0])
+    return np.pad(weights, (0, 16 - len(OWN))).astype(np.float32)

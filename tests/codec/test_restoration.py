@@ -139,3 +139,35 @@ def test_rows_are_what_the_network_takes() -> None:
         assert set(np.unique(rows.signs)) <= {-1.0, 1.0}
         assert np.unique(rows.places).size == rows.places.size
         assert rows.places.size == 0 or rows.places.max() < image.size
+
+
+def test_the_compiled_network_is_the_one_that_was_trained() -> None:
+    """What is restored is what PyTorch makes of the rows that training is shown."""
+    symbols, network = drawn(6), trained()
+    images = [image.astype(np.float32) for image in to_images(symbols, *SIZE)]
+    for image, rows in zip(images, seen_rows(symbols, *SIZE), strict=True):
+        answers = network(torch.from_numpy(rows.features))[:, 0].numpy()
+        image.ravel()[rows.places] += answers * rows.signs
+
+    restored = restore(symbols, *SIZE, network)
+    np.testing.assert_allclose(restored, to_symbols(images, *SIZE), rtol=1e-5, atol=1e-5)
+    assert not np.array_equal(restored, symbols)
+
+
+def test_magnitudes_are_told_by_their_logarithms() -> None:
+    """A symbol's own is ln(1 + |s|), exact to a few last bits over the whole range."""
+    symbols = drawn(7)
+    symbols.ravel()[::5] = np.arange(symbols.ravel()[::5].size) % 1024
+    for rows, image in zip(seen_rows(symbols, *SIZE), to_images(symbols, *SIZE), strict=True):
+        magnitudes = np.abs(image.ravel()[rows.places])
+        np.testing.assert_allclose(rows.features[:, 4], np.log1p(magnitudes), rtol=3e-7)
+
+
+def test_only_leading_components_are_restored() -> None:
+    """Beyond the 32nd symbols stay what they are, and change nothing before it."""
+    symbols, network = drawn(8, components=34), trained()
+    before = restore(symbols, *SIZE, network)
+    symbols[32 * 64 :] *= 2
+    after = restore(symbols, *SIZE, network)
+    assert np.array_equal(after[32 * 64 :], symbols[32 * 64 :])
+    assert np.array_equal(after[: 32 * 64], before[: 32 * 64])
