@@ -35,7 +35,7 @@ _CLASS_SIZE_PER_COMPONENT: Final = 4
 """Coefficients of a class, at least. 256 instead of 128 cost 0.1 % more bytes (0.4 % in an estimate
 of what contexts leave); 64 save 0.1 % (0.3 %), but take twice as long to turn. With many components
 classes are larger, since the time grows with their cube."""
-_HASTY_CLASSES: Final = 4
+_HASTY_CLASSES: Final = 2
 """How much larger classes are where there is little time."""
 
 _UNSEEN_WEIGHT: Final = 0.3

@@ -28,6 +28,10 @@ _GUESS_PX: Final = 16
 _BLOCK_PX: Final = 16_384
 """Pixels converted to float32 at a time: 15 MB at 224 bands."""
 
+_BANDS_AT_ONCE: Final = 56
+"""Rows of the covariance computed at once, up to their diagonal: a third less work than all of it.
+"""
+
 _FAINTEST_STEPS: Final = 1 / 8
 """Standard deviation from which on components are considered [step]. Turned, the weak ones may be
 worth sending: from 1/4 on, bytes are 0.9 % more at equal PSNR."""
@@ -144,9 +148,12 @@ def _moments(
         centered = centered_samples(block, bands, guess, ok, sample_unit)
         centered = centered.to(precision)
         sums += centered.sum(dim=1).numpy()
-        products += (centered @ centered.T).numpy()
+        for start in range(0, bands.size, _BANDS_AT_ONCE):  # the lower triangle, nearly
+            end = start + _BANDS_AT_ONCE
+            products[start:end, :end] += (centered[start:end] @ centered[:end].T).numpy()
         pixels += centered.shape[1]
-    shift = sums / pixels
+    products, shift = np.tril(products), sums / pixels
+    products += np.tril(products, -1).T
     with np.errstate(invalid="ignore"):  # garbage in a float tile; `fit_klt` refuses it
         return guess + shift, products / pixels - np.outer(shift, shift)
 

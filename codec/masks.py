@@ -34,8 +34,9 @@ def validity(tile: Tile) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
         if nodata is not None:
             fill = samples.dtype.type(nodata)
             # Fill is nearly always the lowest value of its type: then the lowest sample tells. All
-            # bands at once, for then they are read in the order they lie in.
-            for band in np.flatnonzero(samples.min(axis=(1, 2)) <= fill):
+            # bands at once, for then they are read in the order they lie in; one axis at a time,
+            # for that takes half as long.
+            for band in np.flatnonzero(samples.min(axis=1).min(axis=1) <= fill):
                 missing[band] = np.count_nonzero(samples[band] == fill)
         if ((missing == 0) | (missing == samples[0].size)).all():
             return np.asarray(missing == 0), None
