@@ -32,6 +32,7 @@ from codec.patch_grid import PATCH_PX
 from codec.tile_files import find_scenes
 from daemon.bench_feed import BenchScene, read_scene
 from daemon.bench_floors import Load, floors, load_of, mean_floors, measure_machine
+from daemon.bench_gpu import measure_gpu
 from daemon.bench_settings import BenchSettings, line_settings
 from daemon.bench_stream import STAGES, Lane, Stopwatch, Streamed
 from daemon.clock import Clock
@@ -180,6 +181,7 @@ class Bench:
             "scenes": [self._scene(i) for i in range(len(self.scenes))],
             "skipped": [asdict(scene) for scene in self.skipped],
             "machine": asdict(machine),
+            "gpu": measure_gpu(encoder.bundle, self._clock),
             "floors": {
                 stage: asdict(floor)
                 for stage, floor in mean_floors(

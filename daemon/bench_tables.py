@@ -43,9 +43,24 @@ def show(summary: Mapping[str, Any], out: Console) -> None:
         f"beside conditioning and network {summary['share_beside_condition_and_analyze']:.0%} of "
         f"the time; cold {summary['cold_s']:.2f} s (model {summary['load_s']:.2f} s, first tile "
         f"{summary['first_tile_s']:.2f} s); {summary['peak_rss_bytes'] / 2**20:.0f} MiB at most",
+        *_gpu(summary["gpu"]),
         *(f"{scene['scene']}: left out: {scene['reason']}" for scene in summary["skipped"]),
     ]
     out.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _gpu(gpu: Mapping[str, Any] | None) -> list[str]:
+    if gpu is None:
+        return ["GPU: none here, nothing measured"]
+    return [
+        f"GPU: {gpu['bfloat16_macs_per_s'] / 1e12:.1f} TMAC/s bfloat16, "
+        f"{gpu['host_to_device_bytes_per_s'] / 1e9:.1f} GB/s to it; {gpu['binding']} binds",
+        *(
+            f"GPU, {row['batch']} patches at a time: {row['patches_per_s']:.0f} patches/s, "
+            f"{row['share_of_ceiling']:.0%} of what it could"
+            for row in gpu["batches"]
+        ),
+    ]
 
 
 def _pace(summary: Mapping[str, Any]) -> str:

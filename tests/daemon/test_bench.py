@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from codec.backends.torch_backend import TorchBackend
 from codec.bundle import load_bundle
@@ -34,7 +35,7 @@ FIELDS = {
 """What the design fixed."""
 MORE = {
     "scenes", "latency_s", "cold_s", "batches", "floors", "tile_shape", "threads", "step",
-    "share_beside_condition_and_analyze", "skipped", "machine",
+    "share_beside_condition_and_analyze", "skipped", "machine", "gpu",
 }  # fmt: skip
 
 
@@ -111,6 +112,7 @@ def test_figures_fit_each_other(summary: dict[str, Any]) -> None:
     assert summary["cold_s"] == pytest.approx(summary["load_s"] + summary["first_tile_s"])
     assert min(summary["stage_seconds_per_patch"].values()) > 0
     assert min(summary["machine"]["float32_macs_per_s"], summary["machine"]["bytes_per_s"]) > 0
+    assert (summary["gpu"] is None) == (not torch.cuda.is_available())
     # Two rounds of three tiles, at both batch sizes, on both scenes, saturating and paced.
     assert summary["patches"] == 2 * 3 * 2 * 2 * 2
     for row in summary["scenes"]:
