@@ -32,7 +32,7 @@ _BLOCK_PX: Final = 4096
 but for every block Python is asked again, and other threads wait for it."""
 _SCALED_PX: Final = 2048
 """Pixels scaled at a time."""
-_PART_ROWS: Final = 64
+_PART_ROWS: Final = 16
 """Rows of a patch that are conditioned at a time, by whoever is free."""
 
 
