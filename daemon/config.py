@@ -47,7 +47,7 @@ MAX_MTU_BYTES: Final = 6 + 65_536
 Ratio = Annotated[float, Field(ge=0, le=MAX_RATIO)]
 Count = Annotated[int, Field(ge=0, le=MAX_MINIMUM)]
 
-_PATH_KEYS: Final = ("model.bundle", "model.bundles", "output.directory")
+_PATH_KEYS: Final = ("model.bundle", "model.bundles", "output.directory", "spool.directory")
 
 
 class TileLimits(Section):
@@ -201,12 +201,30 @@ class SpoolSettings(Section):
     """What waits for the link.
 
     Attributes:
-        kind: "memory" forgets with the process.
+        kind: "memory" forgets with the process; "disk" does not, and sends only what is durable.
         max_mib: Most that may wait [MiB]; past it the oldest patches go first.
+        directory: Of a disk's files; made where it is not there.
+        segment_mib: Size of a file [MiB].
+        sync_packets: So many packets are brought to the disk together.
+        sync_ms: None waits longer for others to be brought there with [ms].
+        max_memory_mib: Most that may wait in memory while the disk fails [MiB].
+        retry_s: Time between two tries of a disk that failed [s].
     """
 
-    kind: Literal["memory"] = "memory"
+    kind: Literal["memory", "disk"] = "memory"
     max_mib: PositiveInt = 256
+    directory: Directory | None = None
+    segment_mib: PositiveInt = 16
+    sync_packets: PositiveInt = 64
+    sync_ms: PositiveFloat = 50.0
+    max_memory_mib: PositiveInt = 256
+    retry_s: PositiveFloat = 10.0
+
+    @model_validator(mode="after")
+    def _disk_has_a_place(self) -> Self:
+        if self.kind == "disk" and self.directory is None:
+            raise ValueError("directory is needed where kind is disk")
+        return self
 
 
 class RepairSettings(Section):

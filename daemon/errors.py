@@ -8,7 +8,8 @@ DaemonError
 │   ├── ReassemblyError          packets of one frame contradict each other
 │   └── RepairError              repair symbols do not give the frame back
 ├── SpoolError               what waits for the downlink cannot be kept
-│   └── SpoolFullError
+│   ├── SpoolFullError
+│   └── DamagedRecordError
 ├── OutputError              a file cannot be written
 ├── FeedError                nothing of a feed was taken
 ├── DemoError                a process of the demo did not do its part
@@ -131,6 +132,19 @@ class SpoolError(DaemonError):
     """What waits for the downlink cannot be kept."""
 
     reason = "spool"
+
+
+class DamagedRecordError(SpoolError):
+    """What a file of the spool holds is not what was written."""
+
+    reason = "damaged"
+
+    def __init__(self, path: Path, offset: int) -> None:
+        super().__init__(path, offset)
+        self.path, self.offset = path, offset
+
+    def __str__(self) -> str:
+        return f"{self.path}: the record at byte {self.offset} is damaged"
 
 
 class SpoolFullError(SpoolError):

@@ -176,6 +176,15 @@ class FlightMetrics(ProcessMetrics):
         self.spool_dropped_packets = self._counter(
             "spool_dropped_packets_total", "Packets given up before they were sent.", "reason"
         )
+        self.spool_degraded = self._gauge(
+            "spool_degraded", "1 while packets wait in memory because the disk fails."
+        )
+        self.spool_recovered_packets = self._gauge(
+            "spool_recovered_packets", "Packets found at the start that wait for the link."
+        )
+        self.spool_skipped_bytes = self._gauge(
+            "spool_skipped_bytes", "Bytes found at the start that are no sound record."
+        )
         self.tile_to_spool_seconds = self._histogram(
             "tile_to_spool_seconds",
             "From a tile's arrival to a frame of it in the spool.",

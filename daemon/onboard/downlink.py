@@ -34,5 +34,5 @@ class Downlink:
             self._metrics.sent(packet.channel, len(packet.raw))
 
     def pending(self) -> bool:
-        """Whether anything waits."""
-        return self._spool.packets > 0
+        """Whether anything waits that the process would take along."""
+        return self._spool.packets > 0 and not self._spool.outlives

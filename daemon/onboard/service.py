@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from codec.encoder import Encoder, make_backend
 from daemon.clock import Clock
-from daemon.config import FlightSettings
+from daemon.config import FlightSettings, SpoolSettings
 from daemon.config_sections import MIB
 from daemon.lifecycle import StopSignal, shut_down
 from daemon.link.fec import RepairPolicy
@@ -23,6 +26,7 @@ from daemon.link.sockets import Endpoint, PacketSender, TileListener
 from daemon.mailbox import Mailbox, Policy
 from daemon.metrics import FlightMetrics, new_registry, serve
 from daemon.onboard.batches import BatchWorker
+from daemon.onboard.disk_spool import DiskSpool, DiskSpoolLimits
 from daemon.onboard.downlink import Downlink, Sender
 from daemon.onboard.encode import EncodeWorker
 from daemon.onboard.fallback import Fallback
@@ -38,7 +42,7 @@ from daemon.onboard.models import control_steps, load_encoder
 from daemon.onboard.pace import Pace
 from daemon.onboard.packets import PacketWorker
 from daemon.onboard.patches import PatchWorker
-from daemon.onboard.spool import MemorySpool, SpooledPacket, SpoolWorker
+from daemon.onboard.spool import MemorySpool, Spool, SpooledPacket, SpoolWorker
 from daemon.onboard.steps import StepControl
 from daemon.pipeline import Pipeline
 from daemon.stage import Source, Stage
@@ -100,7 +104,7 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         )
         stop.wait()
         late = shut_down(line.stages, deadline_s=settings.shutdown_deadline_s, clock=clock)
-        left = line.spool.clear("shutdown")
+        left = line.spool.end("shutdown")
         metrics.stages_late.set(len(late))
         log.info("stopped", extra={"late": ",".join(late) or "none", "packets_left": left})
         return metrics.totals()
@@ -209,16 +213,46 @@ def _count_drop(metrics: FlightMetrics, stage: str, item: Item, reason: str) -> 
         metrics.dropped_tiles.labels(stage, reason).inc()
 
 
-def _make_spool(settings: FlightSettings, clock: Clock, metrics: FlightMetrics) -> MemorySpool:
+def _make_spool(settings: FlightSettings, clock: Clock, metrics: FlightMetrics) -> Spool:
     def count(_packet: SpooledPacket, reason: str) -> None:
         metrics.spool_dropped_packets.labels(reason).inc()
 
-    limit = settings.spool.max_mib * MIB
-    spool = MemorySpool(max_bytes=limit, clock=clock, on_drop=count)
+    chosen, limit = settings.spool, settings.spool.max_mib * MIB
+    spool: Spool
+    if chosen.kind == "disk" and chosen.directory is not None:
+        spool = _open_disk(chosen, chosen.directory, clock, metrics, count)
+    else:
+        spool = MemorySpool(max_bytes=limit, clock=clock, on_drop=count)
     metrics.spool_limit_bytes.set(limit)
     metrics.spool_packets.set_function(lambda: spool.packets)
     metrics.spool_bytes.set_function(lambda: spool.used_bytes)
     metrics.spool_oldest_age.set_function(lambda: spool.oldest_age_s)
+    return spool
+
+
+def _open_disk(
+    chosen: SpoolSettings,
+    directory: Path,
+    clock: Clock,
+    metrics: FlightMetrics,
+    on_drop: Callable[[SpooledPacket, str], None],
+) -> DiskSpool:
+    """Open what an earlier process left, and say how much that is."""
+    limits = DiskSpoolLimits(
+        max_bytes=chosen.max_mib * MIB,
+        max_memory_bytes=chosen.max_memory_mib * MIB,
+        segment_bytes=chosen.segment_mib * MIB,
+        sync_packets=chosen.sync_packets,
+        sync_s=chosen.sync_ms / 1000,
+        retry_s=chosen.retry_s,
+    )
+    start_s = clock.monotonic_s()
+    spool = DiskSpool(directory, limits=limits, clock=clock, on_drop=on_drop)
+    found = asdict(spool.recovery)
+    log.info("spool opened", extra={**found, "seconds": round(clock.monotonic_s() - start_s, 3)})
+    metrics.spool_recovered_packets.set(spool.recovery.records)
+    metrics.spool_skipped_bytes.set(spool.recovery.skipped_bytes)
+    metrics.spool_degraded.set_function(lambda: float(spool.degraded is not None))
     return spool
 
 

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from daemon.clock import Clock
 from daemon.errors import SpoolFullError
@@ -58,6 +58,19 @@ class Spool(Protocol):
         """Give up what is left, counted under `reason`; return the number of packets."""
         ...
 
+    def tick(self) -> None:
+        """Do what has become due; called now and then by the thread that appends."""
+        ...
+
+    def end(self, reason: str) -> int:
+        """Be used no more; give up, as `clear` does, what would not outlive the process."""
+        ...
+
+    @property
+    def outlives(self) -> bool:
+        """Whether what waits outlives the process, so that nobody need wait for it."""
+        ...
+
     @property
     def packets(self) -> int:
         """Packets waiting."""
@@ -82,6 +95,8 @@ class MemorySpool:
         clock: Stamps packets.
         on_drop: Called with each packet given up and the reason: "evicted", or `clear`'s.
     """
+
+    outlives: Final = False
 
     def __init__(
         self, *, max_bytes: int, clock: Clock, on_drop: Callable[[SpooledPacket, str], None]
@@ -134,6 +149,13 @@ class MemorySpool:
             self._on_drop(packet, reason)
         return len(left)
 
+    def tick(self) -> None:
+        """See `Spool.tick`: nothing is ever due."""
+
+    def end(self, reason: str) -> int:
+        """See `Spool.end`: all is given up."""
+        return self.clear(reason)
+
     @property
     def packets(self) -> int:
         """See `Spool.packets`."""
@@ -178,4 +200,9 @@ class SpoolWorker(KeepsNothing):
         self._metrics.frames.labels(item.channel.name.lower()).inc()
         latency_s = self._clock.monotonic_s() - item.received_s
         self._metrics.tile_to_spool_seconds.observe(latency_s)
+        return ()
+
+    def tick(self) -> tuple[()]:
+        """Let the spool do what is due."""
+        self._spool.tick()
         return ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon.clock import Clock
@@ -186,6 +186,8 @@ class SpoolContract:
 
         assert [packet and packet.raw for packet in got] == [b"p"]
 
+    # Every spool inherits it, and each is one executor.
+    @settings(suppress_health_check=[HealthCheck.differing_executors])
     @given(
         st.lists(
             st.one_of(

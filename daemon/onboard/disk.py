@@ -1,0 +1,110 @@
+"""The door to the disk for what is spooled: calls that tests make fail."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+
+class Disk(Protocol):
+    """What `daemon.onboard.segment_log` asks of a file system; every call may raise OSError."""
+
+    def names(self, folder: Path) -> list[str]:
+        """Names in a folder, which is made if it is not there."""
+        ...
+
+    def create(self, path: Path) -> int:
+        """Make a file that is not there, durably, and open it."""
+        ...
+
+    def open(self, path: Path) -> int:
+        """Open a file, or make it."""
+        ...
+
+    def size(self, file: int) -> int:
+        """Bytes of a file."""
+        ...
+
+    def read(self, file: int, count: int, offset: int) -> bytes:
+        """Read; less where the file ends."""
+        ...
+
+    def write(self, file: int, data: bytes, offset: int) -> None:
+        """Write all of it."""
+        ...
+
+    def cut(self, file: int, size: int) -> None:
+        """Make a file no longer than this."""
+        ...
+
+    def sync(self, file: int) -> None:
+        """Return when what was written would survive a loss of power."""
+        ...
+
+    def close(self, file: int) -> None:
+        """Close a file."""
+        ...
+
+    def remove(self, path: Path) -> None:
+        """Remove a file."""
+        ...
+
+
+class LocalDisk:
+    """A POSIX file system."""
+
+    def names(self, folder: Path) -> list[str]:
+        """See `Disk`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return sorted(os.listdir(folder))
+
+    def create(self, path: Path) -> int:
+        """See `Disk`; without its folder synced a file may be gone, whatever was synced in it."""
+        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o640)
+        try:
+            folder = os.open(path.parent, os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError:
+            os.close(file)
+            path.unlink(missing_ok=True)
+            raise
+        return file
+
+    def open(self, path: Path) -> int:
+        """See `Disk`."""
+        return os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o640)
+
+    def size(self, file: int) -> int:
+        """See `Disk`."""
+        return os.fstat(file).st_size
+
+    def read(self, file: int, count: int, offset: int) -> bytes:
+        """See `Disk`."""
+        return os.pread(file, count, offset)
+
+    def write(self, file: int, data: bytes, offset: int) -> None:
+        """See `Disk`."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(file, view, offset)
+            view, offset = view[written:], offset + written
+
+    def cut(self, file: int, size: int) -> None:
+        """See `Disk`."""
+        os.ftruncate(file, size)
+
+    def sync(self, file: int) -> None:
+        """See `Disk`."""
+        os.fdatasync(file)
+
+    def close(self, file: int) -> None:
+        """See `Disk`."""
+        os.close(file)
+
+    def remove(self, path: Path) -> None:
+        """See `Disk`."""
+        path.unlink(missing_ok=True)

@@ -1,0 +1,372 @@
+"""A spool that outlives the process: packets in files, one log a channel.
+
+A packet is offered to the link only once its record is on the disk. Records are synced together:
+when enough of them wait for it, or the oldest has waited long enough. One thread appends and calls
+`tick`; another takes.
+
+**Degraded.** Where the disk fails (full, read-only, EIO) nothing stops: what is not on it yet, and
+what comes, is kept in memory, up to a limit of its own, and goes to the link from there. From time
+to time the disk is tried again, with new files; what memory holds then goes to them first.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from daemon.clock import Clock
+from daemon.errors import DamagedRecordError, SpoolFullError
+from daemon.link.packet import Channel
+from daemon.onboard.disk import Disk, LocalDisk
+from daemon.onboard.segment_log import Recovery, SegmentLog
+from daemon.onboard.spool import SpooledPacket
+
+log = logging.getLogger(__name__)
+
+EVICTED: Final = "evicted"
+DAMAGED: Final = "damaged"
+"""Why a packet was given up: for want of room; its record cannot be read any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskSpoolLimits:
+    """Bounds of a spool on a disk.
+
+    Attributes:
+        max_bytes: Most bytes of packets that may wait. Files take a segment more for each channel.
+        max_memory_bytes: Most of these that may wait in memory while the disk fails.
+        segment_bytes: Size of a file.
+        sync_packets: So many packets are synced together.
+        sync_s: None waits longer for others to be synced with [s].
+        retry_s: Time between two tries of a disk that failed [s].
+    """
+
+    max_bytes: int
+    max_memory_bytes: int = 256 << 20
+    segment_bytes: int = 16 << 20
+    sync_packets: int = 64
+    sync_s: float = 0.05
+    retry_s: float = 10.0
+
+
+class _Lane:
+    """What waits on a channel: its log, and in memory what is newer than all of it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.log: SegmentLog | None = None
+        self.memory: deque[SpooledPacket] = deque()
+        self.offered: SpooledPacket | None = None
+
+    @property
+    def logged(self) -> int:
+        return 0 if self.log is None else self.log.packets
+
+    @property
+    def packets(self) -> int:
+        return self.logged + len(self.memory)
+
+    @property
+    def oldest_s(self) -> float:
+        if self.log is not None and self.log.packets:
+            return self.log.oldest_s
+        return self.memory[0].spooled_s
+
+
+class DiskSpool:
+    """See `daemon.onboard.spool.Spool`.
+
+    Args:
+        folder: Of the logs.
+        limits: Bounds.
+        clock: Stamps packets, and times syncs.
+        on_drop: Called with each packet given up and the reason.
+        disk: The file system.
+
+    Attributes:
+        outlives: What waits need not be sent before the process ends.
+        recovery: What was found of an earlier process.
+        degraded: Why the disk is not used: the error's name, as "ENOSPC"; None while it is.
+    """
+
+    outlives: Final = True
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        limits: DiskSpoolLimits,
+        clock: Clock,
+        on_drop: Callable[[SpooledPacket, str], None],
+        disk: Disk | None = None,
+    ) -> None:
+        self._folder, self._limits, self._clock = folder, limits, clock
+        self._on_drop, self._disk = on_drop, disk or LocalDisk()
+        self._changed = threading.Condition()
+        self._lanes = {channel: _Lane(channel) for channel in Channel}
+        self._memory_bytes = 0
+        self._unsynced_since_s: float | None = None
+        self._tried_s = clock.monotonic_s()
+        self.degraded: str | None = None
+        self.recovery = Recovery()
+        self._open_logs()
+
+    # ---- the writing thread --------------------------------------------------------------------
+
+    def append(self, packets: Sequence[bytes], channel: Channel) -> None:
+        """See `Spool.append`."""
+        size = sum(map(len, packets))
+        if size > self._limits.max_bytes:
+            raise SpoolFullError(size, self._limits.max_bytes)
+        now_s = self._clock.monotonic_s()
+        evicted: list[tuple[SpooledPacket, str]] = []
+        with self._changed:
+            while self._used() + size > self._limits.max_bytes:
+                evicted.append(self._give_up(self._lowest(), EVICTED))
+            self._keep(packets, self._lanes[channel], now_s)
+            while self._memory_bytes > self._limits.max_memory_bytes:
+                evicted.append(self._give_up_in_memory())
+        for packet, reason in evicted:
+            self._on_drop(packet, reason)
+        if self._unsynced() >= self._limits.sync_packets:
+            self._sync()
+
+    def tick(self) -> None:
+        """Sync what has waited long enough; try a failed disk again."""
+        now_s = self._clock.monotonic_s()
+        since_s = self._unsynced_since_s
+        if since_s is not None and now_s - since_s >= self._limits.sync_s:
+            self._sync()
+        if self.degraded is not None and now_s - self._tried_s >= self._limits.retry_s:
+            self._tried_s = now_s
+            self._heal()
+
+    def end(self, reason: str) -> int:
+        """Sync a last time and close; give up, counted under `reason`, what is in memory alone."""
+        self._sync()
+        with self._changed:
+            left = [packet for lane in self._lanes.values() for packet in lane.memory]
+            for lane in self._lanes.values():
+                lane.memory.clear()
+                if lane.log is not None:
+                    lane.log.close()
+                    lane.log = None
+            self._memory_bytes = 0
+        for packet in left:
+            self._on_drop(packet, reason)
+        return len(left)
+
+    # ---- the taking thread ---------------------------------------------------------------------
+
+    def take(self, timeout_s: float) -> SpooledPacket | None:
+        """See `Spool.take`."""
+        until_s = self._clock.monotonic_s() + timeout_s
+        damaged: list[tuple[SpooledPacket, str]] = []
+        with self._changed:
+            while (found := self._next(damaged)) is None and self._clock.monotonic_s() < until_s:
+                self._clock.wait(self._changed, until_s)
+        for packet, reason in damaged:
+            self._on_drop(packet, reason)
+        return found
+
+    def sent(self, packet: SpooledPacket) -> bool:
+        """See `Spool.sent`."""
+        with self._changed:
+            lane = self._lanes[packet.channel]
+            if lane.offered is not packet:
+                return False
+            self._forget_oldest(lane)
+            return True
+
+    # ---- either --------------------------------------------------------------------------------
+
+    def clear(self, reason: str) -> int:
+        """See `Spool.clear`."""
+        with self._changed:
+            left = [
+                self._give_up(lane, reason)
+                for lane in self._lanes.values()
+                for _ in range(lane.packets)
+            ]
+        for packet, why in left:
+            self._on_drop(packet, why)
+        return len(left)
+
+    @property
+    def packets(self) -> int:
+        """See `Spool.packets`."""
+        with self._changed:
+            return sum(lane.packets for lane in self._lanes.values())
+
+    @property
+    def used_bytes(self) -> int:
+        """See `Spool.used_bytes`."""
+        with self._changed:
+            return self._used()
+
+    @property
+    def oldest_age_s(self) -> float:
+        """See `Spool.oldest_age_s`; what an earlier process left is as old as this one."""
+        with self._changed:
+            heads = [lane.oldest_s for lane in self._lanes.values() if lane.packets]
+        return self._clock.monotonic_s() - min(heads) if heads else 0.0
+
+    # ---- inside, under the lock ----------------------------------------------------------------
+
+    def _used(self) -> int:
+        logs = (lane.log for lane in self._lanes.values() if lane.log is not None)
+        return self._memory_bytes + sum(log_.used_bytes for log_ in logs)
+
+    def _unsynced(self) -> int:
+        return sum(lane.log.unsynced for lane in self._lanes.values() if lane.log is not None)
+
+    def _lowest(self) -> _Lane:
+        return max((lane for lane in self._lanes.values() if lane.packets), key=_priority)
+
+    def _keep(self, packets: Sequence[bytes], lane: _Lane, now_s: float) -> None:
+        if self.degraded is None and lane.log is not None:
+            try:
+                lane.log.append(packets, now_s)
+            except OSError as error:
+                self._degrade(error)
+            else:
+                if self._unsynced_since_s is None:
+                    self._unsynced_since_s = now_s
+                return
+        for raw in packets:
+            lane.memory.append(SpooledPacket(raw=raw, channel=lane.channel, spooled_s=now_s))
+            self._memory_bytes += len(raw)
+        self._changed.notify_all()
+
+    def _next(self, damaged: list[tuple[SpooledPacket, str]]) -> SpooledPacket | None:
+        """What to send next; what cannot be read is given up."""
+        for lane in self._lanes.values():
+            while lane.offered is None and lane.log is not None and lane.log.readable:
+                try:
+                    raw = lane.log.oldest()
+                except (OSError, DamagedRecordError) as error:
+                    log.warning("spooled packet lost", extra={"error": str(error)})
+                    damaged.append(self._give_up(lane, DAMAGED))
+                    continue
+                lane.offered = SpooledPacket(
+                    raw=raw, channel=lane.channel, spooled_s=lane.log.oldest_s
+                )
+            if lane.offered is None and not lane.logged and lane.memory:
+                lane.offered = lane.memory[0]
+            if lane.offered is not None:
+                return lane.offered
+        return None
+
+    def _give_up(self, lane: _Lane, reason: str) -> tuple[SpooledPacket, str]:
+        """Forget a lane's oldest packet; its bytes are told only where they can be read."""
+        packet = lane.offered
+        if packet is None and lane.logged and lane.log is not None:
+            raw = b""
+            if reason != DAMAGED:
+                try:
+                    raw = lane.log.oldest()
+                except (OSError, DamagedRecordError):
+                    reason = DAMAGED
+            packet = SpooledPacket(raw=raw, channel=lane.channel, spooled_s=lane.log.oldest_s)
+        packet = packet or lane.memory[0]
+        self._forget_oldest(lane)
+        return packet, reason
+
+    def _give_up_in_memory(self) -> tuple[SpooledPacket, str]:
+        lane = max((lane for lane in self._lanes.values() if lane.memory), key=_priority)
+        packet = lane.memory.popleft()
+        self._memory_bytes -= len(packet.raw)
+        if lane.offered is packet:
+            lane.offered = None
+        return packet, EVICTED
+
+    def _forget_oldest(self, lane: _Lane) -> None:
+        lane.offered = None
+        if lane.log is not None and lane.log.packets:
+            lane.log.finish_oldest()
+        else:
+            self._memory_bytes -= len(lane.memory.popleft().raw)
+
+    def _degrade(self, error: OSError) -> None:
+        """Take back what may not be on the disk, and go on in memory."""
+        self.degraded = errno.errorcode.get(error.errno or 0, "EIO")
+        self._tried_s = self._clock.monotonic_s()
+        log.error("spool degraded to memory", extra={"reason": self.degraded, "error": str(error)})
+        for lane in self._lanes.values():
+            if lane.log is not None and (taken := lane.log.abandon()):
+                now_s = self._clock.monotonic_s()
+                again = [
+                    SpooledPacket(raw=raw, channel=lane.channel, spooled_s=now_s) for raw in taken
+                ]
+                lane.memory.extendleft(reversed(again))
+                self._memory_bytes += sum(map(len, taken))
+        self._unsynced_since_s = None
+        self._changed.notify_all()
+
+    # ---- inside, without the lock: it may take long ---------------------------------------------
+
+    def _sync(self) -> None:
+        """Bring what was written to the disk; only then can it be taken.
+
+        Nobody but this thread writes, so the lock is not held while the disk is at work.
+        """
+        if self._unsynced_since_s is None:
+            return
+        for lane in self._lanes.values():
+            if lane.log is None:
+                continue
+            try:
+                lane.log.sync_files()
+            except OSError as error:
+                with self._changed:
+                    self._degrade(error)
+                return
+        with self._changed:
+            for lane in self._lanes.values():
+                if lane.log is not None:
+                    lane.log.note_synced()
+            self._unsynced_since_s = None
+            self._changed.notify_all()
+
+    def _open_logs(self) -> None:
+        limits, now_s = self._limits, self._clock.monotonic_s()
+        for lane in self._lanes.values():
+            if lane.log is None:
+                folder = self._folder / lane.channel.name.lower()
+                try:
+                    found = SegmentLog(
+                        folder, self._disk, segment_bytes=limits.segment_bytes, now_s=now_s
+                    )
+                except OSError as error:
+                    with self._changed:
+                        self._degrade(error)
+                    return
+                with self._changed:
+                    lane.log = found
+                self.recovery += found.recovery
+
+    def _heal(self) -> None:
+        """Write to the disk what memory holds; on success, use it again."""
+        why, self.degraded = self.degraded, None
+        self._open_logs()
+        with self._changed:
+            now_s = self._clock.monotonic_s()
+            for lane in self._lanes.values():
+                held = list(lane.memory)
+                lane.memory.clear()
+                self._memory_bytes -= sum(len(packet.raw) for packet in held)
+                lane.offered = None if lane.offered in held else lane.offered
+                self._keep([packet.raw for packet in held], lane, now_s)
+        self._sync()
+        if self.degraded is None:
+            log.info("spool uses the disk again", extra={"was": why})
+
+
+def _priority(lane: _Lane) -> int:
+    return lane.channel

@@ -1,0 +1,353 @@
+"""A queue of packets in files: written at one end, read at the other, found again after a crash.
+
+    record    magic │ length u32 │ sequence u64 │ packet │ CRC32C of all before it
+    segment   records one after another, in a file named by the sequence of its first one
+    cursor    sequence of the first record that is not done │ CRC32C, written in two places in turn
+
+A segment is written to until it is full, and removed when all of its records are done. Opened
+again, segments are read from end to end: what is no sound record is skipped up to the next magic
+that begins one, and told. What follows goes into a new segment, never behind damage.
+
+The cursor is not synced: it survives the process, and after a loss of power a few packets go twice.
+After a failed sync nobody knows what is on the disk, and a second one would say nothing of it
+(Rebello et al., USENIX ATC 2020): `abandon` gives the packets back, and closes the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from array import array
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
+from typing import Final
+
+import google_crc32c
+
+from daemon.errors import DamagedRecordError
+from daemon.link.packet import MAX_PACKET_BYTES
+from daemon.onboard.disk import Disk
+
+MAGIC: Final = b"\xb1PLS"
+_HEADER: Final = Struct(">4sIQ")
+_CRC: Final = Struct(">I")
+OVERHEAD_BYTES: Final = _HEADER.size + _CRC.size
+"""Bytes of a record that are not the packet's."""
+_CURSOR: Final = Struct(">QI")
+_CURSOR_NAME: Final = "cursor"
+_SUFFIX: Final = ".log"
+_READ_BYTES: Final = 8 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """What was found when a log was opened.
+
+    Attributes:
+        records: Records that wait.
+        read_bytes: Bytes read.
+        skipped_bytes: Bytes that are no record.
+        skipped_places: Stretches of them; what a crash left unfinished at an end is one.
+        unreadable: Segments that could not be read at all.
+    """
+
+    records: int = 0
+    read_bytes: int = 0
+    skipped_bytes: int = 0
+    skipped_places: int = 0
+    unreadable: int = 0
+
+    def __add__(self, other: Recovery) -> Recovery:
+        """What was found in both."""
+        return Recovery(
+            records=self.records + other.records,
+            read_bytes=self.read_bytes + other.read_bytes,
+            skipped_bytes=self.skipped_bytes + other.skipped_bytes,
+            skipped_places=self.skipped_places + other.skipped_places,
+            unreadable=self.unreadable + other.unreadable,
+        )
+
+
+class _Segment:
+    """A file of records, and where they are in it."""
+
+    def __init__(self, path: Path, file: int) -> None:
+        self.path, self.file, self.end = path, file, 0
+        self.sequences, self.starts, self.sizes = array("Q"), array("Q"), array("L")
+        self.spooled_s = array("d")
+        self.done = 0
+
+    @property
+    def waiting(self) -> int:
+        return len(self.sequences) - self.done
+
+    def add(self, sequence: int, start: int, size: int, spooled_s: float) -> None:
+        self.sequences.append(sequence)
+        self.starts.append(start)
+        self.sizes.append(size)
+        self.spooled_s.append(spooled_s)
+
+
+class SegmentLog:
+    """The packets of one channel, oldest first. One thread writes; reading needs the same lock.
+
+    Args:
+        folder: Of its files; nothing else belongs there.
+        disk: The file system.
+        segment_bytes: A segment that has grown to this is the last one's predecessor.
+        now_s: When what is found counts as spooled [s, monotonic].
+
+    Attributes:
+        recovery: What was found.
+        packets: Packets that wait, durable or not.
+        used_bytes: Bytes of these.
+
+    Raises:
+        OSError: If the folder cannot be read.
+    """
+
+    def __init__(self, folder: Path, disk: Disk, *, segment_bytes: int, now_s: float) -> None:
+        self._folder, self._disk, self._segment_bytes = folder, disk, segment_bytes
+        self._segments: deque[_Segment] = deque()
+        self._open: _Segment | None = None
+        self._written: list[_Segment] = []
+        self._unsynced: deque[bytes] = deque()
+        self.packets = self.used_bytes = 0
+        names = disk.names(folder)
+        self._cursor = disk.open(folder / _CURSOR_NAME)
+        self._next = done = self._read_cursor()
+        self.recovery = Recovery()
+        for name in names:
+            if name.endswith(_SUFFIX):
+                self._recover(folder / name, done, now_s)
+
+    # ---- the writing end -----------------------------------------------------------------------
+
+    @property
+    def unsynced(self) -> int:
+        """Packets written that may not be on the disk."""
+        return len(self._unsynced)
+
+    def append(self, packets: Sequence[bytes], now_s: float) -> None:
+        """Write packets; they can be read once they are synced.
+
+        Raises:
+            OSError: If it fails; none of them is kept then.
+        """
+        first, parts = self._next, []
+        # Of a write that fails part may be found again: no other record gets its number.
+        self._next += max(1, len(packets))
+        segment = self._writable(first)
+        start, sequence = segment.end, first
+        for raw in packets:
+            header = _HEADER.pack(MAGIC, len(raw), sequence)
+            crc = google_crc32c.extend(google_crc32c.value(header), raw)
+            parts += [header, raw, _CRC.pack(crc)]
+            sequence += 1
+        data = b"".join(parts)
+        try:
+            self._disk.write(segment.file, data, start)
+        except OSError:
+            self._open = None  # half of a record may be there: nothing goes behind it
+            self._cut(segment)
+            raise
+        for sequence, raw in enumerate(packets, start=first):
+            segment.add(sequence, start, len(raw), now_s)
+            start += OVERHEAD_BYTES + len(raw)
+        segment.end = start
+        if segment not in self._written:
+            self._written.append(segment)
+        self._unsynced.extend(packets)
+        self.packets += len(packets)
+        self.used_bytes += sum(map(len, packets))
+        if segment.end >= self._segment_bytes:
+            self._open = None
+
+    def sync_files(self) -> None:
+        """Bring what was written to the disk; `note_synced` then lets it be read.
+
+        Raises:
+            OSError: If that fails; call `abandon` then.
+        """
+        for segment in tuple(self._written):
+            self._disk.sync(segment.file)
+
+    def note_synced(self) -> None:
+        """What was written is on the disk."""
+        self._written.clear()
+        self._unsynced.clear()
+
+    def abandon(self) -> list[bytes]:
+        """Take back what may not be on the disk; return it, oldest first."""
+        taken, cut = list(self._unsynced), self._written
+        self._unsynced.clear()
+        self._written, self._open = [], None
+        for raw in reversed(taken):
+            while not self._segments[-1].sequences:
+                self._drop_segment(self._segments.pop())
+            last = self._segments[-1]
+            last.end = last.starts[-1]
+            for field in (last.sequences, last.starts, last.sizes, last.spooled_s):
+                field.pop()
+            self.packets, self.used_bytes = self.packets - 1, self.used_bytes - len(raw)
+        for segment in cut:
+            if segment in self._segments:  # else its file is closed, and the number another's
+                self._cut(segment)
+        return taken
+
+    # ---- the reading end -----------------------------------------------------------------------
+
+    @property
+    def readable(self) -> int:
+        """Packets that wait and are durable."""
+        return self.packets - len(self._unsynced)
+
+    @property
+    def oldest_s(self) -> float:
+        """When the oldest packet came in [s, monotonic]; some must wait."""
+        head = self._segments[0]
+        return head.spooled_s[head.done]
+
+    @property
+    def oldest_bytes(self) -> int:
+        """Bytes of the oldest packet."""
+        head = self._segments[0]
+        return head.sizes[head.done]
+
+    def oldest(self) -> bytes:
+        """Read the oldest packet.
+
+        Raises:
+            DamagedRecordError: If it is not what was written.
+            OSError: If it cannot be read.
+        """
+        head = self._segments[0]
+        at, size, sequence = head.done, head.sizes[head.done], head.sequences[head.done]
+        raw = self._disk.read(head.file, OVERHEAD_BYTES + size, head.starts[at])
+        if len(raw) != OVERHEAD_BYTES + size or not _is_sound(raw, sequence):
+            raise DamagedRecordError(head.path, head.starts[at])
+        return raw[_HEADER.size : -_CRC.size]
+
+    def finish_oldest(self) -> None:
+        """The oldest packet is done: never read again, by this process or the next."""
+        head = self._segments[0]
+        size = head.sizes[head.done]
+        head.done += 1
+        self.packets, self.used_bytes = self.packets - 1, self.used_bytes - size
+        if self.packets < len(self._unsynced):  # evicted before it was synced
+            self._unsynced.popleft()
+        self._write_cursor(head.sequences[head.done - 1] + 1)
+        while self._segments and not self._segments[0].waiting:
+            if self._segments[0] is self._open:
+                break
+            self._drop_segment(self._segments.popleft())
+
+    def close(self) -> None:
+        """Close the files; what waits stays."""
+        for segment in self._segments:
+            self._disk.close(segment.file)
+        self._disk.close(self._cursor)
+        self._segments.clear()
+
+    # ---- inside --------------------------------------------------------------------------------
+
+    def _writable(self, sequence: int) -> _Segment:
+        if self._open is None:
+            path = self._folder / f"{sequence:020d}{_SUFFIX}"
+            self._open = _Segment(path, self._disk.create(path))
+            self._segments.append(self._open)
+            while not self._segments[0].waiting and self._segments[0] is not self._open:
+                self._drop_segment(self._segments.popleft())
+        return self._open
+
+    def _cut(self, segment: _Segment) -> None:
+        """Take away what is behind the last record, or it would be found again."""
+        with contextlib.suppress(OSError):  # then that: some packets would go twice
+            self._disk.cut(segment.file, segment.end)
+
+    def _drop_segment(self, segment: _Segment) -> None:
+        with contextlib.suppress(OSError):  # a file too many: it is removed at the next start
+            self._disk.close(segment.file)
+            self._disk.remove(segment.path)
+
+    def _recover(self, path: Path, done: int, now_s: float) -> None:
+        try:
+            segment = _Segment(path, self._disk.open(path))
+            data = self._whole(segment.file)
+        except OSError:
+            self.recovery += Recovery(unreadable=1)
+            return
+        position = places = skipped = 0
+        while position + OVERHEAD_BYTES <= len(data):
+            size = _record_bytes(data, position, self._next_found(segment))
+            if size:
+                _, length, sequence = _HEADER.unpack_from(data, position)
+                if sequence >= done:
+                    segment.add(sequence, position, length, now_s)
+                    self.packets, self.used_bytes = self.packets + 1, self.used_bytes + length
+                self._next = max(self._next, sequence + 1)
+                position += size
+                continue
+            following = data.find(MAGIC, position + 1)
+            following = len(data) if following < 0 else following
+            while following < len(data) and not _record_bytes(data, following, 0):
+                following = data.find(MAGIC, following + 1)
+                following = len(data) if following < 0 else following
+            skipped, places, position = skipped + following - position, places + 1, following
+        if position < len(data):
+            skipped, places = skipped + len(data) - position, places + 1
+        segment.end = len(data)
+        self.recovery += Recovery(
+            records=segment.waiting,
+            read_bytes=len(data),
+            skipped_bytes=skipped,
+            skipped_places=places,
+        )
+        if segment.waiting:
+            self._segments.append(segment)
+        else:
+            self._drop_segment(segment)
+
+    def _next_found(self, segment: _Segment) -> int:
+        return segment.sequences[-1] + 1 if segment.sequences else 0
+
+    def _whole(self, file: int) -> bytes:
+        size, parts = self._disk.size(file), []
+        for offset in range(0, size, _READ_BYTES):
+            parts.append(self._disk.read(file, min(_READ_BYTES, size - offset), offset))
+        return b"".join(parts)
+
+    def _read_cursor(self) -> int:
+        found = 0
+        for place in range(2):
+            raw = self._disk.read(self._cursor, _CURSOR.size, place * _CURSOR.size)
+            if len(raw) == _CURSOR.size:
+                sequence, crc = _CURSOR.unpack(raw)
+                if crc == google_crc32c.value(raw[: -_CRC.size]):
+                    found = max(found, sequence)
+        return found
+
+    def _write_cursor(self, sequence: int) -> None:
+        crc = google_crc32c.value(sequence.to_bytes(8))
+        with contextlib.suppress(OSError):  # a few packets may then go twice
+            self._disk.write(
+                self._cursor, _CURSOR.pack(sequence, crc), _CURSOR.size * (sequence & 1)
+            )
+
+
+def _record_bytes(data: bytes, position: int, least: int) -> int:
+    """Length of the sound record at a position, of a sequence or a later one; 0 if it is none."""
+    if position + OVERHEAD_BYTES > len(data):
+        return 0
+    magic, length, sequence = _HEADER.unpack_from(data, position)
+    end = position + OVERHEAD_BYTES + length
+    if magic != MAGIC or length > MAX_PACKET_BYTES or end > len(data) or sequence < least:
+        return 0
+    (crc,) = _CRC.unpack_from(data, end - _CRC.size)
+    return end - position if crc == google_crc32c.value(data[position : end - _CRC.size]) else 0
+
+
+def _is_sound(raw: bytes, sequence: int) -> bool:
+    return _record_bytes(raw, 0, sequence) == len(raw)

@@ -1,0 +1,226 @@
+"""The disk spool keeps the contract of spools, and what it kept when its process or disk fails."""
+
+from __future__ import annotations
+
+import errno
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+
+from contracts.spool import Drops, SpoolContract, send_all
+from daemon.clock import Clock
+from daemon.errors import SpoolFullError
+from daemon.link.packet import Channel
+from daemon.onboard.disk import LocalDisk
+from daemon.onboard.disk_spool import DiskSpool, DiskSpoolLimits
+from daemon.onboard.spool import Spool
+from fakes.clock import FakeClock
+from fakes.disk import FailingDisk
+
+SIDE, PATCH = Channel.SIDE, Channel.PATCH
+
+
+class TestDiskSpool(SpoolContract):
+    """`DiskSpool`, by the contract, each packet synced as it comes."""
+
+    @pytest.fixture(autouse=True)
+    def folders(self) -> Iterator[None]:
+        """Where spools are made; all of it goes in the end."""
+        self._root = Path(mkdtemp())
+        self._made = 0
+        yield
+        shutil.rmtree(self._root)
+
+    def make(self, max_bytes: int, clock: Clock, drops: Drops) -> Spool:
+        """An empty one."""
+        self._made += 1
+        limits = DiskSpoolLimits(max_bytes=max_bytes, segment_bytes=60, sync_packets=1)
+        folder = self._root / str(self._made)
+        return DiskSpool(folder, limits=limits, clock=clock, on_drop=drops)
+
+
+class Rig:
+    """A spool with its surroundings."""
+
+    def __init__(self, folder: Path, disk: LocalDisk | None = None, **limits: float) -> None:
+        chosen = {"max_bytes": 10_000, "segment_bytes": 200, "sync_packets": 1, **limits}
+        self.clock, self.drops = FakeClock(), Drops()
+        self.spool = DiskSpool(
+            folder,
+            limits=DiskSpoolLimits(**chosen),  # type: ignore[arg-type]
+            clock=self.clock,
+            on_drop=self.drops,
+            disk=disk,
+        )
+
+
+def test_the_next_process_sends_what_the_last_one_left(tmp_path: Path) -> None:
+    """In order, by priority, nothing twice, nothing lost: also where the process was killed."""
+    first = Rig(tmp_path).spool
+    first.append([b"p1", b"p2"], PATCH)
+    first.append([b"s1"], SIDE)
+    for wanted in (b"s1", b"p1"):
+        packet = first.take(0.0)
+        assert packet is not None
+        assert packet.raw == wanted
+        assert first.sent(packet)
+    second = Rig(tmp_path)
+    assert second.spool.recovery.records == 1
+    second.spool.append([b"s2"], SIDE)
+    second.spool.append([b"p3"], PATCH)
+
+    assert send_all(second.spool) == [b"s2", b"p2", b"p3"]
+    assert second.drops.told == []
+
+
+def test_packets_are_synced_by_number(tmp_path: Path) -> None:
+    """Not one by one; before that none of them leaves."""
+    disk = FailingDisk()
+    spool = Rig(tmp_path, disk, sync_packets=3).spool
+    spool.append([b"a", b"b"], PATCH)
+    assert (spool.take(0.0), disk.synced, spool.packets) == (None, 0, 2)
+    spool.append([b"c"], PATCH)
+    assert disk.synced == 1
+    assert send_all(spool) == [b"a", b"b", b"c"]
+
+
+def test_packets_are_synced_by_age(tmp_path: Path) -> None:
+    """The last ones of a pass do not wait for others."""
+    rig = Rig(tmp_path, sync_packets=1000, sync_s=0.0625)
+    rig.spool.append([b"a"], PATCH)
+    rig.clock.advance(0.03125)
+    rig.spool.tick()
+    assert rig.spool.take(0.0) is None
+    rig.clock.advance(0.03125)
+    rig.spool.tick()
+    assert send_all(rig.spool) == [b"a"]
+
+
+def test_the_end_leaves_all_on_the_disk(tmp_path: Path) -> None:
+    """A last sync; nothing is given up."""
+    rig = Rig(tmp_path, sync_packets=1000)
+    rig.spool.append([b"a", b"b"], PATCH)
+    assert rig.spool.end("shutdown") == 0
+    assert rig.drops.told == []
+    assert send_all(Rig(tmp_path).spool) == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("call", ["create", "write", "sync"])
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_a_disk_that_fails_stops_nothing(tmp_path: Path, call: str, error: int) -> None:
+    """Memory takes over, said once by the error's name; then the disk is used again."""
+    disk = FailingDisk()
+    disk.error = error
+    rig = Rig(tmp_path, disk, segment_bytes=30, retry_s=5.0)
+    rig.spool.append([b"before" * 5], PATCH)
+    disk.fails = {call}
+    rig.spool.append([b"during", b"it"], PATCH)
+    rig.spool.append([b"side"], SIDE)
+    assert rig.spool.degraded == errno.errorcode[error]
+    first = rig.spool.take(0.0)
+    assert first is not None
+    assert first.raw == b"side"
+    assert rig.spool.sent(first)
+
+    rig.clock.advance(5.0)
+    rig.spool.tick()
+    assert rig.spool.degraded == errno.errorcode[error]
+    disk.fails = set()
+    rig.clock.advance(5.0)
+    rig.spool.tick()
+    assert rig.spool.degraded is None
+    rig.spool.append([b"after"], PATCH)
+    again = Rig(tmp_path)
+
+    assert send_all(again.spool) == [b"before" * 5, b"during", b"it", b"after"]
+    assert rig.drops.told == []
+
+
+def test_without_a_folder_a_spool_is_in_memory(tmp_path: Path) -> None:
+    """A board whose disk is gone still sends; what memory holds at the end is counted."""
+    (tmp_path / "file").touch()
+    rig = Rig(tmp_path / "file" / "spool")
+    assert rig.spool.degraded == "ENOTDIR"
+    rig.spool.append([b"a", b"b"], PATCH)
+    packet = rig.spool.take(0.0)
+    assert packet is not None
+    assert rig.spool.sent(packet)
+    assert rig.spool.end("shutdown") == 1
+    assert rig.drops.told == [(b"b", PATCH, "shutdown")]
+
+
+def test_memory_is_bounded_while_the_disk_fails(tmp_path: Path) -> None:
+    """The lowest priority goes first, oldest first; what is on the disk is left alone."""
+    disk = FailingDisk()
+    rig = Rig(tmp_path, disk, max_memory_bytes=6)
+    rig.spool.append([b"disk"], PATCH)
+    disk.fails = {"write"}
+    rig.spool.append([b"s1"], SIDE)
+    rig.spool.append([b"p1", b"p2"], PATCH)
+    rig.spool.append([b"s2"], SIDE)
+
+    assert rig.drops.told == [(b"p1", PATCH, "evicted")]
+    assert send_all(rig.spool) == [b"s1", b"s2", b"disk", b"p2"]
+
+
+def test_a_record_that_rots_is_counted_and_skipped(tmp_path: Path) -> None:
+    """The link gets the next one."""
+    rig = Rig(tmp_path)
+    rig.spool.append([b"rotten", b"sound"], PATCH)
+    (path,) = (tmp_path / "patch").glob("*.log")
+    data = bytearray(path.read_bytes())
+    data[18] ^= 1
+    path.write_bytes(bytes(data))
+
+    assert send_all(rig.spool) == [b"sound"]
+    assert rig.drops.told == [(b"", PATCH, "damaged")]
+
+
+def test_room_of_an_earlier_process_counts(tmp_path: Path) -> None:
+    """What it left is evicted like anything else."""
+    Rig(tmp_path, max_bytes=6).spool.append([b"old1", b"o2"], PATCH)
+    rig = Rig(tmp_path, max_bytes=6)
+    rig.spool.append([b"new"], PATCH)
+
+    assert rig.drops.told == [(b"old1", PATCH, "evicted")]
+    with pytest.raises(SpoolFullError):
+        rig.spool.append([b"too", b"large"], PATCH)
+
+
+def test_a_thousand_crashes_lose_nothing_durable(tmp_path: Path) -> None:
+    """Every packet is sent, in the order it came, and hardly one twice.
+
+    Processes append, send, and are killed at random, on a disk that fails at random.
+    """
+    rng, disk = random.Random(1), FailingDisk()
+    came, sent, told, number = list[bytes](), list[bytes](), 0, 0
+    rig = Rig(tmp_path, disk, segment_bytes=300, retry_s=1.0)
+    for _ in range(1000):
+        event = rng.random()
+        if event < 0.5:
+            packets = [b"%d " % (number + i) for i in range(rng.randint(1, 4))]
+            number += len(packets)
+            came += packets
+            rig.spool.append(packets, PATCH)
+        elif event < 0.8 and (packet := rig.spool.take(0.0)) is not None:
+            sent.append(packet.raw)
+            rig.spool.sent(packet)
+        elif event < 0.9:
+            disk.fails = {rng.choice(["create", "write", "sync"])} if not disk.fails else set()
+        elif event < 0.95 and rig.spool.degraded is None:
+            told += len(rig.drops.told)
+            rig = Rig(tmp_path, disk, segment_bytes=300, retry_s=1.0)
+        rig.clock.advance(0.5)
+        rig.spool.tick()
+    disk.fails = set()
+    rig.clock.advance(2.0)
+    rig.spool.tick()
+    sent += send_all(rig.spool)
+
+    assert told + len(rig.drops.told) == 0
+    assert list(dict.fromkeys(sent)) == came
+    assert len(sent) < 1.05 * len(came)

@@ -1,0 +1,62 @@
+"""`kill -9` of a board whose spool is on a disk: what was durable comes down after the restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from daemon.link.sockets import Endpoint, TileSender
+from daemon.tile_message import TileMessage
+from fakes.cubes import tile as fake_tile
+from fakes.processes import PATIENCE_S, Desk
+
+TILES, PATCHES = 12, 4
+
+
+def test_what_was_spooled_comes_down_after_a_kill(
+    desk: Desk, small_bundle: Path, tmp_path: Path
+) -> None:
+    """With no ground in sight all waits on the disk; killed and started again, the board sends it.
+
+    Sent is exactly what was found; each tile is whole on the ground, and nothing came twice.
+    """
+    spool = ("spool.kind=disk", f"spool.directory={tmp_path / 'spool'}", "spool.segment_mib=1")
+    flight = desk.flight(small_bundle, *spool).until_ready()
+    with TileSender(Endpoint(address=desk.tiles, bind=False)) as sender:
+        for sequence in range(TILES):
+            tile = fake_tile(bands=6, rows=128, cols=128 * PATCHES, scene="s", sequence=sequence)
+            assert sender.send(TileMessage.pack(tile), PATIENCE_S)
+    spooled = flight.until_metrics(
+        lambda n: n.total("frames_total", channel="patch") == TILES * PATCHES, "all tiles spooled"
+    )
+    waiting = spooled.total("spool_packets")
+    assert waiting > TILES * PATCHES
+    flight.until_metrics(lambda n: n.total("spool_packets") == waiting, "a moment for the sync")
+    flight.kill()
+
+    ground = desk.ground(small_bundle, "output.format=npy").until_ready()
+    flight = desk.flight(small_bundle, *spool).until_ready()
+    assert flight.metrics().total("spool_recovered_packets") == waiting
+    ground.until_metrics(lambda n: n.total("tiles_written_total") == TILES, "all tiles")
+
+    flown, landed = flight.stop(), ground.stop()
+    assert flown.total("packets_total") == waiting
+    assert flown.total("spool_skipped_bytes") == flown.total("spool_dropped_packets_total") == 0
+    assert landed.total("packets_received_total") == waiting
+    assert landed.total("packets_duplicate_total") == 0
+    assert landed.total("tiles_written_total", state="complete") == TILES
+    assert [one["sequence"] for one in desk.manifests()] == list(range(TILES))
+
+
+def test_a_board_that_ends_leaves_its_spool(desk: Desk, small_bundle: Path, tmp_path: Path) -> None:
+    """SIGTERM without a ground: nothing is given up, and it does not wait for one."""
+    spool = ("spool.kind=disk", f"spool.directory={tmp_path / 'spool'}")
+    flight = desk.flight(small_bundle, *spool, "shutdown_deadline_s=60").until_ready()
+    with TileSender(Endpoint(address=desk.tiles, bind=False)) as sender:
+        tile = fake_tile(bands=6, rows=128, cols=128 * PATCHES, scene="s")
+        assert sender.send(TileMessage.pack(tile), PATIENCE_S)
+    flight.until_metrics(lambda n: n.total("frames_total", channel="patch") == PATCHES, "a tile")
+    flown = flight.stop(timeout_s=30)
+    assert flown.total("spool_dropped_packets_total") == 0
+
+    flight = desk.flight(small_bundle, *spool).until_ready()
+    assert flight.metrics().total("spool_recovered_packets") > PATCHES
