@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
+    AwareDatetime,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -34,6 +35,7 @@ from daemon.config_sections import (
     Section,
 )
 from daemon.link.fec import MAX_MINIMUM, MAX_RATIO
+from daemon.link.passes import ContactPlan, Pass, TokenBucket
 from daemon.mailbox import Policy
 from daemon.settings_file import load
 
@@ -243,14 +245,34 @@ class RepairSettings(Section):
     min_patch: Count = 1
 
 
+def _bits(kbit_per_s: float | None) -> float | None:
+    return None if kbit_per_s is None else 1000 * kbit_per_s
+
+
+class PassSettings(Section):
+    """A time in which the ground hears the board.
+
+    Attributes:
+        opens: Acquisition of signal, with its offset from UTC, as in 2026-11-26T10:15:00Z.
+        closes: Loss of signal.
+        kbit_per_s: Most in any second [kbit]; null: as the link's.
+    """
+
+    opens: AwareDatetime
+    closes: AwareDatetime
+    kbit_per_s: PositiveFloat | None = None
+
+
 class FlightLinkSettings(Section):
-    """Where packets go.
+    """Where packets go, and when.
 
     Attributes:
         address: ZeroMQ address of the link.
         bind: Whether the daemon owns the address; otherwise it connects.
         apid: Application process identifier of our packets (CCSDS 133.0-B-2).
         mtu_bytes: The longest packet, headers and checksum included [bytes].
+        kbit_per_s: Most in any second [kbit]; null: as fast as the link takes it.
+        passes: When the link is open; always, if there are none.
         repair: Repair packets.
     """
 
@@ -258,7 +280,32 @@ class FlightLinkSettings(Section):
     bind: Bind = False
     apid: Annotated[int, Field(ge=0, le=MAX_APID)] = 100
     mtu_bytes: Annotated[int, Field(ge=MIN_MTU_BYTES, le=MAX_MTU_BYTES)] = 1024
+    kbit_per_s: PositiveFloat | None = None
+    passes: tuple[PassSettings, ...] = ()
     repair: RepairSettings = RepairSettings()
+
+    @property
+    def plan(self) -> ContactPlan:
+        """When it is open, and how much it then takes."""
+        return ContactPlan(
+            [
+                Pass(
+                    opens_utc_s=one.opens.timestamp(),
+                    closes_utc_s=one.closes.timestamp(),
+                    bits_per_s=_bits(one.kbit_per_s or self.kbit_per_s),
+                )
+                for one in self.passes
+            ],
+            _bits(self.kbit_per_s),
+        )
+
+    @model_validator(mode="after")
+    def _plan_can_be_kept(self) -> Self:
+        self.plan  # noqa: B018  # says what is wrong with it
+        for limit in (self.kbit_per_s, *(one.kbit_per_s for one in self.passes)):
+            if limit is not None:
+                TokenBucket(1000 * limit, 8 * self.mtu_bytes)
+        return self
 
 
 class FlightSettings(Section):

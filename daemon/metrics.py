@@ -164,6 +164,7 @@ class FlightMetrics(ProcessMetrics):
         )
         self.frames = self._counter("frames_total", "Frames spooled, by channel.", "channel")
         self.packets = self._counter("packets_total", "Packets sent, by channel.", "channel")
+        self.link_open = self._gauge("link_open", "1 while a pass is open.")
         self.bytes_out = self._counter(
             "bytes_out_total", "Bytes of packets sent, by channel.", "channel"
         )

@@ -1,14 +1,16 @@
-"""Spool out, link in: sends what the spool offers, as fast as the link takes it."""
+"""Spool out, link in: sends what the spool offers while a pass is open, within its budget."""
 
 from __future__ import annotations
 
 from typing import Final, Protocol
 
+from daemon.clock import Clock
+from daemon.link.passes import ContactPlan, Pass, TokenBucket
 from daemon.metrics import FlightMetrics
 from daemon.onboard.spool import Spool
 
 _WAIT_S: Final = 0.1
-"""Longest wait for the spool or the link, so that a stop is noticed [s]."""
+"""Longest wait for the spool, the link or a pass, so that a stop is noticed [s]."""
 
 
 class Sender(Protocol):
@@ -20,19 +22,63 @@ class Sender(Protocol):
 
 
 class Downlink:
-    """Moves packets from spool to link; a packet the link did not take stays spooled."""
+    """Moves packets from spool to link; a packet the link did not take stays spooled.
 
-    def __init__(self, spool: Spool, sender: Sender, metrics: FlightMetrics) -> None:
-        self._spool, self._sender, self._metrics = spool, sender, metrics
+    Args:
+        spool: What waits.
+        sender: The link.
+        plan: When it is open.
+        packet_bits: Bits of the longest packet.
+        clock: Tells what pass it is, and paces.
+        metrics: Counts what was sent.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        sender: Sender,
+        plan: ContactPlan,
+        *,
+        packet_bits: int,
+        clock: Clock,
+        metrics: FlightMetrics,
+    ) -> None:
+        self._spool, self._sender, self._plan = spool, sender, plan
+        self._packet_bits, self._clock, self._metrics = packet_bits, clock, metrics
+        self._pass: Pass | None = None
+        self._bucket: TokenBucket | None = None
 
     def poll(self) -> None:
         """Send one packet, or wait a little."""
-        packet = self._spool.take(_WAIT_S)
-        if packet is None or not self._sender.send(packet.raw, _WAIT_S):
+        if not self._is_open():
+            self._clock.sleep(min(_WAIT_S, self._plan.opens_in_s(self._clock.utc_s())))
             return
+        packet = self._spool.take(_WAIT_S)
+        if packet is None:
+            return
+        bits, bucket = 8 * len(packet.raw), self._bucket
+        if bucket is not None:
+            wait_s = bucket.wait_s(self._clock.monotonic_s(), bits)
+            self._clock.sleep(min(wait_s, _WAIT_S))
+            if wait_s > _WAIT_S or not self._is_open():
+                return
+        if not self._sender.send(packet.raw, _WAIT_S):
+            return
+        if bucket is not None:
+            bucket.spend(self._clock.monotonic_s(), bits)
         if self._spool.sent(packet):  # else it is counted as evicted, and once is enough
             self._metrics.sent(packet.channel, len(packet.raw))
 
     def pending(self) -> bool:
-        """Whether anything waits that the process would take along."""
-        return self._spool.packets > 0 and not self._spool.outlives
+        """Whether anything waits that the process would take along, and could be sent."""
+        waits = self._spool.packets > 0 and not self._spool.outlives
+        return waits and self._plan.at(self._clock.utc_s()) is not None
+
+    def _is_open(self) -> bool:
+        now = self._plan.at(self._clock.utc_s())
+        if now is not self._pass:
+            limit = None if now is None else now.bits_per_s
+            self._bucket = None if limit is None else TokenBucket(limit, self._packet_bits)
+            self._pass = now
+        self._metrics.link_open.set(now is not None)
+        return now is not None

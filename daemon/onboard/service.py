@@ -195,7 +195,14 @@ class FlightLine:
             line.stage("spool", SpoolWorker(self.spool, clock, metrics), packets, None),
         ]
         if sender is not None:
-            downlink = Downlink(self.spool, sender, metrics)
+            downlink = Downlink(
+                self.spool,
+                sender,
+                settings.link.plan,
+                packet_bits=8 * settings.link.mtu_bytes,
+                clock=clock,
+                metrics=metrics,
+            )
             stages.append(line.source("downlink", downlink.poll, downlink.pending))
         self.stages = tuple(stages)
 

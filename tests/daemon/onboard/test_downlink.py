@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from contracts.spool import Drops
 from daemon.link.packet import Channel
+from daemon.link.passes import ContactPlan, Pass
 from daemon.metrics import FlightMetrics, new_registry
 from daemon.onboard.downlink import Downlink
 from daemon.onboard.spool import MemorySpool
@@ -34,8 +35,10 @@ def downlink(
 ) -> tuple[Downlink, MemorySpool, FakeSender, FlightMetrics, Drops]:
     """A downlink with all around it."""
     drops, sender, metrics = Drops(), FakeSender(), FlightMetrics(new_registry())
-    spool = MemorySpool(max_bytes=max_bytes, clock=FakeClock(), on_drop=drops)
-    return Downlink(spool, sender, metrics), spool, sender, metrics, drops
+    clock = FakeClock()
+    spool = MemorySpool(max_bytes=max_bytes, clock=clock, on_drop=drops)
+    target = Downlink(spool, sender, ContactPlan(()), packet_bits=800, clock=clock, metrics=metrics)
+    return target, spool, sender, metrics, drops
 
 
 def test_packets_are_sent_and_counted_by_channel() -> None:
@@ -81,3 +84,52 @@ def test_a_packet_evicted_under_way_is_not_counted_twice() -> None:
     assert [raw for raw, *_ in drops.told] == [b"1"]
     assert metrics.totals()['prismlink_packets_total{channel="patch"}'] == 0
     assert spool.packets == 2
+
+
+OPENS_S, CLOSES_S = 1_700_000_010.0, 1_700_000_020.0
+"""The fake clock stands ten seconds before."""
+
+
+class PassRig:
+    """A downlink with one pass of ten seconds and 8,000 bits in each, from a full spool."""
+
+    def __init__(self) -> None:
+        self.clock, self.metrics = FakeClock(), FlightMetrics(new_registry())
+        self.sent_s = list[float]()
+        self.spool = MemorySpool(max_bytes=1 << 20, clock=self.clock, on_drop=Drops())
+        self.spool.append([bytes(100)] * 300, Channel.PATCH)
+        plan = ContactPlan([Pass(opens_utc_s=OPENS_S, closes_utc_s=CLOSES_S, bits_per_s=8_000)])
+        self.target = Downlink(
+            self.spool, self, plan, packet_bits=1_000, clock=self.clock, metrics=self.metrics
+        )
+
+    def send(self, raw: bytes, timeout_s: float) -> bool:
+        """Take it, and note when."""
+        assert raw
+        assert timeout_s > 0
+        self.sent_s.append(self.clock.utc_s())
+        return True
+
+
+def test_packets_leave_during_a_pass_alone() -> None:
+    """None before, none after, and the pass is filled; what is unsent stays."""
+    rig = PassRig()
+    while rig.clock.utc_s() < CLOSES_S + 5:
+        rig.target.poll()
+
+    assert OPENS_S <= rig.sent_s[0] < OPENS_S + 0.1
+    assert CLOSES_S - 0.5 < rig.sent_s[-1] < CLOSES_S
+    assert rig.spool.packets == 300 - len(rig.sent_s)
+    assert rig.metrics.totals()["prismlink_link_open"] == 0
+    assert not rig.target.pending()
+
+
+def test_no_second_of_a_pass_is_above_its_budget() -> None:
+    """Whichever second it is; and nearly all of it is used."""
+    rig = PassRig()
+    while rig.clock.utc_s() < CLOSES_S:
+        rig.target.poll()
+
+    for start_s in rig.sent_s:
+        assert sum(start_s <= at_s < start_s + 1 for at_s in rig.sent_s) * 800 <= 8_000
+    assert len(rig.sent_s) * 800 >= 0.85 * 10 * 8_000

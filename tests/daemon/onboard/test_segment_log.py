@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+from bisect import bisect_right
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,32 @@ def test_a_flipped_bit_costs_one_record(tmp_path: Path) -> None:
         assert log.recovery.skipped_places == 1
         assert log.recovery.skipped_bytes == OVERHEAD_BYTES + 40
         assert taken(log) == packets[:lost] + packets[lost + 1 :]
+
+
+def test_ten_thousand_flipped_bits(tmp_path: Path) -> None:
+    """Four at a time: every untouched record is found, and none that was touched."""
+    rng = random.Random(1)
+    packets = [rng.randbytes(rng.randrange(80)) for _ in range(20)]
+    put(opened(tmp_path / "whole", segment_bytes=1 << 20), *packets)
+    (path,) = segments(tmp_path / "whole")
+    data, ends = path.read_bytes(), [0]
+    for packet in packets:
+        ends.append(ends[-1] + OVERHEAD_BYTES + len(packet))
+    folder = tmp_path / "hit"
+    folder.mkdir()
+    for _ in range(2_500):
+        hit, touched = bytearray(data), set[int]()
+        for bit in rng.sample(range(8 * len(data)), 4):
+            hit[bit // 8] ^= 1 << bit % 8
+            touched.add(bisect_right(ends, bit // 8) - 1)
+        (folder / path.name).write_bytes(bytes(hit))
+        log = opened(folder)
+        left = [packet for i, packet in enumerate(packets) if i not in touched]
+        assert log.recovery.skipped_bytes == sum(ends[i + 1] - ends[i] for i in touched)
+        assert log.recovery.records == len(left)
+        found = [log.oldest()]
+        assert found == left[:1]
+        log.close()
 
 
 @given(st.binary(max_size=300), st.lists(st.binary(max_size=30), max_size=4))

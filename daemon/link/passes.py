@@ -1,0 +1,102 @@
+"""When the link is open, and how much it takes: a contact plan, and a token bucket.
+
+No clock, no socket: moments are handed in. Windows are in UTC, as plans are made; the bucket runs
+on a clock that never jumps.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """A time in which the ground hears the board.
+
+    Attributes:
+        opens_utc_s: Acquisition of signal [s since 1970-01-01 UTC].
+        closes_utc_s: Loss of signal; no packet is begun from here on.
+        bits_per_s: Most bits in any second; None: as the link takes them.
+
+    Raises:
+        ValueError: If it ends before it begins.
+    """
+
+    opens_utc_s: float
+    closes_utc_s: float
+    bits_per_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.opens_utc_s < self.closes_utc_s:
+            raise ValueError("a pass must close after it opens")
+
+
+class ContactPlan:
+    """Passes, one after another; without any the link is always open.
+
+    Args:
+        passes: In any order.
+        bits_per_s: Limit where there are no passes.
+
+    Raises:
+        ValueError: If two overlap.
+    """
+
+    def __init__(self, passes: Sequence[Pass], bits_per_s: float | None = None) -> None:
+        ordered = sorted(passes, key=_opening)
+        for before, after in pairwise(ordered):
+            if after.opens_utc_s < before.closes_utc_s:
+                raise ValueError("two passes overlap")
+        always = Pass(opens_utc_s=-math.inf, closes_utc_s=math.inf, bits_per_s=bits_per_s)
+        self._passes = tuple(ordered) or (always,)
+
+    def at(self, utc_s: float) -> Pass | None:
+        """The pass of a moment."""
+        place = bisect_right(self._passes, utc_s, key=_opening) - 1
+        if place < 0 or utc_s >= self._passes[place].closes_utc_s:
+            return None
+        return self._passes[place]
+
+    def opens_in_s(self, utc_s: float) -> float:
+        """Time until the next pass opens [s]; infinite if none is planned."""
+        place = bisect_right(self._passes, utc_s, key=_opening)
+        return self._passes[place].opens_utc_s - utc_s if place < len(self._passes) else math.inf
+
+
+class TokenBucket:
+    """Keeps the bits of every second within a budget.
+
+    It holds as many bits as the longest packet has, and fills with the rest of the budget: in any
+    second no more can leave than it held and what came in.
+
+    Args:
+        bits_per_s: The budget.
+        packet_bits: Bits of the longest packet.
+
+    Raises:
+        ValueError: If the budget is not above one such packet a second.
+    """
+
+    def __init__(self, bits_per_s: float, packet_bits: int) -> None:
+        if bits_per_s <= packet_bits:
+            raise ValueError(f"{bits_per_s:g} bit/s are no more than a packet of {packet_bits}")
+        self._rate, self._most = bits_per_s - packet_bits, packet_bits
+        self._bits, self._at_s = float(packet_bits), -math.inf
+
+    def wait_s(self, now_s: float, bits: int) -> float:
+        """Time until a packet may leave [s]; 0 if it may now."""
+        held = min(self._most, self._bits + self._rate * max(0.0, now_s - self._at_s))
+        return max(0.0, (bits - held) / self._rate)
+
+    def spend(self, now_s: float, bits: int) -> None:
+        """A packet leaves."""
+        held = min(self._most, self._bits + self._rate * max(0.0, now_s - self._at_s))
+        self._bits, self._at_s = held - bits, now_s
+
+
+def _opening(one: Pass) -> float:
+    return one.opens_utc_s
