@@ -106,6 +106,8 @@ class FlightModelSettings(Section):
         rate_bpppc: Bits per valid sample that tiles take on average, every byte of every frame
             counted; packet headers and repair packets come on top.
         psnr_db: PSNR that every tile should come to [dB].
+        coarser_octaves: How far above its own the step may go so that what waits fits the spool
+            and the passes of `link.passes`; 0: not at all.
 
     At most one of the last three; with none of them the step is the bundle's own.
     """
@@ -118,6 +120,7 @@ class FlightModelSettings(Section):
     step: Annotated[float, Field(ge=1e-6, le=1e8)] | None = None
     rate_bpppc: Annotated[float, Field(ge=1e-4, le=32)] | None = None
     psnr_db: Annotated[float, Field(ge=1, le=150)] | None = None
+    coarser_octaves: Annotated[float, Field(ge=0, le=8)] = 0.0
 
     @field_validator("overload_speed")
     @classmethod
@@ -132,6 +135,14 @@ class FlightModelSettings(Section):
         others = [key for key in ("step", "rate_bpppc") if info.data.get(key) is not None]
         if value is not None and others:
             raise ValueError(f"cannot be met beside {others[0]}; leave one of them null")
+        return value
+
+    @field_validator("coarser_octaves")
+    @classmethod
+    def _has_no_target(cls, value: float, info: ValidationInfo) -> float:
+        targets = [key for key in ("rate_bpppc", "psnr_db") if info.data.get(key) is not None]
+        if value and targets:
+            raise ValueError(f"leaves {targets[0]} unmet; leave one of them out")
         return value
 
 

@@ -159,6 +159,9 @@ class FlightMetrics(ProcessMetrics):
         self.encoding_speed = self._gauge(
             "encoding_speed", "How fast tiles are encoded: 0, the fewest bytes, to 3."
         )
+        self.step_octaves = self._gauge(
+            "step_octaves", "How far above their own steps are, for what waits to fit [octaves]."
+        )
         self.batch_patches = self._histogram(
             "batch_patches", "Patches encoded together.", BATCH_BUCKETS
         )

@@ -66,6 +66,11 @@ class ContactPlan:
         place = bisect_right(self._passes, utc_s, key=_opening)
         return self._passes[place].opens_utc_s - utc_s if place < len(self._passes) else math.inf
 
+    def ahead(self, utc_s: float, most: int) -> Sequence[Pass]:
+        """The pass of a moment, if there is one, and those after it: so many in all."""
+        place = bisect_right(self._passes, utc_s, key=_closing)
+        return self._passes[place : place + most]
+
 
 class TokenBucket:
     """Keeps the bits of every second within a budget.
@@ -96,6 +101,10 @@ class TokenBucket:
         """A packet leaves."""
         held = min(self._most, self._bits + self._rate * max(0.0, now_s - self._at_s))
         self._bits, self._at_s = held - bits, now_s
+
+
+def _closing(one: Pass) -> float:
+    return one.closes_utc_s
 
 
 def _opening(one: Pass) -> float:

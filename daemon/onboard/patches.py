@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from codec.encoder import Encoder
 from daemon.link.packet import Channel
 from daemon.metrics import FlightMetrics
 from daemon.onboard.items import EncodedFrame, OpenedPatch, ReceivedTile
@@ -17,14 +16,20 @@ class PatchWorker(KeepsNothing):
     """Opens tiles. The side frame leaves first, so that the ground has it before any patch."""
 
     def __init__(
-        self, encoder: Encoder, steps: StepControl, pace: Pace, metrics: FlightMetrics
+        self,
+        steps: StepControl,
+        pace: Pace,
+        metrics: FlightMetrics,
+        octaves: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self._encoder, self._steps = encoder, steps
-        self._pace, self._metrics = pace, metrics
+        self._steps, self._pace = steps, pace
+        self._metrics, self._octaves = metrics, octaves
 
     def accept(self, item: ReceivedTile) -> Iterator[EncodedFrame | OpenedPatch]:
         """Fit the conditioner and hand on what the tile becomes."""
-        opened = self._steps.open(item.tile, self._pace.next())
+        octaves = self._octaves()
+        self._metrics.step_octaves.set(octaves)
+        opened = self._steps.open(item.tile, self._pace.next(), octaves)
         job = opened.job
         if job.empty:
             self._metrics.tiles_empty.inc()

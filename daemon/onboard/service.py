@@ -42,6 +42,7 @@ from daemon.onboard.models import control_steps, load_encoder
 from daemon.onboard.pace import Pace
 from daemon.onboard.packets import PacketWorker
 from daemon.onboard.patches import PatchWorker
+from daemon.onboard.rate import RateControl
 from daemon.onboard.spool import MemorySpool, Spool, SpooledPacket, SpoolWorker
 from daemon.onboard.steps import StepControl
 from daemon.pipeline import Pipeline
@@ -152,6 +153,19 @@ class FlightLine:
         )
         frames: Mailbox[EncodedFrame] = line.mailbox("frames", boxes.frames, before="packets")
         packets: Mailbox[FramePackets] = line.mailbox("packets", boxes.packets, before="spool")
+        rate = RateControl(
+            settings.link.plan,
+            max_bytes=settings.spool.max_mib * MIB,
+            most_octaves=settings.model.coarser_octaves,
+        )
+
+        def octaves() -> float:
+            used = self.spool.used_bytes
+            return rate.octaves(used_bytes=used, utc_s=clock.utc_s(), now_s=clock.monotonic_s())
+
+        def note(size_bytes: int) -> None:
+            rate.note(size_bytes, clock.monotonic_s())
+
         limits = _limits(settings)
         shared = settings.instrument.shared
         ingest = Ingest(listener, limits, tiles.put, shared=shared, clock=clock, metrics=metrics)
@@ -188,11 +202,11 @@ class FlightLine:
         )
         stages: list[Source | Stage[Any, Any]] = [
             line.source("ingest", ingest.poll, ingest.pending),
-            line.stage("patches", PatchWorker(encoder, steps, pace, metrics), tiles, opened.put),
+            line.stage("patches", PatchWorker(steps, pace, metrics, octaves), tiles, opened.put),
             line.stage("batches", gather, opened, batches.put),
             line.stage("encode", EncodeWorker(encoder, steps, metrics), batches, hand_on),
             line.stage("packets", PacketWorker(segmenter, clock), frames, packets.put),
-            line.stage("spool", SpoolWorker(self.spool, clock, metrics), packets, None),
+            line.stage("spool", SpoolWorker(self.spool, clock, metrics, note), packets, None),
         ]
         if sender is not None:
             downlink = Downlink(

@@ -185,10 +185,23 @@ class MemorySpool:
 
 
 class SpoolWorker(KeepsNothing):
-    """Puts the packets of frames into the spool; the last stage a tile passes."""
+    """Puts the packets of frames into the spool; the last stage a tile passes.
 
-    def __init__(self, spool: Spool, clock: Clock, metrics: FlightMetrics) -> None:
-        self._spool, self._clock, self._metrics = spool, clock, metrics
+    Args:
+        spool: Where they wait.
+        clock: Tells how long they took.
+        metrics: Counts them.
+        note: Told the bytes of each frame's packets.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        clock: Clock,
+        metrics: FlightMetrics,
+        note: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        self._spool, self._clock, self._metrics, self._note = spool, clock, metrics, note
 
     def accept(self, item: FramePackets) -> tuple[()]:
         """Keep one frame's packets.
@@ -197,6 +210,7 @@ class SpoolWorker(KeepsNothing):
             SpoolFullError: If they are larger than the spool itself; the caller counts it.
         """
         self._spool.append(item.packets, item.channel)
+        self._note(item.size_bytes)
         self._metrics.frames.labels(item.channel.name.lower()).inc()
         latency_s = self._clock.monotonic_s() - item.received_s
         self._metrics.tile_to_spool_seconds.observe(latency_s)

@@ -105,18 +105,19 @@ class StepControl:
         self._lock = threading.Lock()
         self._instruments: OrderedDict[str, _Instrument] = OrderedDict()
 
-    def open(self, tile: Tile, speed: int = 0) -> OpenedTile:
+    def open(self, tile: Tile, speed: int = 0, octaves: float = 0.0) -> OpenedTile:
         """Open a tile at the step that suits it.
 
         Args:
             tile: The tile.
             speed: See `codec.speeds`.
+            octaves: How far above the encoder's own a step without a target should be.
 
         Raises:
             TileError: If the tile does not fit the model.
         """
         if self._target is None:
-            job = self._encoder.open(tile, speed=speed)
+            job = self._encoder.open(tile, self._encoder.step * 2.0**octaves, speed)
             return OpenedTile(job=job, expected_bytes=(None,) * len(job.patches))
         speed = min(speed, FASTEST - 1)  # larger steps would be against the target
         with self._lock:

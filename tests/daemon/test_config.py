@@ -191,3 +191,14 @@ def test_wrong_values_are_refused(
 
     (line,) = caught.value.problems
     assert problem in line
+
+
+def test_a_step_that_may_grow_has_no_target(bundle: Path) -> None:
+    """A rate or a quality that must be met is no step to be given up."""
+    with pytest.raises(ConfigError) as caught:
+        load_flight(
+            DEPLOY / "flight.yaml",
+            [f"model.bundle={bundle}", "model.psnr_db=50", "model.coarser_octaves=2"],
+        )
+    (line,) = caught.value.problems
+    assert "leaves psnr_db unmet" in line

@@ -23,9 +23,8 @@ from fakes.flight import calm, encoder
 def test_side_information_leaves_before_its_patches() -> None:
     """The side frame comes first, then every patch once, all with the tile's arrival time."""
     received = ReceivedTile(tile=tile(bands=4, rows=129, cols=8), received_s=3.5)
-    first, *rest = PatchWorker(
-        encoder(), StepControl(encoder()), calm(), FlightMetrics(new_registry())
-    ).accept(received)
+    worker = PatchWorker(StepControl(encoder()), calm(), FlightMetrics(new_registry()))
+    first, *rest = worker.accept(received)
 
     assert isinstance(first, EncodedFrame)
     assert (first.channel, first.received_s) == (Channel.SIDE, 3.5)
@@ -41,7 +40,7 @@ def test_side_information_leaves_before_its_patches() -> None:
 def test_a_tile_that_does_not_fit_gives_nothing() -> None:
     """It is an error for the stage to count; not even its side information goes on."""
     refusing = Encoder(minmax_bundle(bands=5), backend="torch-cpu")
-    worker = PatchWorker(refusing, StepControl(refusing), calm(), FlightMetrics(new_registry()))
+    worker = PatchWorker(StepControl(refusing), calm(), FlightMetrics(new_registry()))
     items = worker.accept(ReceivedTile(tile=tile(bands=4, rows=8, cols=8), received_s=0.0))
     with pytest.raises(TileError):
         next(items)
@@ -49,7 +48,7 @@ def test_a_tile_that_does_not_fit_gives_nothing() -> None:
 
 def test_nothing_waits() -> None:
     """Time and the end bring nothing."""
-    worker = PatchWorker(encoder(), StepControl(encoder()), calm(), FlightMetrics(new_registry()))
+    worker = PatchWorker(StepControl(encoder()), calm(), FlightMetrics(new_registry()))
     assert (worker.tick(), worker.finish()) == ((), ())
 
 
@@ -58,7 +57,7 @@ def test_a_tile_of_fill_alone_is_counted_and_goes_on() -> None:
     metrics = FlightMetrics(new_registry())
     empty = Tile(samples=np.full((3, 9, 8), -1, dtype=np.int16), info=TileInfo(nodata=-1.0))
     items = list(
-        PatchWorker(encoder(), StepControl(encoder()), calm(), metrics).accept(
+        PatchWorker(StepControl(encoder()), calm(), metrics).accept(
             ReceivedTile(tile=empty, received_s=0.0)
         )
     )
@@ -70,7 +69,7 @@ def test_a_tile_is_encoded_as_fast_as_the_pace_says() -> None:
     """The patches of a tile that others wait behind take the larger steps of speed 3."""
     steps, metrics = StepControl(encoder()), FlightMetrics(new_registry())
     fill = iter((0.0, 1.0))
-    worker = PatchWorker(encoder(), steps, Pace(2, 3, lambda: next(fill), lambda _: None), metrics)
+    worker = PatchWorker(steps, Pace(2, 3, lambda: next(fill), lambda _: None), metrics)
     for offset in (0, 4):
         received = ReceivedTile(tile=tile(bands=4, rows=8, cols=8), received_s=0.0)
         _, patch = worker.accept(received)
@@ -81,9 +80,21 @@ def test_a_tile_is_encoded_as_fast_as_the_pace_says() -> None:
 def test_patches_are_views_of_their_tile() -> None:
     """Nothing is copied before it is encoded; each counts as the samples it keeps alive."""
     received = ReceivedTile(tile=tile(bands=9, rows=16, cols=300), received_s=0.0)
-    worker = PatchWorker(encoder(), StepControl(encoder()), calm(), FlightMetrics(new_registry()))
+    worker = PatchWorker(StepControl(encoder()), calm(), FlightMetrics(new_registry()))
     _, *patches = worker.accept(received)
     for patch in patches:
         assert isinstance(patch, OpenedPatch)
         assert np.shares_memory(patch.job.samples, received.tile.samples)
     assert sum(patch.size_bytes for patch in patches) == received.size_bytes
+
+
+def test_a_step_that_must_grow_does() -> None:
+    """By as many octaves as rate control asks for; a metric tells."""
+    metrics = FlightMetrics(new_registry())
+    worker = PatchWorker(StepControl(encoder()), calm(), metrics, lambda: 1.5)
+    side, *_ = worker.accept(ReceivedTile(tile=tile(bands=4, rows=8, cols=8), received_s=0.0))
+    assert isinstance(side, EncodedFrame)
+    frame = parse(side.raw)
+    assert isinstance(frame, SideFrame)
+    assert frame.step == pytest.approx(encoder().step * 2**1.5)
+    assert metrics.totals()["prismlink_step_octaves"] == 1.5
