@@ -181,7 +181,9 @@ class Bench:
             "scenes": [self._scene(i) for i in range(len(self.scenes))],
             "skipped": [asdict(scene) for scene in self.skipped],
             "machine": asdict(machine),
-            "gpu": measure_gpu(encoder.bundle, self._clock),
+            "gpu": measure_gpu(encoder.bundle, self._clock)
+            if "cuda" in encoder.backend.name
+            else None,
             "floors": {
                 stage: asdict(floor)
                 for stage, floor in mean_floors(

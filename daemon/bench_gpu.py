@@ -37,12 +37,12 @@ def measure_gpu(
         clock: Times them.
         device: Of PyTorch.
         batches: Patches given to the network at a time.
-        edge: Edge of the matrices that tell the rate of bfloat16 products.
+        edge: Edge of the matrices that tell the rate of bfloat16 products [elements].
         copied: Size of the copy to the device [bytes].
 
     Returns:
-        The ceilings, and for each batch size the rate and its share of the ceiling that binds; None
-        where there is no such device.
+        The ceilings, and for each batch size that fits the device's memory the rate and its share
+        of the ceiling that binds; None where there is no such device.
     """
     if device == "cuda" and not torch.cuda.is_available():
         return None
@@ -75,7 +75,10 @@ def measure_gpu(
     rows = []
     for batch in batches:
         patches = [patch] * batch
-        patches_per_s = batch / best_s(partial(backend.analyze, patches))
+        try:
+            patches_per_s = batch / best_s(partial(backend.analyze, patches))
+        except torch.OutOfMemoryError:
+            break
         share = patches_per_s / ceilings[binding]
         rows.append({"batch": batch, "patches_per_s": patches_per_s, "share_of_ceiling": share})
     return {

@@ -189,6 +189,9 @@ class FlightMetrics(ProcessMetrics):
         self.spool_skipped_bytes = self._gauge(
             "spool_skipped_bytes", "Bytes found at the start that are no sound record."
         )
+        self.spool_unreadable_files = self._gauge(
+            "spool_unreadable_files", "Files of the spool that could not be read at the start."
+        )
         self.tile_to_spool_seconds = self._histogram(
             "tile_to_spool_seconds",
             "From a tile's arrival to a frame of it in the spool.",

@@ -63,8 +63,8 @@ class DecodeWorker:
 
     Args:
         decoders: Decoder by the model's name in frames.
-        threads: Patches decoded at a time; all but one of them may wait for the next to come, or
-            for a tick.
+        threads: Patches decoded at a time. With one a call returns what it decoded; with more, all
+            but one may be under way when it returns, and come with the next call or a tick.
         max_parked_bytes: Most bytes of patches that wait for side information; beyond it the
             oldest is given up.
         max_age_s: How long a patch waits for side information [s].
@@ -86,6 +86,7 @@ class DecodeWorker:
         self._max_parked_bytes, self._max_age_s = max_parked_bytes, max_age_s
         self._sides: OrderedDict[tuple[int, bytes], list[_Side]] = OrderedDict()
         self._begun: deque[_Begun] = deque()
+        self._ready: deque[tuple[_Side, _Parked]] = deque()
         self._threads, self._pool = threads, pool_of(threads, "decoder")
         self._sequences = TileSequences(reorder=_REORDER_TILES)
         self._parked: deque[_Parked] = deque()
@@ -95,7 +96,7 @@ class DecodeWorker:
         """Decode a frame, and with a side frame the patches that waited for it.
 
         Raises:
-            CodecError: If it does not parse or decode; the caller counts it.
+            CodecError: If it does not parse, or, on one thread, decode; the caller counts it.
         """
         frame = parse(item.raw)
         if isinstance(frame, SideFrame) != (item.channel is Channel.SIDE):
@@ -107,8 +108,12 @@ class DecodeWorker:
         else:
             self._decoder(frame.model)  # of an unknown model, it need not wait for anything
             self._park(frame, item)
-        while len(self._begun) >= self._threads:
+        while len(self._begun) >= self._threads or self._ready:
             yield from self._ended(in_hand=item)
+            # Not all at once: whoever gives up would have to wait for them.
+            while self._ready and len(self._begun) < self._threads:
+                side, parked = self._ready.popleft()
+                self._begin(side, parked.frame, parked.collected)
 
     def tick(self) -> list[TilePart]:
         """Return what is decoded by now; give up patches that waited too long."""
@@ -140,7 +145,7 @@ class DecodeWorker:
         self._metrics.patches_waiting.set(len(self._parked))
         for ready, waiting in found:
             if ready is not None:
-                self._begin(ready, waiting.frame, waiting.collected)
+                self._ready.append((ready, waiting))
 
     def _remember(self, frame: SideFrame, item: CollectedFrame) -> _Side:
         """Keep a side frame, or return the one known: the same that has come before."""
@@ -179,16 +184,26 @@ class DecodeWorker:
         item, part = self._begun.popleft()
         try:
             ended = part.result()
-        except Exception as error:
+        except CodecError as error:
             if item is in_hand:
                 raise
-            reason = reason_of(error) if isinstance(error, CodecError) else INTERNAL_ERROR
-            log.warning("patch not decoded", extra={"reason": reason, "error": str(error)})
-            self._metrics.patches_failed.labels(reason).inc()
+            fields = {"reason": reason_of(error), "error": str(error)}
+            log.warning("patch not decoded", extra=fields)
+            self._count_failed(reason_of(error))
+        except BaseException:  # as in `daemon.stage`: a bug costs one item
+            if item is in_hand:
+                raise
+            log.exception("internal error")
+            self._count_failed(INTERNAL_ERROR)
         else:
             yield ended
         finally:
             del part  # an error of it would hold on to itself, and to the pool's threads
+
+    def _count_failed(self, reason: str) -> None:
+        """Count a patch that failed while another was in hand, as its stage would have."""
+        self._metrics.failed("decode", reason)
+        self._metrics.patches_failed.labels(reason).inc()
 
     def _decoder(self, model: bytes) -> Decoder:
         if model not in self._decoders:

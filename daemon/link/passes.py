@@ -76,7 +76,8 @@ class TokenBucket:
     """Keeps the bits of every second within a budget.
 
     It holds as many bits as the longest packet has, and fills with the rest of the budget: in any
-    second no more can leave than it held and what came in.
+    second no more can leave than it held and what came in. So of a budget of a few packets a second
+    one packet's worth goes unused.
 
     Args:
         bits_per_s: The budget.
@@ -93,9 +94,12 @@ class TokenBucket:
         self._bits, self._at_s = float(packet_bits), -math.inf
 
     def wait_s(self, now_s: float, bits: int) -> float:
-        """Time until a packet may leave [s]; 0 if it may now."""
+        """Time until a packet may leave [s]; 0 if it may now.
+
+        One that is longer than the longest, of an earlier process, leaves from a full bucket.
+        """
         held = min(self._most, self._bits + self._rate * max(0.0, now_s - self._at_s))
-        return max(0.0, (bits - held) / self._rate)
+        return max(0.0, (min(bits, self._most) - held) / self._rate)
 
     def spend(self, now_s: float, bits: int) -> None:
         """A packet leaves."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +21,10 @@ class Disk(Protocol):
 
     def open(self, path: Path) -> int:
         """Open a file, or make it."""
+        ...
+
+    def lock(self, file: int) -> None:
+        """Make it ours until it is closed; it fails where it is another's."""
         ...
 
     def size(self, file: int) -> int:
@@ -61,6 +66,7 @@ class LocalDisk:
 
     def create(self, path: Path) -> int:
         """See `Disk`; without its folder synced a file may be gone, whatever was synced in it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o640)
         try:
             folder = os.open(path.parent, os.O_DIRECTORY | os.O_CLOEXEC)
@@ -77,6 +83,10 @@ class LocalDisk:
     def open(self, path: Path) -> int:
         """See `Disk`."""
         return os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o640)
+
+    def lock(self, file: int) -> None:
+        """See `Disk`."""
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def size(self, file: int) -> int:
         """See `Disk`."""

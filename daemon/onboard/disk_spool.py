@@ -4,15 +4,18 @@ A packet is offered to the link only once its record is on the disk. Records are
 when enough of them wait for it, or the oldest has waited long enough. One thread appends and calls
 `tick`; another takes.
 
-**Degraded.** Where the disk fails (full, read-only, EIO) nothing stops: what is not on it yet, and
-what comes, is kept in memory, up to a limit of its own, and goes to the link from there. From time
-to time the disk is tried again, with new files; what memory holds then goes to them first.
+**Degraded.** Where the disk fails (full, read-only, EIO, another process's) nothing stops: what is
+not on it yet, and what comes, is kept in memory, up to a limit of its own, and goes to the link
+from there. From time to time the disk is tried again, with new files; what memory holds goes to
+them first. What is on the disk and cannot be read now is tried again, too, and waits.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,7 +34,10 @@ log = logging.getLogger(__name__)
 
 EVICTED: Final = "evicted"
 DAMAGED: Final = "damaged"
-"""Why a packet was given up: for want of room; its record cannot be read any more."""
+ENDED: Final = "ended"
+"""Why a packet was given up: for want of room; its record is not what was written; too late."""
+_AT_ONCE: Final = 256
+"""Packets of memory written at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +45,8 @@ class DiskSpoolLimits:
     """Bounds of a spool on a disk.
 
     Attributes:
-        max_bytes: Most bytes of packets that may wait. Files take a segment more for each channel.
+        max_bytes: Most bytes of packets that may wait. Files take 20 bytes more for each packet,
+            and a segment for each channel.
         max_memory_bytes: Most of these that may wait in memory while the disk fails.
         segment_bytes: Size of a file.
         sync_packets: So many packets are synced together.
@@ -48,11 +55,11 @@ class DiskSpoolLimits:
     """
 
     max_bytes: int
-    max_memory_bytes: int = 256 << 20
-    segment_bytes: int = 16 << 20
-    sync_packets: int = 64
-    sync_s: float = 0.05
-    retry_s: float = 10.0
+    max_memory_bytes: int
+    segment_bytes: int
+    sync_packets: int
+    sync_s: float
+    retry_s: float
 
 
 class _Lane:
@@ -63,6 +70,12 @@ class _Lane:
         self.log: SegmentLog | None = None
         self.memory: deque[SpooledPacket] = deque()
         self.offered: SpooledPacket | None = None
+        self.unreadable_until_s = -math.inf
+
+    @property
+    def offers_memory(self) -> bool:
+        """Whether what is offered is not the log's."""
+        return bool(self.memory) and self.offered is self.memory[0]
 
     @property
     def logged(self) -> int:
@@ -90,12 +103,9 @@ class DiskSpool:
         disk: The file system.
 
     Attributes:
-        outlives: What waits need not be sent before the process ends.
         recovery: What was found of an earlier process.
         degraded: Why the disk is not used: the error's name, as "ENOSPC"; None while it is.
     """
-
-    outlives: Final = True
 
     def __init__(
         self,
@@ -113,6 +123,7 @@ class DiskSpool:
         self._memory_bytes = 0
         self._unsynced_since_s: float | None = None
         self._tried_s = clock.monotonic_s()
+        self._is_off = self._ended = False
         self.degraded: str | None = None
         self.recovery = Recovery()
         self._open_logs()
@@ -125,11 +136,14 @@ class DiskSpool:
         if size > self._limits.max_bytes:
             raise SpoolFullError(size, self._limits.max_bytes)
         now_s = self._clock.monotonic_s()
+        came = [SpooledPacket(raw=raw, channel=channel, spooled_s=now_s) for raw in packets]
         evicted: list[tuple[SpooledPacket, str]] = []
+        if self._ended:  # a stage that was given up
+            evicted, came, size = [(packet, ENDED) for packet in came], [], 0
         with self._changed:
             while self._used() + size > self._limits.max_bytes:
                 evicted.append(self._give_up(self._lowest(), EVICTED))
-            self._keep(packets, self._lanes[channel], now_s)
+            self._keep(came, self._lanes[channel], now_s)
             while self._memory_bytes > self._limits.max_memory_bytes:
                 evicted.append(self._give_up_in_memory())
         for packet, reason in evicted:
@@ -143,7 +157,7 @@ class DiskSpool:
         since_s = self._unsynced_since_s
         if since_s is not None and now_s - since_s >= self._limits.sync_s:
             self._sync()
-        if self.degraded is not None and now_s - self._tried_s >= self._limits.retry_s:
+        if self._is_off and now_s - self._tried_s >= self._limits.retry_s:
             self._tried_s = now_s
             self._heal()
 
@@ -151,13 +165,15 @@ class DiskSpool:
         """Sync a last time and close; give up, counted under `reason`, what is in memory alone."""
         self._sync()
         with self._changed:
+            self._ended = True
             left = [packet for lane in self._lanes.values() for packet in lane.memory]
             for lane in self._lanes.values():
                 lane.memory.clear()
+                lane.offered = None
                 if lane.log is not None:
                     lane.log.close()
                     lane.log = None
-            self._memory_bytes = 0
+            self._memory_bytes, self._is_off = 0, True
         for packet in left:
             self._on_drop(packet, reason)
         return len(left)
@@ -185,6 +201,12 @@ class DiskSpool:
             return True
 
     # ---- either --------------------------------------------------------------------------------
+
+    @property
+    def outlives(self) -> bool:
+        """See `Spool.outlives`: what is in memory does not."""
+        with self._changed:
+            return not any(lane.memory for lane in self._lanes.values())
 
     def clear(self, reason: str) -> int:
         """See `Spool.clear`."""
@@ -229,35 +251,42 @@ class DiskSpool:
     def _lowest(self) -> _Lane:
         return max((lane for lane in self._lanes.values() if lane.packets), key=_priority)
 
-    def _keep(self, packets: Sequence[bytes], lane: _Lane, now_s: float) -> None:
-        if self.degraded is None and lane.log is not None:
+    def _keep(self, packets: Sequence[SpooledPacket], lane: _Lane, now_s: float) -> None:
+        if packets and not self._is_off and lane.log is not None:
             try:
-                lane.log.append(packets, now_s)
+                lane.log.append([packet.raw for packet in packets], now_s)
             except OSError as error:
                 self._degrade(error)
             else:
                 if self._unsynced_since_s is None:
                     self._unsynced_since_s = now_s
                 return
-        for raw in packets:
-            lane.memory.append(SpooledPacket(raw=raw, channel=lane.channel, spooled_s=now_s))
-            self._memory_bytes += len(raw)
+        lane.memory.extend(packets)
+        self._memory_bytes += sum(len(packet.raw) for packet in packets)
         self._changed.notify_all()
 
     def _next(self, damaged: list[tuple[SpooledPacket, str]]) -> SpooledPacket | None:
         """What to send next; what cannot be read is given up."""
+        now_s = self._clock.monotonic_s()
         for lane in self._lanes.values():
             while lane.offered is None and lane.log is not None and lane.log.readable:
+                if now_s < lane.unreadable_until_s:
+                    break
                 try:
                     raw = lane.log.oldest()
-                except (OSError, DamagedRecordError) as error:
+                except DamagedRecordError as error:
                     log.warning("spooled packet lost", extra={"error": str(error)})
                     damaged.append(self._give_up(lane, DAMAGED))
                     continue
+                except OSError as error:  # of the disk, not of the record: it may pass
+                    log.warning("spool cannot be read", extra={"error": str(error)})
+                    lane.unreadable_until_s = now_s + self._limits.retry_s
+                    break
                 lane.offered = SpooledPacket(
                     raw=raw, channel=lane.channel, spooled_s=lane.log.oldest_s
                 )
-            if lane.offered is None and not lane.logged and lane.memory:
+            waits = lane.logged and now_s >= lane.unreadable_until_s
+            if lane.offered is None and not waits and lane.memory:
                 lane.offered = lane.memory[0]
             if lane.offered is not None:
                 return lane.offered
@@ -269,10 +298,8 @@ class DiskSpool:
         if packet is None and lane.logged and lane.log is not None:
             raw = b""
             if reason != DAMAGED:
-                try:
+                with contextlib.suppress(OSError, DamagedRecordError):
                     raw = lane.log.oldest()
-                except (OSError, DamagedRecordError):
-                    reason = DAMAGED
             packet = SpooledPacket(raw=raw, channel=lane.channel, spooled_s=lane.log.oldest_s)
         packet = packet or lane.memory[0]
         self._forget_oldest(lane)
@@ -287,25 +314,29 @@ class DiskSpool:
         return packet, EVICTED
 
     def _forget_oldest(self, lane: _Lane) -> None:
-        lane.offered = None
-        if lane.log is not None and lane.log.packets:
+        """What is offered, or the oldest: while it was, a log may have been found before it."""
+        if lane.log is not None and lane.log.packets and not lane.offers_memory:
             lane.log.finish_oldest()
         else:
             self._memory_bytes -= len(lane.memory.popleft().raw)
+        lane.offered = None
 
     def _degrade(self, error: OSError) -> None:
         """Take back what may not be on the disk, and go on in memory."""
-        self.degraded = errno.errorcode.get(error.errno or 0, "EIO")
+        reason = errno.errorcode.get(error.errno or 0, "EIO")
+        if self.degraded is None:  # said once, however often the disk is tried
+            log.error("spool degraded to memory", extra={"reason": reason, "error": str(error)})
+        self.degraded, self._is_off = reason, True
         self._tried_s = self._clock.monotonic_s()
-        log.error("spool degraded to memory", extra={"reason": self.degraded, "error": str(error)})
         for lane in self._lanes.values():
-            if lane.log is not None and (taken := lane.log.abandon()):
-                now_s = self._clock.monotonic_s()
+            if lane.log is not None:
                 again = [
-                    SpooledPacket(raw=raw, channel=lane.channel, spooled_s=now_s) for raw in taken
+                    SpooledPacket(raw=raw, channel=lane.channel, spooled_s=spooled_s)
+                    for raw, spooled_s in lane.log.abandon()
                 ]
-                lane.memory.extendleft(reversed(again))
-                self._memory_bytes += sum(map(len, taken))
+                in_hand = [lane.memory.popleft()] if lane.offers_memory else []
+                lane.memory.extendleft(reversed([*in_hand, *again]))
+                self._memory_bytes += sum(len(packet.raw) for packet in again)
         self._unsynced_since_s = None
         self._changed.notify_all()
 
@@ -332,6 +363,9 @@ class DiskSpool:
                 if lane.log is not None:
                     lane.log.note_synced()
             self._unsynced_since_s = None
+            if self.degraded is not None:
+                log.info("spool uses the disk again", extra={"was": self.degraded})
+                self.degraded = None
             self._changed.notify_all()
 
     def _open_logs(self) -> None:
@@ -352,20 +386,18 @@ class DiskSpool:
                 self.recovery += found.recovery
 
     def _heal(self) -> None:
-        """Write to the disk what memory holds; on success, use it again."""
-        why, self.degraded = self.degraded, None
+        """Use the disk again: write to it what memory holds, but for what the link has in hand."""
+        self._is_off = False
         self._open_logs()
         with self._changed:
             now_s = self._clock.monotonic_s()
             for lane in self._lanes.values():
-                held = list(lane.memory)
-                lane.memory.clear()
-                self._memory_bytes -= sum(len(packet.raw) for packet in held)
-                lane.offered = None if lane.offered in held else lane.offered
-                self._keep([packet.raw for packet in held], lane, now_s)
+                held, in_hand = list(lane.memory), int(lane.offers_memory)
+                lane.memory = deque(held[:in_hand])
+                self._memory_bytes -= sum(len(packet.raw) for packet in held[in_hand:])
+                for start in range(in_hand, len(held), _AT_ONCE):
+                    self._keep(held[start : start + _AT_ONCE], lane, now_s)
         self._sync()
-        if self.degraded is None:
-            log.info("spool uses the disk again", extra={"was": why})
 
 
 def _priority(lane: _Lane) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from daemon.clock import Clock
-from daemon.link.passes import ContactPlan, Pass, TokenBucket
+from daemon.link.passes import ContactPlan, TokenBucket
 from daemon.metrics import FlightMetrics
 from daemon.onboard.spool import Spool
 
@@ -45,7 +45,7 @@ class Downlink:
     ) -> None:
         self._spool, self._sender, self._plan = spool, sender, plan
         self._packet_bits, self._clock, self._metrics = packet_bits, clock, metrics
-        self._pass: Pass | None = None
+        self._limit: float | None = None
         self._bucket: TokenBucket | None = None
 
     def poll(self) -> None:
@@ -76,9 +76,11 @@ class Downlink:
 
     def _is_open(self) -> bool:
         now = self._plan.at(self._clock.utc_s())
-        if now is not self._pass:
-            limit = None if now is None else now.bits_per_s
-            self._bucket = None if limit is None else TokenBucket(limit, self._packet_bits)
-            self._pass = now
+        limit = self._limit if now is None else now.bits_per_s
+        if limit != self._limit:
+            self._limit, self._bucket = limit, None
+            if limit is not None:  # empty: what left just now may count against it
+                self._bucket = TokenBucket(limit, self._packet_bits)
+                self._bucket.spend(self._clock.monotonic_s(), self._packet_bits)
         self._metrics.link_open.set(now is not None)
         return now is not None

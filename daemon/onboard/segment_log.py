@@ -10,12 +10,16 @@ that begins one, and told. What follows goes into a new segment, never behind da
 
 The cursor is not synced: it survives the process, and after a loss of power a few packets go twice.
 After a failed sync nobody knows what is on the disk, and a second one would say nothing of it
-(Rebello et al., USENIX ATC 2020): `abandon` gives the packets back, and closes the file.
+(Rebello et al., USENIX ATC 2020): `abandon` gives the packets back, and that file gets no more.
+
+A segment that cannot be read may be readable at the next start: until then the cursor stays below
+it, and what follows may go twice.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from array import array
 from collections import deque
 from collections.abc import Sequence
@@ -38,6 +42,11 @@ OVERHEAD_BYTES: Final = _HEADER.size + _CRC.size
 _CURSOR: Final = Struct(">QI")
 _CURSOR_NAME: Final = "cursor"
 _SUFFIX: Final = ".log"
+_NAME: Final = re.compile(r"[0-9]{20}\.log")
+_NONE: Final = 1 << 64
+"""Above every sequence."""
+_MOST_IN_A_SEGMENT: Final = 1 << 32
+"""Sequences that a segment which cannot be read may have used, and more."""
 _READ_BYTES: Final = 8 << 20
 
 
@@ -71,9 +80,9 @@ class Recovery:
 
 
 class _Segment:
-    """A file of records, and where they are in it."""
+    """A file of records, and where they are in it; open where it is read or written."""
 
-    def __init__(self, path: Path, file: int) -> None:
+    def __init__(self, path: Path, file: int | None = None) -> None:
         self.path, self.file, self.end = path, file, 0
         self.sequences, self.starts, self.sizes = array("Q"), array("Q"), array("L")
         self.spooled_s = array("d")
@@ -91,12 +100,14 @@ class _Segment:
 
 
 class SegmentLog:
-    """The packets of one channel, oldest first. One thread writes; reading needs the same lock.
+    """The packets of one channel, oldest first.
+
+    Calls are one at a time; `sync_files` alone may go on beside those of the reading end.
 
     Args:
-        folder: Of its files; nothing else belongs there.
+        folder: Of its files; nothing else belongs there, and no other process uses it.
         disk: The file system.
-        segment_bytes: A segment that has grown to this is the last one's predecessor.
+        segment_bytes: A segment that has grown to this gets no more records.
         now_s: When what is found counts as spooled [s, monotonic].
 
     Attributes:
@@ -105,7 +116,7 @@ class SegmentLog:
         used_bytes: Bytes of these.
 
     Raises:
-        OSError: If the folder cannot be read.
+        OSError: If the folder or the cursor cannot be read, or another process has them.
     """
 
     def __init__(self, folder: Path, disk: Disk, *, segment_bytes: int, now_s: float) -> None:
@@ -115,12 +126,18 @@ class SegmentLog:
         self._written: list[_Segment] = []
         self._unsynced: deque[bytes] = deque()
         self.packets = self.used_bytes = 0
+        self._unreadable = _NONE
         names = disk.names(folder)
         self._cursor = disk.open(folder / _CURSOR_NAME)
-        self._next = done = self._read_cursor()
+        try:
+            disk.lock(self._cursor)
+            self._next = done = self._read_cursor()
+        except OSError:
+            disk.close(self._cursor)
+            raise
         self.recovery = Recovery()
         for name in names:
-            if name.endswith(_SUFFIX):
+            if _NAME.fullmatch(name):
                 self._recover(folder / name, done, now_s)
 
     # ---- the writing end -----------------------------------------------------------------------
@@ -146,12 +163,12 @@ class SegmentLog:
             crc = google_crc32c.extend(google_crc32c.value(header), raw)
             parts += [header, raw, _CRC.pack(crc)]
             sequence += 1
-        data = b"".join(parts)
         try:
-            self._disk.write(segment.file, data, start)
+            self._disk.write(self._file(segment), b"".join(parts), start)
         except OSError:
             self._open = None  # half of a record may be there: nothing goes behind it
             self._cut(segment)
+            self._drop_empty()
             raise
         for sequence, raw in enumerate(packets, start=first):
             segment.add(sequence, start, len(raw), now_s)
@@ -172,30 +189,33 @@ class SegmentLog:
             OSError: If that fails; call `abandon` then.
         """
         for segment in tuple(self._written):
-            self._disk.sync(segment.file)
+            self._disk.sync(self._file(segment))
 
     def note_synced(self) -> None:
         """What was written is on the disk."""
+        for segment in self._written:
+            if segment is not self._open and segment is not self._segments[0]:
+                self._close(segment)
         self._written.clear()
         self._unsynced.clear()
 
-    def abandon(self) -> list[bytes]:
-        """Take back what may not be on the disk; return it, oldest first."""
-        taken, cut = list(self._unsynced), self._written
-        self._unsynced.clear()
+    def abandon(self) -> list[tuple[bytes, float]]:
+        """Take back what may not be on the disk; return it and when it came, oldest first."""
+        taken, cut = list[tuple[bytes, float]](), self._written
         self._written, self._open = [], None
-        for raw in reversed(taken):
-            while not self._segments[-1].sequences:
-                self._drop_segment(self._segments.pop())
-            last = self._segments[-1]
+        while self._unsynced:
+            self._drop_empty()
+            last, raw = self._segments[-1], self._unsynced.pop()
+            taken.append((raw, last.spooled_s[-1]))
             last.end = last.starts[-1]
             for field in (last.sequences, last.starts, last.sizes, last.spooled_s):
                 field.pop()
             self.packets, self.used_bytes = self.packets - 1, self.used_bytes - len(raw)
         for segment in cut:
-            if segment in self._segments:  # else its file is closed, and the number another's
+            if segment in self._segments:
                 self._cut(segment)
-        return taken
+        self._drop_empty()
+        return taken[::-1]
 
     # ---- the reading end -----------------------------------------------------------------------
 
@@ -210,12 +230,6 @@ class SegmentLog:
         head = self._segments[0]
         return head.spooled_s[head.done]
 
-    @property
-    def oldest_bytes(self) -> int:
-        """Bytes of the oldest packet."""
-        head = self._segments[0]
-        return head.sizes[head.done]
-
     def oldest(self) -> bytes:
         """Read the oldest packet.
 
@@ -225,7 +239,7 @@ class SegmentLog:
         """
         head = self._segments[0]
         at, size, sequence = head.done, head.sizes[head.done], head.sequences[head.done]
-        raw = self._disk.read(head.file, OVERHEAD_BYTES + size, head.starts[at])
+        raw = self._disk.read(self._file(head), OVERHEAD_BYTES + size, head.starts[at])
         if len(raw) != OVERHEAD_BYTES + size or not _is_sound(raw, sequence):
             raise DamagedRecordError(head.path, head.starts[at])
         return raw[_HEADER.size : -_CRC.size]
@@ -247,8 +261,9 @@ class SegmentLog:
     def close(self) -> None:
         """Close the files; what waits stays."""
         for segment in self._segments:
-            self._disk.close(segment.file)
-        self._disk.close(self._cursor)
+            self._close(segment)
+        with contextlib.suppress(OSError):  # all that matters is synced
+            self._disk.close(self._cursor)
         self._segments.clear()
 
     # ---- inside --------------------------------------------------------------------------------
@@ -262,23 +277,45 @@ class SegmentLog:
                 self._drop_segment(self._segments.popleft())
         return self._open
 
+    def _file(self, segment: _Segment) -> int:
+        if segment.file is None:
+            segment.file = self._disk.open(segment.path)
+        return segment.file
+
+    def _close(self, segment: _Segment) -> None:
+        file, segment.file = segment.file, None
+        if file is not None:
+            with contextlib.suppress(OSError):  # all that matters is synced
+                self._disk.close(file)
+
     def _cut(self, segment: _Segment) -> None:
         """Take away what is behind the last record, or it would be found again."""
         with contextlib.suppress(OSError):  # then that: some packets would go twice
-            self._disk.cut(segment.file, segment.end)
+            self._disk.cut(self._file(segment), segment.end)
+
+    def _drop_empty(self) -> None:
+        """Remove segments at the end that hold nothing and get nothing more."""
+        while self._segments and not self._segments[-1].sequences:
+            self._drop_segment(self._segments.pop())
 
     def _drop_segment(self, segment: _Segment) -> None:
+        if segment in self._written:
+            self._written.remove(segment)
+        self._close(segment)
         with contextlib.suppress(OSError):  # a file too many: it is removed at the next start
-            self._disk.close(segment.file)
             self._disk.remove(segment.path)
 
     def _recover(self, path: Path, done: int, now_s: float) -> None:
+        segment, first = _Segment(path), int(path.stem)
         try:
-            segment = _Segment(path, self._disk.open(path))
-            data = self._whole(segment.file)
+            data = self._whole(self._file(segment))
         except OSError:
             self.recovery += Recovery(unreadable=1)
+            self._unreadable = min(self._unreadable, first)
+            self._next = max(self._next, first + _MOST_IN_A_SEGMENT)
             return
+        finally:
+            self._close(segment)
         position = places = skipped = 0
         while position + OVERHEAD_BYTES <= len(data):
             size = _record_bytes(data, position, self._next_found(segment))
@@ -330,6 +367,7 @@ class SegmentLog:
         return found
 
     def _write_cursor(self, sequence: int) -> None:
+        sequence = min(sequence, self._unreadable)
         crc = google_crc32c.value(sequence.to_bytes(8))
         with contextlib.suppress(OSError):  # a few packets may then go twice
             self._disk.write(

@@ -105,9 +105,17 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         )
         stop.wait()
         late = shut_down(line.stages, deadline_s=settings.shutdown_deadline_s, clock=clock)
+        kept = line.spool.packets
         left = line.spool.end("shutdown")
         metrics.stages_late.set(len(late))
-        log.info("stopped", extra={"late": ",".join(late) or "none", "packets_left": left})
+        log.info(
+            "stopped",
+            extra={
+                "late": ",".join(late) or "none",
+                "packets_left": left,
+                "packets_kept": kept - left,
+            },
+        )
         return metrics.totals()
 
 
@@ -273,6 +281,7 @@ def _open_disk(
     log.info("spool opened", extra={**found, "seconds": round(clock.monotonic_s() - start_s, 3)})
     metrics.spool_recovered_packets.set(spool.recovery.records)
     metrics.spool_skipped_bytes.set(spool.recovery.skipped_bytes)
+    metrics.spool_unreadable_files.set(spool.recovery.unreadable)
     metrics.spool_degraded.set_function(lambda: float(spool.degraded is not None))
     return spool
 

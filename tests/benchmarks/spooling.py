@@ -87,7 +87,14 @@ def opened(place: Path) -> DiskSpool:
     def lost(_packet: SpooledPacket, reason: str) -> None:
         raise SystemExit(f"a packet was given up: {reason}")
 
-    limits = DiskSpoolLimits(max_bytes=64 * GIB, sync_packets=GROUP)
+    limits = DiskSpoolLimits(
+        max_bytes=64 * GIB,
+        max_memory_bytes=GIB,
+        segment_bytes=16 << 20,
+        sync_packets=GROUP,
+        sync_s=1.0,
+        retry_s=10.0,
+    )
     return DiskSpool(place, limits=limits, clock=SystemClock(), on_drop=lost)
 
 

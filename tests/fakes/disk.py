@@ -1,4 +1,4 @@
-"""A disk that fails when told to, and one that forgets what was not synced."""
+"""A disk that fails when told to, and forgets what was not synced when power is lost."""
 
 from __future__ import annotations
 
@@ -17,11 +17,39 @@ class FailingDisk(LocalDisk):
         error: With what they fail.
         synced: How often a file was synced.
         torn: Whether a write that fails leaves half of itself.
+        open_files: Files that are open, and where they are.
     """
 
     def __init__(self) -> None:
         self.fails: set[str] = set()
         self.error, self.synced, self.torn = errno.ENOSPC, 0, True
+        self.open_files: dict[int, Path] = {}
+        self._durable: dict[Path, bytes] = {}
+
+    def lose_power(self) -> None:
+        """Bring every file back to what was last synced of it; half of the rest may be there."""
+        for path, content in self._durable.items():
+            if path.exists():
+                now = path.read_bytes()
+                kept = max(len(content), (len(content) + len(now)) // 2)
+                path.write_bytes(now[:kept] if now[: len(content)] == content else content)
+        for file in tuple(self.open_files):
+            self.close(file)
+
+    def lock(self, file: int) -> None:
+        """See `Disk`; processes that were killed hold no lock, and here they are not even that."""
+
+    def open(self, path: Path) -> int:
+        """See `Disk`."""
+        self._may("open")
+        file = super().open(path)
+        self.open_files[file] = path
+        return file
+
+    def close(self, file: int) -> None:
+        """See `Disk`."""
+        self.open_files.pop(file, None)
+        super().close(file)
 
     def _may(self, call: str) -> None:
         if call in self.fails:
@@ -35,7 +63,9 @@ class FailingDisk(LocalDisk):
     def create(self, path: Path) -> int:
         """See `Disk`."""
         self._may("create")
-        return super().create(path)
+        file = super().create(path)
+        self.open_files[file], self._durable[path] = path, b""
+        return file
 
     def size(self, file: int) -> int:
         """See `Disk`."""
@@ -64,3 +94,5 @@ class FailingDisk(LocalDisk):
         self._may("sync")
         self.synced += 1
         super().sync(file)
+        path = self.open_files[file]
+        self._durable[path] = path.read_bytes()

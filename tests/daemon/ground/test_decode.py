@@ -366,8 +366,10 @@ def test_on_threads_a_patch_that_does_not_decode_costs_no_other() -> None:
     assert rig.failed() == {"payload": 1}
 
 
-def test_on_threads_a_bug_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a decoder raises, no patch is lost without a counter."""
+def test_on_threads_a_bug_is_counted_too(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever a decoder raises, no patch is lost without a counter, and it is told as a bug."""
     rig, items = Rig(threads=2), frames(TILE)
 
     def fail(*_: object) -> None:
@@ -378,3 +380,7 @@ def test_on_threads_a_bug_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> Non
 
     assert [part.frame for part in parts] == items[:1]
     assert rig.failed() == {"internal_error": 2}
+    bugs = 'prismlink_stage_errors_total{reason="internal_error",stage="decode"}'
+    assert rig.metrics.totals()[bugs] == 2
+    assert "MemoryError: no room" in caplog.text
+    caplog.clear()  # the records hold on to frames, and these to threads

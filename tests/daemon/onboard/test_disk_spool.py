@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
@@ -12,7 +13,7 @@ from tempfile import mkdtemp
 import pytest
 
 from contracts.spool import Drops, SpoolContract, send_all
-from daemon.clock import Clock
+from daemon.clock import Clock, SystemClock
 from daemon.errors import SpoolFullError
 from daemon.link.packet import Channel
 from daemon.onboard.disk import LocalDisk
@@ -22,6 +23,15 @@ from fakes.clock import FakeClock
 from fakes.disk import FailingDisk
 
 SIDE, PATCH = Channel.SIDE, Channel.PATCH
+
+
+def limits_of(**given: float) -> DiskSpoolLimits:
+    """Small ones, but for those given."""
+    small = {
+        "max_bytes": 10_000, "max_memory_bytes": 1_000, "segment_bytes": 60, "sync_packets": 1,
+        "sync_s": 1.0, "retry_s": 10.0,
+    }  # fmt: skip
+    return DiskSpoolLimits(**{**small, **given})  # type: ignore[arg-type]
 
 
 class TestDiskSpool(SpoolContract):
@@ -38,8 +48,7 @@ class TestDiskSpool(SpoolContract):
     def make(self, max_bytes: int, clock: Clock, drops: Drops) -> Spool:
         """An empty one."""
         self._made += 1
-        limits = DiskSpoolLimits(max_bytes=max_bytes, segment_bytes=60, sync_packets=1)
-        folder = self._root / str(self._made)
+        folder, limits = self._root / str(self._made), limits_of(max_bytes=max_bytes)
         return DiskSpool(folder, limits=limits, clock=clock, on_drop=drops)
 
 
@@ -47,14 +56,13 @@ class Rig:
     """A spool with its surroundings."""
 
     def __init__(self, folder: Path, disk: LocalDisk | None = None, **limits: float) -> None:
-        chosen = {"max_bytes": 10_000, "segment_bytes": 200, "sync_packets": 1, **limits}
         self.clock, self.drops = FakeClock(), Drops()
         self.spool = DiskSpool(
             folder,
-            limits=DiskSpoolLimits(**chosen),  # type: ignore[arg-type]
+            limits=limits_of(**limits),
             clock=self.clock,
             on_drop=self.drops,
-            disk=disk,
+            disk=disk or FailingDisk(),
         )
 
 
@@ -146,11 +154,106 @@ def test_without_a_folder_a_spool_is_in_memory(tmp_path: Path) -> None:
     rig = Rig(tmp_path / "file" / "spool")
     assert rig.spool.degraded == "ENOTDIR"
     rig.spool.append([b"a", b"b"], PATCH)
+    assert not rig.spool.outlives
     packet = rig.spool.take(0.0)
     assert packet is not None
     assert rig.spool.sent(packet)
     assert rig.spool.end("shutdown") == 1
-    assert rig.drops.told == [(b"b", PATCH, "shutdown")]
+    rig.spool.append([b"late"], PATCH)
+    assert rig.drops.told == [(b"b", PATCH, "shutdown"), (b"late", PATCH, "ended")]
+
+
+def test_a_disk_found_late_is_sent_from_first(tmp_path: Path) -> None:
+    """What the link has in hand meanwhile is sent once, and nothing of the disk in its place."""
+    Rig(tmp_path / "disk").spool.append([b"old1", b"old2"], PATCH)
+    (tmp_path / "spool").touch()  # where the disk is mounted, later
+    rig = Rig(tmp_path / "spool", retry_s=5.0)
+    rig.spool.append([b"new1", b"new2"], PATCH)
+    in_hand = rig.spool.take(0.0)
+    assert in_hand is not None
+    (tmp_path / "spool").unlink()
+    (tmp_path / "disk").rename(tmp_path / "spool")
+    rig.clock.advance(5.0)
+    rig.spool.tick()
+
+    assert rig.spool.degraded is None
+    assert rig.spool.outlives is False
+    assert rig.spool.sent(in_hand)
+    assert rig.spool.outlives
+    assert send_all(rig.spool) == [b"old1", b"old2", b"new2"]
+    assert rig.drops.told == []
+
+
+def test_a_disk_that_cannot_be_read_loses_nothing(tmp_path: Path) -> None:
+    """Packets wait until it can be; what is in memory goes on."""
+    disk = FailingDisk()
+    rig = Rig(tmp_path, disk, retry_s=5.0)
+    rig.spool.append([b"disk1", b"disk2"], PATCH)
+    disk.fails, disk.error = {"read", "write"}, errno.EIO
+    rig.spool.append([b"memory"], PATCH)
+    packet = rig.spool.take(0.0)
+    assert packet is not None
+    assert packet.raw == b"memory"
+    assert rig.spool.sent(packet)
+    assert rig.spool.take(0.0) is None
+    disk.fails = set()
+    rig.clock.advance(5.0)
+
+    assert send_all(rig.spool) == [b"disk1", b"disk2"]
+    assert rig.drops.told == []
+
+
+def test_an_age_is_not_forgotten_while_the_disk_is_tried(tmp_path: Path) -> None:
+    """It says how long the link has been away."""
+    disk = FailingDisk()
+    disk.fails = {"write"}
+    rig = Rig(tmp_path, disk, retry_s=5.0)
+    rig.spool.append([b"a"], PATCH)
+    for _ in range(10):
+        rig.clock.advance(5.0)
+        rig.spool.tick()
+    assert rig.spool.oldest_age_s == 50.0
+
+
+def test_what_is_evicted_before_it_is_synced_spoils_nothing(tmp_path: Path) -> None:
+    """Its file is gone when the sync comes."""
+    rig = Rig(tmp_path, max_bytes=400, segment_bytes=100, sync_packets=1_000)
+    for size in (150, 150, 350):
+        rig.spool.append([bytes(size)], PATCH)
+    rig.clock.advance(1.0)
+    rig.spool.tick()
+    assert rig.spool.degraded is None
+    assert send_all(rig.spool) == [bytes(350)]
+    assert len(rig.drops.told) == 2
+
+
+def test_one_thread_appends_while_another_takes(tmp_path: Path) -> None:
+    """As the stages do: all comes out, once and in order."""
+    spool = DiskSpool(
+        tmp_path,
+        limits=limits_of(max_bytes=1 << 20, segment_bytes=500, sync_packets=7, sync_s=0.001),
+        clock=SystemClock(),
+        on_drop=Drops(),
+    )
+    packets, got = [b"%d" % i for i in range(3_000)], list[bytes]()
+
+    def take() -> None:
+        while len(got) < len(packets):
+            if (packet := spool.take(0.1)) is not None:
+                got.append(packet.raw)
+                assert spool.sent(packet)
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    for start in range(0, len(packets), 3):
+        spool.append(packets[start : start + 3], PATCH)
+        spool.tick()
+    while taker.is_alive():
+        spool.tick()
+        taker.join(0.01)
+    spool.end("shutdown")
+
+    assert got == packets
 
 
 def test_memory_is_bounded_while_the_disk_fails(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_packets_leave_during_a_pass_alone() -> None:
     while rig.clock.utc_s() < CLOSES_S + 5:
         rig.target.poll()
 
-    assert OPENS_S <= rig.sent_s[0] < OPENS_S + 0.1
+    assert OPENS_S <= rig.sent_s[0] < OPENS_S + 0.25
     assert CLOSES_S - 0.5 < rig.sent_s[-1] < CLOSES_S
     assert rig.spool.packets == 300 - len(rig.sent_s)
     assert rig.metrics.totals()["prismlink_link_open"] == 0

@@ -23,7 +23,7 @@ def opened(
     folder: Path, disk: LocalDisk | None = None, segment_bytes: int = SEGMENT_BYTES
 ) -> SegmentLog:
     """Open a log."""
-    return SegmentLog(folder, disk or LocalDisk(), segment_bytes=segment_bytes, now_s=0.0)
+    return SegmentLog(folder, disk or FailingDisk(), segment_bytes=segment_bytes, now_s=0.0)
 
 
 def put(log: SegmentLog, *packets: bytes) -> None:
@@ -123,6 +123,7 @@ def test_a_log_cut_at_any_byte_gives_every_whole_record(tmp_path: Path) -> None:
         whole = sum(end <= length for end in ends)
         assert log.recovery.skipped_bytes == length - ([0, *ends][whole])
         assert taken(log) == packets[:whole]
+        log.close()
 
 
 def test_a_flipped_bit_costs_one_record(tmp_path: Path) -> None:
@@ -144,6 +145,7 @@ def test_a_flipped_bit_costs_one_record(tmp_path: Path) -> None:
         assert log.recovery.skipped_places == 1
         assert log.recovery.skipped_bytes == OVERHEAD_BYTES + 40
         assert taken(log) == packets[:lost] + packets[lost + 1 :]
+        log.close()
 
 
 def test_ten_thousand_flipped_bits(tmp_path: Path) -> None:
@@ -243,7 +245,7 @@ def test_what_a_failed_sync_leaves_open_is_given_back(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Input/output"):
         log.sync_files()
 
-    assert log.abandon() == [b"1" * 30, b"2", b"3"]
+    assert log.abandon() == [(b"1" * 30, 0.0), (b"2", 0.0), (b"3", 0.0)]
     assert (log.packets, log.unsynced) == (1, 0)
     disk.fails = set()
     assert opened(tmp_path).recovery.records == 1
@@ -270,7 +272,79 @@ def test_a_segment_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     disk.fails, disk.error = {"size"}, errno.EIO
     log = opened(tmp_path, disk)
     assert (log.recovery.unreadable, log.packets) == (1, 0)
+    log.close()
 
     disk.fails = {"read"}
     with pytest.raises(OSError, match="Input/output"):
         opened(tmp_path, disk)
+    assert disk.open_files == {}
+
+
+def test_what_could_not_be_read_once_is_not_taken_for_done(tmp_path: Path) -> None:
+    """New packets go on beyond its numbers, and the cursor stays below: it comes, if late."""
+    put(opened(tmp_path, segment_bytes=1), b"a", b"b", b"c")
+    disk = FailingDisk()
+    disk.fails = {"size"}
+    log = opened(tmp_path, disk)
+    put(log, b"new")
+    assert taken(log) == [b"new"]
+    log.close()
+
+    assert taken(opened(tmp_path))[:3] == [b"a", b"b", b"c"]
+
+
+def test_files_are_open_only_where_they_are_used(tmp_path: Path) -> None:
+    """A store of many gigabytes has more of them than a process may open."""
+    disk = FailingDisk()
+    log = opened(tmp_path, disk, segment_bytes=1)
+    packets = [bytes([i]) for i in range(50)]
+    put(log, *packets)
+    assert len(segments(tmp_path)) == 50
+    assert len(disk.open_files) <= 3
+    again = opened(tmp_path, other := FailingDisk(), segment_bytes=1)
+    assert len(other.open_files) <= 1
+    assert taken(again) == packets
+    assert len(other.open_files) <= 2
+
+
+@pytest.mark.parametrize("call", ["write", "sync"])
+def test_failures_leave_no_files_behind(tmp_path: Path, call: str) -> None:
+    """However often a disk is tried that fails."""
+    disk = FailingDisk()
+    log = opened(tmp_path, disk)
+    put(log, b"before")
+    disk.fails = {call}
+    for _ in range(50):
+        with pytest.raises(OSError, match="No space"):
+            put(log, b"x")
+        log.abandon()
+    assert len(segments(tmp_path)) == 1
+    assert len(disk.open_files) <= 2
+
+
+def test_a_folder_is_one_process_s(tmp_path: Path) -> None:
+    """Two would give the same numbers to different packets."""
+    log = SegmentLog(tmp_path, LocalDisk(), segment_bytes=100, now_s=0.0)
+    with pytest.raises(BlockingIOError):
+        SegmentLog(tmp_path, LocalDisk(), segment_bytes=100, now_s=0.0)
+    log.close()
+    SegmentLog(tmp_path, LocalDisk(), segment_bytes=100, now_s=0.0).close()
+
+
+def test_power_may_go_at_any_time(tmp_path: Path) -> None:
+    """What was synced is found, in order; of the rest what is sound, and nothing else."""
+    rng = random.Random(2)
+    for number in range(50):
+        disk, folder = FailingDisk(), tmp_path / str(number)
+        log = opened(folder, disk)
+        synced = list[bytes]()
+        for _ in range(rng.randrange(1, 12)):
+            packets = [rng.randbytes(rng.randrange(60)) for _ in range(rng.randrange(1, 5))]
+            put(log, *packets)
+            synced += packets
+        late = [rng.randbytes(60) for _ in range(3)]
+        log.append(late, 0.0)
+        disk.lose_power()
+        found = taken(opened(folder))
+        assert found[: len(synced)] == synced
+        assert found[len(synced) :] == late[: len(found) - len(synced)]
