@@ -380,7 +380,7 @@ def test_on_threads_a_bug_is_counted_too(
 
     assert [part.frame for part in parts] == items[:1]
     assert rig.failed() == {"internal_error": 2}
-    bugs = 'prismlink_stage_errors_total{reason="internal_error",stage="decode"}'
+    bugs = 'prismlink_stage_errors_total{stage="decode",reason="internal_error"}'
     assert rig.metrics.totals()[bugs] == 2
     assert "MemoryError: no room" in caplog.text
     caplog.clear()  # the records hold on to frames, and these to threads
