@@ -278,7 +278,7 @@ def test_order_does_not_matter() -> None:
 
 
 def test_threads_change_nothing() -> None:
-    """Subbands that are restored at a time are what they are one after another, to the last bit."""
+    """Patches that are decoded at a time are what they are one after another, to the last bit."""
     bundle, tile = branch_bundle(), cubes.tile(bands=4, rows=40, cols=300, seed=4)
     frames = Encoder(bundle, backend="torch-cpu").encode(tile)
     assert bundle.synthesis().branch[-1].weight.any()

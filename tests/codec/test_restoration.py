@@ -18,17 +18,17 @@ KIN, LOCAL, GLOBAL = range(11, 14)
 """Columns of the three expectations, their logarithms."""
 
 
-def drawn(seed: int = 0, components: int = 6) -> NDArray[np.int32]:
+def drawn(seed: int = 0, components: int = 6, size: tuple[int, int] = SIZE) -> NDArray[np.int32]:
     """Symbols in which components go together: one pattern, in other amounts, plus noise."""
     rng = np.random.default_rng(seed)
     images = []
     for band in SUBBANDS:
-        shape = band.shape(*SIZE)
+        shape = band.shape(*size)
         pattern = rng.laplace(0, 2, shape)
         amounts = rng.normal(0, 1, (components, 1, 1))
         noise = rng.normal(0, 0.3, (components, *shape))
         images.append(np.rint(amounts * pattern + noise).astype(np.int32))
-    return to_symbols(images, *SIZE)
+    return to_symbols(images, *size)
 
 
 def trained(seed: int = 0) -> nn.Sequential:
@@ -141,16 +141,20 @@ def test_rows_are_what_the_network_takes() -> None:
         assert rows.places.size == 0 or rows.places.max() < image.size
 
 
-def test_the_compiled_network_is_the_one_that_was_trained() -> None:
-    """What is restored is what PyTorch makes of the rows that training is shown."""
-    symbols, network = drawn(6), trained()
-    images = [image.astype(np.float32) for image in to_images(symbols, *SIZE)]
-    for image, rows in zip(images, seen_rows(symbols, *SIZE), strict=True):
+@pytest.mark.parametrize("size", [SIZE, (16, 300)])
+def test_the_compiled_network_is_the_one_that_was_trained(size: tuple[int, int]) -> None:
+    """What is restored is what PyTorch makes of the rows that training is shown.
+
+    In wide subbands, too, whose rows are computed in several goes.
+    """
+    symbols, network = drawn(6, size=size), trained()
+    images = [image.astype(np.float32) for image in to_images(symbols, *size)]
+    for image, rows in zip(images, seen_rows(symbols, *size), strict=True):
         answers = network(torch.from_numpy(rows.features))[:, 0].numpy()
         image.ravel()[rows.places] += answers * rows.signs
 
-    restored = restore(symbols, *SIZE, network)
-    np.testing.assert_allclose(restored, to_symbols(images, *SIZE), rtol=1e-5, atol=1e-5)
+    restored = restore(symbols, *size, network)
+    np.testing.assert_allclose(restored, to_symbols(images, *size), rtol=1e-5, atol=1e-5)
     assert not np.array_equal(restored, symbols)
 
 

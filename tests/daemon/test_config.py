@@ -202,3 +202,18 @@ def test_a_step_that_may_grow_has_no_target(bundle: Path) -> None:
         )
     (line,) = caught.value.problems
     assert "leaves psnr_db unmet" in line
+
+
+def test_passes_take_the_links_rate_where_they_have_none(bundle: Path) -> None:
+    """A plan in UTC, whatever offset its times were written with."""
+    passes = (
+        "[{opens: 2026-11-26T12:15:00+02:00, closes: 2026-11-26T10:25:00Z}, "
+        "{opens: 2026-11-26T11:50:00Z, closes: 2026-11-26T12:00:00Z, kbit_per_s: 512}]"
+    )
+    settings = load_flight(
+        DEPLOY / "flight.yaml",
+        [f"model.bundle={bundle}", "link.kbit_per_s=256", f"link.passes={passes}"],
+    )
+    first, second = settings.link.plan.ahead(0.0, 9)
+    assert (first.opens_utc_s, first.closes_utc_s) == (1_795_688_100.0, 1_795_688_700.0)
+    assert (first.bits_per_s, second.bits_per_s) == (256_000, 512_000)
