@@ -1,7 +1,8 @@
-"""`kill -9` of a board whose spool is on a disk: what was durable comes down after the restart."""
+"""What waits for the link: on a disk it outlives its process, and it leaves during passes alone."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from daemon.link.sockets import Endpoint, TileSender
@@ -59,3 +60,25 @@ def test_a_board_that_ends_leaves_its_spool(desk: Desk, small_bundle: Path, tmp_
 
     flight = desk.flight(small_bundle, *spool).until_ready()
     assert flight.metrics().total("spool_recovered_packets") > PATCHES
+
+
+def test_packets_wait_for_a_pass(desk: Desk, small_bundle: Path) -> None:
+    """Before it opens none is on the air, with a ground that listens; then all of them are."""
+    opens = datetime.now(UTC) + timedelta(seconds=20)
+    plan = f"[{{opens: {opens.isoformat()}, closes: {(opens + timedelta(hours=1)).isoformat()}}}]"
+    ground = desk.ground(small_bundle, "output.format=npy").until_ready()
+    flight = desk.flight(small_bundle, f"link.passes={plan}", "link.kbit_per_s=400").until_ready()
+    with TileSender(Endpoint(address=desk.tiles, bind=False)) as sender:
+        tile = fake_tile(bands=6, rows=128, cols=128 * PATCHES, scene="s")
+        assert sender.send(TileMessage.pack(tile), PATIENCE_S)
+    before = flight.until_metrics(
+        lambda n: n.total("frames_total", channel="patch") == PATCHES, "a tile spooled"
+    )
+    assert datetime.now(UTC) < opens, "the machine is too slow for this test"
+    assert before.total("link_open") == before.total("packets_total") == 0
+
+    ground.until_metrics(lambda n: n.total("tiles_written_total") == 1, "the tile")
+    assert datetime.now(UTC) > opens
+    assert flight.metrics().total("link_open") == 1
+    assert flight.stop().total("spool_packets") == 0
+    assert ground.stop().total("tiles_written_total", state="complete") == 1
