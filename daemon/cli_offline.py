@@ -126,10 +126,13 @@ def decode(
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A bundle (.safetensors) or frame file (.prism).")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="A bundle (.safetensors), frame file (.prism) or spool's folder."),
+    ],
     json_file: JsonFile = None,
 ) -> None:
-    """Say what a bundle or a frame file holds.
+    """Say what a bundle, a frame file or a spool holds.
 
     Example: prismlink inspect deploy/models/default.safetensors
     """

@@ -24,6 +24,8 @@ from daemon.cores import WORKERS_PER_THREAD, claim
 from daemon.errors import OutputError
 from daemon.files import write_whole
 from daemon.ground.write import file_stem
+from daemon.link.packet import Channel
+from daemon.onboard.segment_log import waiting_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,10 +223,10 @@ def _read(path: Path) -> bytes:
 
 
 def inspect(path: Path) -> dict[str, Any]:
-    """Describe a bundle or a `.prism` file.
+    """Describe a bundle, a `.prism` file, or the folder of a spool.
 
     Raises:
-        CodecError: If it is neither.
+        CodecError: If it is none of these, or cannot be read.
     """
     if path.suffix == ".safetensors":
         return describe_bundle(load_bundle(path))
@@ -234,7 +236,14 @@ def inspect(path: Path) -> dict[str, Any]:
         except BitstreamError as error:
             raise BitstreamError(f"{path}: {error}") from None
         return {"file": path.name, "frames": frames}
-    raise CodecError(f"{path}: neither a bundle (.safetensors) nor a frame file (.prism)")
+    if logs := [c for c in Channel if (path / c.name.lower()).is_dir()]:
+        try:
+            return {c.name.lower(): waiting_in(path / c.name.lower()) for c in logs}
+        except OSError as error:
+            raise CodecError(f"{error.filename or path}: {error.strerror}") from None
+    raise CodecError(
+        f"{path}: neither a bundle (.safetensors) nor a frame file (.prism) nor a spool's folder"
+    )
 
 
 def describe_bundle(bundle: Bundle) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 import google_crc32c
 
@@ -316,39 +316,23 @@ class SegmentLog:
             return
         finally:
             self._close(segment)
-        position = places = skipped = 0
-        while position + OVERHEAD_BYTES <= len(data):
-            size = _record_bytes(data, position, self._next_found(segment))
-            if size:
-                _, length, sequence = _HEADER.unpack_from(data, position)
-                if sequence >= done:
-                    segment.add(sequence, position, length, now_s)
-                    self.packets, self.used_bytes = self.packets + 1, self.used_bytes + length
-                self._next = max(self._next, sequence + 1)
-                position += size
-                continue
-            following = data.find(MAGIC, position + 1)
-            following = len(data) if following < 0 else following
-            while following < len(data) and not _record_bytes(data, following, 0):
-                following = data.find(MAGIC, following + 1)
-                following = len(data) if following < 0 else following
-            skipped, places, position = skipped + following - position, places + 1, following
-        if position < len(data):
-            skipped, places = skipped + len(data) - position, places + 1
+        found = scan(data)
+        for sequence, start, size in found.records:
+            if sequence >= done:
+                segment.add(sequence, start, size, now_s)
+                self.packets, self.used_bytes = self.packets + 1, self.used_bytes + size
+            self._next = max(self._next, sequence + 1)
         segment.end = len(data)
         self.recovery += Recovery(
             records=segment.waiting,
             read_bytes=len(data),
-            skipped_bytes=skipped,
-            skipped_places=places,
+            skipped_bytes=found.skipped_bytes,
+            skipped_places=found.skipped_places,
         )
         if segment.waiting:
             self._segments.append(segment)
         else:
             self._drop_segment(segment)
-
-    def _next_found(self, segment: _Segment) -> int:
-        return segment.sequences[-1] + 1 if segment.sequences else 0
 
     def _whole(self, file: int) -> bytes:
         size, parts = self._disk.size(file), []
@@ -357,14 +341,7 @@ class SegmentLog:
         return b"".join(parts)
 
     def _read_cursor(self) -> int:
-        found = 0
-        for place in range(2):
-            raw = self._disk.read(self._cursor, _CURSOR.size, place * _CURSOR.size)
-            if len(raw) == _CURSOR.size:
-                sequence, crc = _CURSOR.unpack(raw)
-                if crc == google_crc32c.value(raw[: -_CRC.size]):
-                    found = max(found, sequence)
-        return found
+        return _cursor_of(self._disk.read(self._cursor, 2 * _CURSOR.size, 0))
 
     def _write_cursor(self, sequence: int) -> None:
         sequence = min(sequence, self._unreadable)
@@ -373,6 +350,70 @@ class SegmentLog:
             self._disk.write(
                 self._cursor, _CURSOR.pack(sequence, crc), _CURSOR.size * (sequence & 1)
             )
+
+
+class Scan(NamedTuple):
+    """What a segment's bytes hold.
+
+    Attributes:
+        records: Sequence, where the record begins, and the packet's bytes, of each sound record.
+        skipped_bytes: As in `Recovery`.
+        skipped_places: Likewise.
+    """
+
+    records: list[tuple[int, int, int]]
+    skipped_bytes: int
+    skipped_places: int
+
+
+def scan(data: bytes) -> Scan:
+    """Find every sound record of a segment, of rising sequence."""
+    records = list[tuple[int, int, int]]()
+    position = least = skipped = places = 0
+    while position < len(data):
+        if size := _record_bytes(data, position, least):
+            _, length, sequence = _HEADER.unpack_from(data, position)
+            records.append((sequence, position, length))
+            position, least = position + size, sequence + 1
+            continue
+        following = data.find(MAGIC, position + 1)
+        while following >= 0 and not _record_bytes(data, following, least):
+            following = data.find(MAGIC, following + 1)
+        following = len(data) if following < 0 else following
+        skipped, places, position = skipped + following - position, places + 1, following
+    return Scan(records, skipped, places)
+
+
+def waiting_in(folder: Path) -> dict[str, int]:
+    """Say what waits in a log's folder, without opening it: another process may be using it.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    cursor = folder / _CURSOR_NAME
+    done = _cursor_of(cursor.read_bytes()) if cursor.exists() else 0
+    found = {"files": 0, "packets": 0, "packet_bytes": 0, "skipped_bytes": 0}
+    for path in folder.iterdir():
+        if _NAME.fullmatch(path.name):
+            scanned = scan(path.read_bytes())
+            sizes = [size for sequence, _, size in scanned.records if sequence >= done]
+            found["files"] += 1
+            found["packets"] += len(sizes)
+            found["packet_bytes"] += sum(sizes)
+            found["skipped_bytes"] += scanned.skipped_bytes
+    return {**found, "first_sequence": done}
+
+
+def _cursor_of(raw: bytes) -> int:
+    """The higher of two places that is sound; 0 if none is."""
+    found = 0
+    for start in (0, _CURSOR.size):
+        place = raw[start : start + _CURSOR.size]
+        if len(place) == _CURSOR.size:
+            sequence, crc = _CURSOR.unpack(place)
+            if crc == google_crc32c.value(place[: -_CRC.size]):
+                found = max(found, sequence)
+    return found
 
 
 def _record_bytes(data: bytes, position: int, least: int) -> int:

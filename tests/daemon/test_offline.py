@@ -17,6 +17,8 @@ from codec.tile import Tile
 from codec.tile_files import read_tile, write_tile
 from daemon import offline, prism_file
 from daemon.errors import OutputError
+from daemon.onboard.disk import LocalDisk
+from daemon.onboard.segment_log import SegmentLog
 from fakes import cubes
 from fakes.bundles import klt_bundle
 
@@ -184,6 +186,25 @@ def test_inspect_describes_a_bundle(bundle_file: Path, tmp_path: Path) -> None:
     assert whole["parameters"] > part["parameters"] > 0
     assert (part["provenance"], part["scores"]) == ({"scenes": 3}, {"psnr_db": 50.0})
     assert whole["conditioner"] == {"kind": "klt", "components": 6}
+
+
+def test_inspect_counts_what_waits_in_a_spool(tmp_path: Path) -> None:
+    """While its process goes on; what is done does not wait, and damage is told."""
+    log = SegmentLog(tmp_path / "patch", LocalDisk(), segment_bytes=60, now_s=0.0)
+    for packet in (b"done", b"waits", b"waits too"):
+        log.append([packet], 0.0)
+    log.sync_files()
+    log.note_synced()
+    log.finish_oldest()
+    with next((tmp_path / "patch").glob("*.log")).open("ab") as file:
+        file.write(b"xyz")
+
+    assert offline.inspect(tmp_path) == {
+        "patch": {
+            "files": 1, "packets": 2, "packet_bytes": 14, "skipped_bytes": 3, "first_sequence": 1,
+        }
+    }  # fmt: skip
+    log.close()
 
 
 @pytest.mark.parametrize("name", ["x.tif", "x"])
