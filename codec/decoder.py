@@ -92,9 +92,9 @@ class Decoder:
                 if position in coded:
                     raise BitstreamError(f"patch {position} came twice")
                 coded[position] = frame
-        patches = dict(
-            zip(coded, self._each(partial(self.decode_patch, side), coded.values()), strict=True)
-        )
+        self.conditioning(side)  # refused now, or good for every patch
+        decode = partial(self.decode_patch, side)
+        patches = dict(zip(coded, self._each(decode, coded.values()), strict=True))
         # Counted, not listed: the grid is as large as the frame says, and the frame may lie.
         if missing := len(side.grid) - len(patches):
             first = next(position for position in side.grid if position not in patches)

@@ -119,7 +119,7 @@ def room_for(width: int, components: int, network: Layers) -> Work:
     mantissa = room()
     return Work(
         active=np.zeros(components + TOGETHER, np.int64),
-        near=room(TOGETHER, len(_PLACES) + 4),  # the last row of eight is full
+        near=room(TOGETHER, len(_PLACES) + 4),  # eight rows are read from the far ones on
         here=room(TOGETHER),
         busy=room(),
         gram=room(size, size),
