@@ -151,7 +151,7 @@ class FlightLine:
         line = Pipeline(
             clock=clock, metrics=metrics, tick_s=_TICK_S, on_drop=partial(_count_drop, metrics)
         )
-        self.spool = _make_spool(settings, clock, metrics)
+        self.spool = spool = _make_spool(settings, clock, metrics)
         tiles: Mailbox[ReceivedTile] = line.mailbox("tiles", boxes.tiles, before="patches")
         opened: Mailbox[EncodedFrame | OpenedPatch] = line.mailbox(
             "patches", boxes.patches, before="batches"
@@ -168,8 +168,8 @@ class FlightLine:
         )
 
         def octaves() -> float:
-            used = self.spool.used_bytes
-            return rate.octaves(used_bytes=used, utc_s=clock.utc_s(), now_s=clock.monotonic_s())
+            moments = {"utc_s": clock.utc_s(), "now_s": clock.monotonic_s()}
+            return rate.octaves(used_bytes=spool.used_bytes, **moments)
 
         def note(size_bytes: int) -> None:
             rate.note(size_bytes, clock.monotonic_s())
