@@ -21,7 +21,7 @@ MARGIN: Final = 2
 """Zeros that frame a subband's image."""
 LANES: Final = 64
 """Places of a row that are computed at once, at most; as many zeros more are on the right."""
-TOGETHER: Final = 4
+_TOGETHER: Final = 4
 """Components that are summed at a time; of a number of them that this divides."""
 
 NEAR: Final = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
@@ -118,9 +118,9 @@ def room_for(width: int, components: int, network: Layers) -> Work:
 
     mantissa = room()
     return Work(
-        active=np.zeros(components + TOGETHER, np.int64),
-        near=room(TOGETHER, len(_PLACES) + 4),  # eight rows are read from the far ones on
-        here=room(TOGETHER),
+        active=np.zeros(components + _TOGETHER, np.int64),
+        near=room(_TOGETHER, len(_PLACES) + 4),  # eight rows are read from the far ones on
+        here=room(_TOGETHER),
         busy=room(),
         gram=room(size, size),
         sums=room(size),
@@ -186,8 +186,8 @@ def walk(
         for x in range(0, width, lanes):
             active = _find_active(work, sources, means, y, x)
             work.gram[:], work.sums[:], work.loud[:] = 0, 0, 0
-            for first in range(0, active, TOGETHER):
-                for place in range(TOGETHER):
+            for first in range(0, active, _TOGETHER):
+                for place in range(_TOGETHER):
                     k = work.active[first + place]
                     _gather(work.near[place], work.here[place], sources, k, y, x)
                 _sum_products(work)
@@ -239,7 +239,7 @@ def _find_active(
             if loudest > 0:
                 work.active[found] = k
                 found += 1
-    for spare in range(TOGETHER):
+    for spare in range(_TOGETHER):
         work.active[found + spare] = empty
     return found
 

@@ -112,10 +112,10 @@ def measure_machine(
         copied: Size of the copy [bytes].
     """
     left, right = torch.rand(2, edge, edge)
-    float32 = edge**3 / _best_s(lambda: torch.mm(left, right), clock)
+    float32 = edge**3 / best_s(lambda: torch.mm(left, right), clock)
     source = np.ones(copied, dtype=np.uint8)
     target = np.zeros_like(source)
-    bytes_per_s = 2 * copied / _best_s(lambda: np.copyto(target, source), clock)
+    bytes_per_s = 2 * copied / best_s(lambda: np.copyto(target, source), clock)
     return Machine(
         float32_macs_per_s=float32,
         int8_macs_per_s=None if int8_threads is None else _int8_rate(int8_threads, clock),
@@ -136,12 +136,12 @@ def _int8_rate(threads: int, clock: Clock) -> float:
     bundle = make_bundle(spec, conditioner, default_step=1.0, tensors={**wide.tensors, **ranges})
     backend = OpenvinoBackend(bundle, threads)
     patch = np.full((_WIDTH, _PATCH_PX, _PATCH_PX), 0.5, dtype=np.float32)
-    return count_macs(spec, _PATCH_PX, _PATCH_PX)[0] / _best_s(
+    return count_macs(spec, _PATCH_PX, _PATCH_PX)[0] / best_s(
         lambda: backend.analyze([patch]), clock
     )
 
 
-def _best_s(work: Callable[[], object], clock: Clock) -> float:
+def best_s(work: Callable[[], object], clock: Clock) -> float:
     """The shortest time a piece of work takes [s], after one run that warms up."""
     work()
     took = []

@@ -13,10 +13,10 @@ from codec.backends.torch_backend import TorchBackend
 from codec.bundle import Bundle
 from codec.network import count_macs
 from codec.patch_grid import PATCH_PX
+from daemon.bench_floors import best_s
 from daemon.clock import Clock
 
 BATCHES: Final = (8, 32, 128)
-_RUNS: Final = 5
 _EDGE: Final = 8192
 _COPIED: Final = 1 << 28
 
@@ -54,19 +54,16 @@ def measure_gpu(
     if device == "cuda":
         source = source.pin_memory()
 
-    def best_s(run: Callable[[], object]) -> float:
-        """Shortest of a few runs, each waited for [s]."""
-        took_s = []
-        for _ in range(_RUNS + 1):  # the first one compiles, or finds its algorithm
-            start_s = clock.monotonic_s()
+    def shortest_s(run: Callable[[], object]) -> float:
+        def whole() -> None:
             run()
             if device == "cuda":
                 torch.cuda.synchronize()
-            took_s.append(clock.monotonic_s() - start_s)
-        return min(took_s[1:])
 
-    macs_per_s = edge**3 / best_s(lambda: torch.mm(left, right))
-    bytes_per_s = copied / best_s(lambda: source.to(device, copy=True))
+        return best_s(whole, clock)
+
+    macs_per_s = edge**3 / shortest_s(lambda: torch.mm(left, right))
+    bytes_per_s = copied / shortest_s(lambda: source.to(device, copy=True))
     ceilings = {"copy": bytes_per_s / patch.nbytes}
     if bundle.analysis().runs_branch:
         macs, _ = count_macs(bundle.network, PATCH_PX, PATCH_PX)
@@ -76,7 +73,7 @@ def measure_gpu(
     for batch in batches:
         patches = [patch] * batch
         try:
-            patches_per_s = batch / best_s(partial(backend.analyze, patches))
+            patches_per_s = batch / shortest_s(partial(backend.analyze, patches))
         except torch.OutOfMemoryError:
             break
         share = patches_per_s / ceilings[binding]

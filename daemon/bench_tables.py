@@ -51,7 +51,7 @@ def show(summary: Mapping[str, Any], out: Console) -> None:
 
 def _gpu(gpu: Mapping[str, Any] | None) -> list[str]:
     if gpu is None:
-        return ["GPU: none here, nothing measured"]
+        return ["GPU: none at work, nothing measured"]
     return [
         f"GPU: {gpu['bfloat16_macs_per_s'] / 1e12:.1f} TMAC/s bfloat16, "
         f"{gpu['host_to_device_bytes_per_s'] / 1e9:.1f} GB/s to it; {gpu['binding']} binds",

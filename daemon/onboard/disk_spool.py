@@ -208,18 +208,6 @@ class DiskSpool:
         with self._changed:
             return not any(lane.memory for lane in self._lanes.values())
 
-    def clear(self, reason: str) -> int:
-        """See `Spool.clear`."""
-        with self._changed:
-            left = [
-                self._give_up(lane, reason)
-                for lane in self._lanes.values()
-                for _ in range(lane.packets)
-            ]
-        for packet, why in left:
-            self._on_drop(packet, why)
-        return len(left)
-
     @property
     def packets(self) -> int:
         """See `Spool.packets`."""

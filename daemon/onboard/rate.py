@@ -72,17 +72,20 @@ class RateControl:
     def _wanted(
         self, ahead: Sequence[Pass], bytes_per_s: float, used_bytes: int, utc_s: float
     ) -> float:
-        wanted, carried = -math.inf, 0.0
+        wanted, carried, closes_s = -math.inf, 0.0, 0.0
         for one in ahead:
             if (until_s := one.opens_utc_s - utc_s) > 0:
                 room = _FULL * self._max_bytes - used_bytes + carried
                 wanted = max(wanted, _octaves_above(bytes_per_s * until_s, room))
             limit = math.inf if one.bits_per_s is None else one.bits_per_s / 8
-            carried += limit * (one.closes_utc_s - max(one.opens_utc_s, utc_s))
+            opens_s = max(one.opens_utc_s - utc_s, 0.0)
+            # Of one that goes on and on no more is looked at than of what comes.
+            closes_s = min(one.closes_utc_s - utc_s, opens_s + _MEMORY_S)
+            carried += limit * (closes_s - opens_s)
         left = carried + _RESERVE * self._max_bytes - used_bytes
         if left == math.inf:
             return wanted
-        return max(wanted, _octaves_above(bytes_per_s * (ahead[-1].closes_utc_s - utc_s), left))
+        return max(wanted, _octaves_above(bytes_per_s * closes_s, left))
 
     def _per_s(self, now_s: float) -> float:
         """What would come in at the given step [bytes/s]."""

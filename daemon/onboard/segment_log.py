@@ -1,12 +1,9 @@
 """A queue of packets in files: written at one end, read at the other, found again after a crash.
 
-    record    magic │ length u32 │ sequence u64 │ packet │ CRC32C of all before it
-    segment   records one after another, in a file named by the sequence of its first one
-    cursor    sequence of the first record that is not done │ CRC32C, written in two places in turn
-
-A segment is written to until it is full, and removed when all of its records are done. Opened
-again, segments are read from end to end: what is no sound record is skipped up to the next magic
-that begins one, and told. What follows goes into a new segment, never behind damage.
+A segment is a file of records (`daemon.onboard.records`), named by the sequence of its first one;
+the cursor, another file, says which records are done. A segment is written to until it is full, and
+removed when all of its records are done. Opened again, segments are read from end to end: what is
+no sound record is skipped and told. What follows goes into a new segment, never behind damage.
 
 The cursor is not synced: it survives the process, and after a loss of power a few packets go twice.
 After a failed sync nobody knows what is on the disk, and a second one would say nothing of it
@@ -25,23 +22,21 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from struct import Struct
-from typing import Final, NamedTuple
-
-import google_crc32c
+from typing import Final
 
 from daemon.errors import DamagedRecordError
-from daemon.link.packet import MAX_PACKET_BYTES
 from daemon.onboard.disk import Disk
+from daemon.onboard.records import (
+    CURSORS_BYTES,
+    OVERHEAD_BYTES,
+    cursor_of,
+    packed,
+    packed_cursor,
+    packet_of,
+    scan,
+)
 
-MAGIC: Final = b"\xb1PLS"
-_HEADER: Final = Struct(">4sIQ")
-_CRC: Final = Struct(">I")
-OVERHEAD_BYTES: Final = _HEADER.size + _CRC.size
-"""Bytes of a record that are not the packet's."""
-_CURSOR: Final = Struct(">QI")
 _CURSOR_NAME: Final = "cursor"
-_SUFFIX: Final = ".log"
 _NAME: Final = re.compile(r"[0-9]{20}\.log")
 _NONE: Final = 1 << 64
 """Above every sequence."""
@@ -82,8 +77,9 @@ class Recovery:
 class _Segment:
     """A file of records, and where they are in it; open where it is read or written."""
 
-    def __init__(self, path: Path, file: int | None = None) -> None:
-        self.path, self.file, self.end = path, file, 0
+    def __init__(self, path: Path) -> None:
+        self.path, self.end = path, 0
+        self.file: int | None = None
         self.sequences, self.starts, self.sizes = array("Q"), array("Q"), array("L")
         self.spooled_s = array("d")
         self.done = 0
@@ -153,18 +149,13 @@ class SegmentLog:
         Raises:
             OSError: If it fails; none of them is kept then.
         """
-        first, parts = self._next, []
+        first = self._next
         # Of a write that fails part may be found again: no other record gets its number.
         self._next += max(1, len(packets))
         segment = self._writable(first)
-        start, sequence = segment.end, first
-        for raw in packets:
-            header = _HEADER.pack(MAGIC, len(raw), sequence)
-            crc = google_crc32c.extend(google_crc32c.value(header), raw)
-            parts += [header, raw, _CRC.pack(crc)]
-            sequence += 1
+        start = segment.end
         try:
-            self._disk.write(self._file(segment), b"".join(parts), start)
+            self._disk.write(self._file(segment), packed(packets, first), start)
         except OSError:
             self._open = None  # half of a record may be there: nothing goes behind it
             self._cut(segment)
@@ -240,9 +231,9 @@ class SegmentLog:
         head = self._segments[0]
         at, size, sequence = head.done, head.sizes[head.done], head.sequences[head.done]
         raw = self._disk.read(self._file(head), OVERHEAD_BYTES + size, head.starts[at])
-        if len(raw) != OVERHEAD_BYTES + size or not _is_sound(raw, sequence):
+        if (packet := packet_of(raw, sequence)) is None:
             raise DamagedRecordError(head.path, head.starts[at])
-        return raw[_HEADER.size : -_CRC.size]
+        return packet
 
     def finish_oldest(self) -> None:
         """The oldest packet is done: never read again, by this process or the next."""
@@ -253,10 +244,7 @@ class SegmentLog:
         if self.packets < len(self._unsynced):  # evicted before it was synced
             self._unsynced.popleft()
         self._write_cursor(head.sequences[head.done - 1] + 1)
-        while self._segments and not self._segments[0].waiting:
-            if self._segments[0] is self._open:
-                break
-            self._drop_segment(self._segments.popleft())
+        self._drop_done()
 
     def close(self) -> None:
         """Close the files; what waits stays."""
@@ -270,11 +258,11 @@ class SegmentLog:
 
     def _writable(self, sequence: int) -> _Segment:
         if self._open is None:
-            path = self._folder / f"{sequence:020d}{_SUFFIX}"
-            self._open = _Segment(path, self._disk.create(path))
-            self._segments.append(self._open)
-            while not self._segments[0].waiting and self._segments[0] is not self._open:
-                self._drop_segment(self._segments.popleft())
+            segment = _Segment(self._folder / f"{sequence:020d}.log")
+            segment.file = self._disk.create(segment.path)
+            self._open = segment
+            self._segments.append(segment)
+            self._drop_done()
         return self._open
 
     def _file(self, segment: _Segment) -> int:
@@ -292,6 +280,13 @@ class SegmentLog:
         """Take away what is behind the last record, or it would be found again."""
         with contextlib.suppress(OSError):  # then that: some packets would go twice
             self._disk.cut(self._file(segment), segment.end)
+
+    def _drop_done(self) -> None:
+        """Remove segments at the beginning of which nothing waits, and that get nothing more."""
+        while self._segments and not self._segments[0].waiting:
+            if self._segments[0] is self._open:
+                break
+            self._drop_segment(self._segments.popleft())
 
     def _drop_empty(self) -> None:
         """Remove segments at the end that hold nothing and get nothing more."""
@@ -341,47 +336,12 @@ class SegmentLog:
         return b"".join(parts)
 
     def _read_cursor(self) -> int:
-        return _cursor_of(self._disk.read(self._cursor, 2 * _CURSOR.size, 0))
+        return cursor_of(self._disk.read(self._cursor, CURSORS_BYTES, 0))
 
     def _write_cursor(self, sequence: int) -> None:
-        sequence = min(sequence, self._unreadable)
-        crc = google_crc32c.value(sequence.to_bytes(8))
+        raw, place = packed_cursor(min(sequence, self._unreadable))
         with contextlib.suppress(OSError):  # a few packets may then go twice
-            self._disk.write(
-                self._cursor, _CURSOR.pack(sequence, crc), _CURSOR.size * (sequence & 1)
-            )
-
-
-class Scan(NamedTuple):
-    """What a segment's bytes hold.
-
-    Attributes:
-        records: Sequence, where the record begins, and the packet's bytes, of each sound record.
-        skipped_bytes: As in `Recovery`.
-        skipped_places: Likewise.
-    """
-
-    records: list[tuple[int, int, int]]
-    skipped_bytes: int
-    skipped_places: int
-
-
-def scan(data: bytes) -> Scan:
-    """Find every sound record of a segment, of rising sequence."""
-    records = list[tuple[int, int, int]]()
-    position = least = skipped = places = 0
-    while position < len(data):
-        if size := _record_bytes(data, position, least):
-            _, length, sequence = _HEADER.unpack_from(data, position)
-            records.append((sequence, position, length))
-            position, least = position + size, sequence + 1
-            continue
-        following = data.find(MAGIC, position + 1)
-        while following >= 0 and not _record_bytes(data, following, least):
-            following = data.find(MAGIC, following + 1)
-        following = len(data) if following < 0 else following
-        skipped, places, position = skipped + following - position, places + 1, following
-    return Scan(records, skipped, places)
+            self._disk.write(self._cursor, raw, place)
 
 
 def waiting_in(folder: Path) -> dict[str, int]:
@@ -391,7 +351,7 @@ def waiting_in(folder: Path) -> dict[str, int]:
         OSError: If it cannot be read.
     """
     cursor = folder / _CURSOR_NAME
-    done = _cursor_of(cursor.read_bytes()) if cursor.exists() else 0
+    done = cursor_of(cursor.read_bytes()) if cursor.exists() else 0
     found = {"files": 0, "packets": 0, "packet_bytes": 0, "skipped_bytes": 0}
     for path in folder.iterdir():
         if _NAME.fullmatch(path.name):
@@ -402,31 +362,3 @@ def waiting_in(folder: Path) -> dict[str, int]:
             found["packet_bytes"] += sum(sizes)
             found["skipped_bytes"] += scanned.skipped_bytes
     return {**found, "first_sequence": done}
-
-
-def _cursor_of(raw: bytes) -> int:
-    """The higher of two places that is sound; 0 if none is."""
-    found = 0
-    for start in (0, _CURSOR.size):
-        place = raw[start : start + _CURSOR.size]
-        if len(place) == _CURSOR.size:
-            sequence, crc = _CURSOR.unpack(place)
-            if crc == google_crc32c.value(place[: -_CRC.size]):
-                found = max(found, sequence)
-    return found
-
-
-def _record_bytes(data: bytes, position: int, least: int) -> int:
-    """Length of the sound record at a position, of a sequence or a later one; 0 if it is none."""
-    if position + OVERHEAD_BYTES > len(data):
-        return 0
-    magic, length, sequence = _HEADER.unpack_from(data, position)
-    end = position + OVERHEAD_BYTES + length
-    if magic != MAGIC or length > MAX_PACKET_BYTES or end > len(data) or sequence < least:
-        return 0
-    (crc,) = _CRC.unpack_from(data, end - _CRC.size)
-    return end - position if crc == google_crc32c.value(data[position : end - _CRC.size]) else 0
-
-
-def _is_sound(raw: bytes, sequence: int) -> bool:
-    return _record_bytes(raw, 0, sequence) == len(raw)

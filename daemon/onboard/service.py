@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from codec.encoder import Encoder, make_backend
 from daemon.clock import Clock
-from daemon.config import FlightSettings, SpoolSettings
+from daemon.config import FlightSettings
+from daemon.config_downlink import SpoolSettings
 from daemon.config_sections import MIB
 from daemon.lifecycle import StopSignal, shut_down
 from daemon.link.fec import RepairPolicy
@@ -161,8 +162,9 @@ class FlightLine:
         )
         frames: Mailbox[EncodedFrame] = line.mailbox("frames", boxes.frames, before="packets")
         packets: Mailbox[FramePackets] = line.mailbox("packets", boxes.packets, before="spool")
+        plan = settings.link.plan
         rate = RateControl(
-            settings.link.plan,
+            plan,
             max_bytes=settings.spool.max_mib * MIB,
             most_octaves=settings.model.coarser_octaves,
         )
@@ -220,7 +222,7 @@ class FlightLine:
             downlink = Downlink(
                 self.spool,
                 sender,
-                settings.link.plan,
+                plan,
                 packet_bits=8 * settings.link.mtu_bytes,
                 clock=clock,
                 metrics=metrics,

@@ -54,16 +54,16 @@ class Spool(Protocol):
         """Forget a packet that `take` returned; False if it was evicted, and counted, meanwhile."""
         ...
 
-    def clear(self, reason: str) -> int:
-        """Give up what is left, counted under `reason`; return the number of packets."""
-        ...
-
     def tick(self) -> None:
         """Do what has become due; called now and then by the thread that appends."""
         ...
 
     def end(self, reason: str) -> int:
-        """Be used no more; give up, as `clear` does, what would not outlive the process."""
+        """Be used no more; give up what would not outlive the process, counted under `reason`.
+
+        Returns:
+            How many packets that were.
+        """
         ...
 
     @property
@@ -93,7 +93,7 @@ class MemorySpool:
     Args:
         max_bytes: Most bytes that may wait.
         clock: Stamps packets.
-        on_drop: Called with each packet given up and the reason: "evicted", or `clear`'s.
+        on_drop: Called with each packet given up and the reason: "evicted", or `end`'s.
     """
 
     outlives: Final = False
@@ -141,8 +141,8 @@ class MemorySpool:
             self._pop(packet.channel)
             return True
 
-    def clear(self, reason: str) -> int:
-        """See `Spool.clear`."""
+    def end(self, reason: str) -> int:
+        """See `Spool.end`: all is given up."""
         with self._changed:
             left = [self._pop(channel) for channel in Channel for _ in self._queues[channel].copy()]
         for packet in left:
@@ -151,10 +151,6 @@ class MemorySpool:
 
     def tick(self) -> None:
         """See `Spool.tick`: nothing is ever due."""
-
-    def end(self, reason: str) -> int:
-        """See `Spool.end`: all is given up."""
-        return self.clear(reason)
 
     @property
     def packets(self) -> int:

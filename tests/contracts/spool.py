@@ -133,19 +133,6 @@ class SpoolContract:
         assert drops.told == [(b"aa", PATCH, "evicted")]
         assert send_all(spool) == [b"bb", b"cc"]
 
-    def test_clear_gives_up_everything_counted(self) -> None:
-        """What is left at the end is told under the reason given."""
-        drops = Drops()
-        spool = self.make(100, FakeClock(), drops)
-        spool.append([b"s"], SIDE)
-        spool.append([b"p", b"q"], PATCH)
-
-        assert spool.clear("shutdown") == 3
-        assert sorted(drops.told) == [
-            (b"p", PATCH, "shutdown"), (b"q", PATCH, "shutdown"), (b"s", SIDE, "shutdown"),
-        ]  # fmt: skip
-        assert (spool.packets, spool.used_bytes, spool.clear("shutdown")) == (0, 0, 0)
-
     def test_age_is_that_of_the_oldest_packet(self) -> None:
         """Age counts from when a packet came in, over all channels; none waits, none is old."""
         clock = FakeClock()

@@ -77,3 +77,18 @@ def test_at_zero_octaves_nothing_happens() -> None:
     target = control(most_octaves=0)
     target.note(1 << 40, 0.0)
     assert target.octaves(used_bytes=1_000, utc_s=0, now_s=1.0) == 0
+
+
+def test_a_link_that_never_closes_has_a_limit_too() -> None:
+    """Without passes what comes is held against the link's own rate: here a quarter of it."""
+    target, found = RateControl(ContactPlan((), 800.0), max_bytes=10_000, most_octaves=4), []
+    for second in range(3_000):
+        target.note(int(400 * 2 ** -(found[-1] if found else 0)), second)
+        found.append(target.octaves(used_bytes=0, utc_s=second, now_s=second))
+    assert 1.75 <= found[-1] <= 2
+    assert (
+        RateControl(ContactPlan(()), max_bytes=10, most_octaves=4).octaves(
+            used_bytes=9, utc_s=0, now_s=0
+        )
+        == 0
+    )

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from daemon.errors import DamagedRecordError
 from daemon.onboard.disk import LocalDisk
-from daemon.onboard.segment_log import MAGIC, OVERHEAD_BYTES, SegmentLog
+from daemon.onboard.records import MAGIC, OVERHEAD_BYTES
+from daemon.onboard.segment_log import SegmentLog
 from fakes.disk import FailingDisk
 
 SEGMENT_BYTES = 200

@@ -21,6 +21,21 @@ class TestMemorySpool(SpoolContract):
         """An empty one."""
         return MemorySpool(max_bytes=max_bytes, clock=clock, on_drop=drops)
 
+    def test_the_end_gives_up_everything_counted(self) -> None:
+        """What is left at the end is told under the reason given."""
+        drops = Drops()
+        spool = self.make(100, FakeClock(), drops)
+        spool.append([b"s"], Channel.SIDE)
+        spool.append([b"p", b"q"], Channel.PATCH)
+
+        assert spool.end("shutdown") == 3
+        assert sorted(drops.told) == [
+            (b"p", Channel.PATCH, "shutdown"),
+            (b"q", Channel.PATCH, "shutdown"),
+            (b"s", Channel.SIDE, "shutdown"),
+        ]
+        assert (spool.packets, spool.used_bytes, spool.end("shutdown")) == (0, 0, 0)
+
 
 def frame(channel: Channel, *packets: bytes, received_s: float) -> FramePackets:
     """The packets of one frame."""

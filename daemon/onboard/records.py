@@ -1,0 +1,104 @@
+"""The bytes of what is spooled: packets as records, and how far they are done.
+
+    record    magic │ length u32 │ sequence u64 │ packet │ CRC32C of all before it
+    cursor    sequence of the first record that is not done │ CRC32C, in two places in turn
+
+Frozen, and written down in docs/wire-format.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import Final, NamedTuple
+
+import google_crc32c
+
+from daemon.link.packet import MAX_PACKET_BYTES
+
+MAGIC: Final = b"\xb1PLS"
+_HEADER: Final = Struct(">4sIQ")
+_CRC: Final = Struct(">I")
+OVERHEAD_BYTES: Final = _HEADER.size + _CRC.size
+"""Bytes of a record that are not the packet's."""
+_CURSOR: Final = Struct(">QI")
+CURSORS_BYTES: Final = 2 * _CURSOR.size
+"""Both places."""
+
+
+def packed(packets: Sequence[bytes], first: int) -> bytes:
+    """Make records of packets, numbered from a sequence on."""
+    parts = []
+    for sequence, raw in enumerate(packets, start=first):
+        header = _HEADER.pack(MAGIC, len(raw), sequence)
+        crc = google_crc32c.extend(google_crc32c.value(header), raw)
+        parts += [header, raw, _CRC.pack(crc)]
+    return b"".join(parts)
+
+
+def packet_of(raw: bytes, sequence: int) -> bytes | None:
+    """The packet of a record that fills `raw`; None if it is not sound, or of a lower sequence."""
+    whole = len(raw) and _record_bytes(raw, 0, sequence) == len(raw)
+    return raw[_HEADER.size : -_CRC.size] if whole else None
+
+
+class Scan(NamedTuple):
+    """What a segment's bytes hold.
+
+    Attributes:
+        records: Sequence, where the record begins, and the packet's bytes, of each sound record.
+        skipped_bytes: Bytes that are no record.
+        skipped_places: Stretches of them.
+    """
+
+    records: list[tuple[int, int, int]]
+    skipped_bytes: int
+    skipped_places: int
+
+
+def scan(data: bytes) -> Scan:
+    """Find every sound record of a segment, of rising sequence."""
+    records = list[tuple[int, int, int]]()
+    position = least = skipped = places = 0
+    while position < len(data):
+        if size := _record_bytes(data, position, least):
+            _, length, sequence = _HEADER.unpack_from(data, position)
+            records.append((sequence, position, length))
+            position, least = position + size, sequence + 1
+            continue
+        following = data.find(MAGIC, position + 1)
+        while following >= 0 and not _record_bytes(data, following, least):
+            following = data.find(MAGIC, following + 1)
+        following = len(data) if following < 0 else following
+        skipped, places, position = skipped + following - position, places + 1, following
+    return Scan(records, skipped, places)
+
+
+def packed_cursor(sequence: int) -> tuple[bytes, int]:
+    """The bytes of a cursor, and which place is next to be written."""
+    crc = google_crc32c.value(sequence.to_bytes(8))
+    return _CURSOR.pack(sequence, crc), _CURSOR.size * (sequence & 1)
+
+
+def cursor_of(raw: bytes) -> int:
+    """The higher of two places that is sound; 0 if none is."""
+    found = 0
+    for start in (0, _CURSOR.size):
+        place = raw[start : start + _CURSOR.size]
+        if len(place) == _CURSOR.size:
+            sequence, crc = _CURSOR.unpack(place)
+            if crc == google_crc32c.value(place[: -_CRC.size]):
+                found = max(found, sequence)
+    return found
+
+
+def _record_bytes(data: bytes, position: int, least: int) -> int:
+    """Length of the sound record at a position, of a sequence or a later one; 0 if it is none."""
+    if position + OVERHEAD_BYTES > len(data):
+        return 0
+    magic, length, sequence = _HEADER.unpack_from(data, position)
+    end = position + OVERHEAD_BYTES + length
+    if magic != MAGIC or length > MAX_PACKET_BYTES or end > len(data) or sequence < least:
+        return 0
+    (crc,) = _CRC.unpack_from(data, end - _CRC.size)
+    return end - position if crc == google_crc32c.value(data[position : end - _CRC.size]) else 0
