@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Final
 
 from daemon.clock import Clock
+from daemon.disk import Disk, LocalDisk
 from daemon.errors import DamagedRecordError, SpoolFullError
 from daemon.link.packet import Channel
-from daemon.onboard.disk import Disk, LocalDisk
 from daemon.onboard.segment_log import Recovery, SegmentLog
 from daemon.onboard.spool import SpooledPacket
 

@@ -1,6 +1,6 @@
 """A queue of packets in files: written at one end, read at the other, found again after a crash.
 
-A segment is a file of records (`daemon.onboard.records`), named by the sequence of its first one;
+A segment is a file of records (`daemon.records`), named by the sequence of its first one;
 the cursor, another file, says which records are done. A segment is written to until it is full, and
 removed when all of its records are done. Opened again, segments are read from end to end: what is
 no sound record is skipped and told. What follows goes into a new segment, never behind damage.
@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from daemon.disk import Disk
 from daemon.errors import DamagedRecordError
-from daemon.onboard.disk import Disk
-from daemon.onboard.records import (
+from daemon.records import (
     CURSORS_BYTES,
     OVERHEAD_BYTES,
     cursor_of,

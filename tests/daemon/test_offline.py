@@ -16,8 +16,8 @@ from codec.frame import SideFrame, parse
 from codec.tile import Tile
 from codec.tile_files import read_tile, write_tile
 from daemon import offline, prism_file
+from daemon.disk import LocalDisk
 from daemon.errors import OutputError
-from daemon.onboard.disk import LocalDisk
 from daemon.onboard.segment_log import SegmentLog
 from fakes import cubes
 from fakes.bundles import klt_bundle

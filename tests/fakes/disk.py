@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from daemon.onboard.disk import LocalDisk
+from daemon.disk import LocalDisk
 
 
 class FailingDisk(LocalDisk):

@@ -14,9 +14,9 @@ import pytest
 
 from contracts.spool import Drops, SpoolContract, send_all
 from daemon.clock import Clock, SystemClock
+from daemon.disk import LocalDisk
 from daemon.errors import SpoolFullError
 from daemon.link.packet import Channel
-from daemon.onboard.disk import LocalDisk
 from daemon.onboard.disk_spool import DiskSpool, DiskSpoolLimits
 from daemon.onboard.spool import Spool
 from fakes.clock import FakeClock

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daemon.disk import LocalDisk
 from daemon.errors import DamagedRecordError
-from daemon.onboard.disk import LocalDisk
-from daemon.onboard.records import MAGIC, OVERHEAD_BYTES
 from daemon.onboard.segment_log import SegmentLog
+from daemon.records import MAGIC, OVERHEAD_BYTES
 from fakes.disk import FailingDisk
 
 SEGMENT_BYTES = 200
