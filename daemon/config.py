@@ -34,6 +34,9 @@ from daemon.config_sections import (
     Port,
     Section,
 )
+from daemon.link.commands import MAX_COMMAND_BYTES, MIN_COMMAND_BYTES
+from daemon.link.packet import MAX_APID
+from daemon.link.reports import ReportTimes
 from daemon.mailbox import Policy
 from daemon.settings_file import load
 
@@ -231,16 +234,52 @@ class GroundMetricsSettings(MetricsSettings):
     port: Port = 47191
 
 
+class GroundUplinkSettings(Section):
+    """How the ground reports what came, and asks for what did not.
+
+    Attributes:
+        address: ZeroMQ address of the board's uplink.
+        bind: Whether the daemon owns the address; otherwise it connects.
+        apid: The board's application process identifier.
+        mtu_bytes: The longest message [bytes].
+        report_s: Time between two reports while the board is heard [s].
+        reorder_s: How much later than what was sent after it a packet may come [s].
+        retry_s: Time in contact after which a report that the board is silent about is lost [s].
+        contact_s: Longest silence within a contact [s].
+    """
+
+    address: Address = "tcp://127.0.0.1:47102"
+    bind: Bind = False
+    apid: Annotated[int, Field(ge=0, le=MAX_APID)] = 100
+    mtu_bytes: Annotated[int, Field(ge=MIN_COMMAND_BYTES, le=MAX_COMMAND_BYTES)] = 1024
+    report_s: PositiveFloat = 1.0
+    reorder_s: PositiveFloat = 0.5
+    retry_s: PositiveFloat = 5.0
+    contact_s: PositiveFloat = 5.0
+
+    @property
+    def times(self) -> ReportTimes:
+        """When the ground speaks."""
+        return ReportTimes(
+            report_s=self.report_s,
+            reorder_s=self.reorder_s,
+            retry_s=self.retry_s,
+            contact_s=self.contact_s,
+        )
+
+
 class GroundLinkSettings(Section):
     """Where packets come from.
 
     Attributes:
         address: ZeroMQ address of the link.
         bind: Whether the daemon owns the address; otherwise it connects.
+        uplink: Where reports go; null: the board gets none, and repeats nothing.
     """
 
     address: Address = "tcp://127.0.0.1:47101"
     bind: Bind = True
+    uplink: GroundUplinkSettings | None = None
 
 
 class GroundModelSettings(Section):

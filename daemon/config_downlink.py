@@ -82,6 +82,22 @@ class PassSettings(Section):
     kbit_per_s: PositiveFloat | None = None
 
 
+class FlightUplinkSettings(Section):
+    """Where reports and commands come from. With it, what was sent is kept until acknowledged.
+
+    Attributes:
+        address: ZeroMQ address of the uplink.
+        bind: Whether the daemon owns the address; otherwise it connects.
+        beacon_s: Time between two beacons while the link is open [s].
+        housekeeping_apid: Application process identifier of beacons; not that of other packets.
+    """
+
+    address: Address = "tcp://127.0.0.1:47102"
+    bind: Bind = True
+    beacon_s: PositiveFloat = 1.0
+    housekeeping_apid: Annotated[int, Field(ge=0, le=MAX_APID)] = 101
+
+
 class FlightLinkSettings(Section):
     """Where packets go, and when.
 
@@ -92,6 +108,7 @@ class FlightLinkSettings(Section):
         mtu_bytes: The longest packet, headers and checksum included [bytes].
         kbit_per_s: Most in any second [kbit]; null: as fast as the link takes it.
         passes: When the link is open; always, if there are none.
+        uplink: Where the ground answers; null: it does not.
         repair: Repair packets.
     """
 
@@ -101,6 +118,7 @@ class FlightLinkSettings(Section):
     mtu_bytes: Annotated[int, Field(ge=MIN_MTU_BYTES, le=MAX_PACKET_BYTES)] = 1024
     kbit_per_s: PositiveFloat | None = None
     passes: tuple[PassSettings, ...] = ()
+    uplink: FlightUplinkSettings | None = None
     repair: RepairSettings = RepairSettings()
 
     @property
@@ -121,6 +139,8 @@ class FlightLinkSettings(Section):
     @model_validator(mode="after")
     def _plan_can_be_kept(self) -> Self:
         self.plan  # noqa: B018  # says what is wrong with it
+        if self.uplink is not None and self.uplink.housekeeping_apid == self.apid:
+            raise ValueError("uplink.housekeeping_apid must not be apid: each has its own count")
         for limit in (self.kbit_per_s, *(one.kbit_per_s for one in self.passes)):
             if limit is not None:
                 TokenBucket(1000 * limit, 8 * self.mtu_bytes)

@@ -171,14 +171,26 @@ class FlightMetrics(ProcessMetrics):
         self.bytes_out = self._counter(
             "bytes_out_total", "Bytes of packets sent, by channel.", "channel"
         )
+        self.commands = self._counter("commands_total", "Commands obeyed, by kind.", "kind")
+        self.commands_refused = self._counter(
+            "commands_refused_total", "Commands refused, by reason.", "reason"
+        )
+        self.packets_repeated = self._counter(
+            "packets_repeated_total", "Packets sent that the ground asked for again."
+        )
+        self.spool_kept_frames = self._gauge(
+            "spool_kept_frames", "Frames sent that the ground has not acknowledged."
+        )
         self.spool_packets = self._gauge("spool_packets", "Packets waiting for the link.")
-        self.spool_bytes = self._gauge("spool_bytes", "Bytes waiting for the link.")
+        self.spool_bytes = self._gauge(
+            "spool_bytes", "Bytes waiting for the link, or kept until they are acknowledged."
+        )
         self.spool_limit_bytes = self._gauge("spool_limit_bytes", "Bytes that may wait at most.")
         self.spool_oldest_age = self._gauge(
             "spool_oldest_age_seconds", "Time the oldest packet has waited for the link."
         )
         self.spool_dropped_packets = self._counter(
-            "spool_dropped_packets_total", "Packets given up before they were sent.", "reason"
+            "spool_dropped_packets_total", "Packets given up, by reason.", "reason"
         )
         self.spool_degraded = self._gauge(
             "spool_degraded", "1 while packets wait in memory because the disk fails."
@@ -229,6 +241,13 @@ class GroundMetrics(ProcessMetrics):
             "packets_late_total", "Packets overtaken by later ones, no longer missing."
         )
         # A gauge: a packet that comes late is missing no more.
+        self.reports = self._counter(
+            "reports_total", "Reports to the board, by what became of them.", "state"
+        )
+        self.frames_lost = self._counter(
+            "frames_lost_total", "Frames that the board can never send again."
+        )
+        self.link_loss = self._gauge("link_loss_ratio", "Share of packets that do not come.")
         self.packets_missing = self._gauge(
             "packets_missing", "Packets sent and not received, by where the gap is.", "reason"
         )

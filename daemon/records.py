@@ -18,6 +18,8 @@ from daemon.link.packet import MAX_PACKET_BYTES
 
 MAGIC: Final = b"\xb1PLS"
 _HEADER: Final = Struct(">4sIQ")
+HEADER_BYTES: Final = _HEADER.size
+"""Bytes of a record before the packet."""
 _CRC: Final = Struct(">I")
 OVERHEAD_BYTES: Final = _HEADER.size + _CRC.size
 """Bytes of a record that are not the packet's."""

@@ -6,15 +6,30 @@ from collections.abc import Iterator
 
 from daemon.clock import Clock
 from daemon.ground.items import CollectedFrame
-from daemon.link.packet import Packet
+from daemon.ground.report import Reports
+from daemon.link.packet import Channel, Packet
 from daemon.link.reassembly import Reassembler
 from daemon.metrics import GroundMetrics
 
 
 class CollectWorker:
-    """Puts frames together from packets that come in any order, twice, or not at all."""
+    """Puts frames together from packets that come in any order, twice, or not at all.
 
-    def __init__(self, reassembler: Reassembler, clock: Clock, metrics: GroundMetrics) -> None:
+    Args:
+        reassembler: Does.
+        clock: Says when they came.
+        metrics: Counts frames.
+        reports: Told what came, to report it to the board; None: nobody is.
+    """
+
+    def __init__(
+        self,
+        reassembler: Reassembler,
+        clock: Clock,
+        metrics: GroundMetrics,
+        reports: Reports | None = None,
+    ) -> None:
+        self._reports = reports
         self._reassembler, self._clock, self._metrics = reassembler, clock, metrics
 
     def accept(self, item: Packet) -> Iterator[CollectedFrame]:
@@ -23,20 +38,29 @@ class CollectWorker:
         Raises:
             ReassemblyError: If it contradicts other packets of its frame.
         """
-        frames, metrics = self._reassembler, self._metrics
+        frames, metrics, now_s = self._reassembler, self._metrics, self._clock.monotonic_s()
+        if self._reports is not None:
+            self._reports.heard(item, now_s)
+        if item.channel is Channel.HOUSEKEEPING:
+            return
         repaired, evicted = frames.repaired, frames.evicted
-        raw = frames.feed(item, self._clock.monotonic_s())
+        raw = frames.feed(item, now_s)
         metrics.frames_repaired.inc(frames.repaired - repaired)
         metrics.frames_evicted.inc(frames.evicted - evicted)
         if raw is not None:
+            if self._reports is not None:
+                self._reports.whole((item.boot_id, item.frame_id))
             metrics.frames_complete.labels(item.channel.name.lower()).inc()
             yield CollectedFrame(
                 raw=raw, channel=item.channel, boot_id=item.boot_id, frame_id=item.frame_id
             )
 
     def tick(self) -> tuple[()]:
-        """Give up frames that waited too long for their packets."""
-        return self._expire(self._clock.monotonic_s())
+        """Report to the board; give up frames that waited too long for their packets."""
+        now_s = self._clock.monotonic_s()
+        if self._reports is not None:
+            self._reports.tick(now_s)
+        return self._expire(now_s)
 
     def finish(self) -> tuple[()]:
         """Give up what is incomplete."""

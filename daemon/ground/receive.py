@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from daemon.errors import PacketError
-from daemon.link.packet import Packet
+from daemon.link.packet import Channel, Packet
 from daemon.link.sequence import Arrival, SequenceTracker
 from daemon.metrics import GroundMetrics
 
@@ -72,6 +72,8 @@ class Receiver:
         return self._waiting and self._last_times >= 0
 
     def _note(self, packet: Packet) -> None:
+        if packet.channel is Channel.HOUSEKEEPING:  # has counts of its own
+            return
         match self._tracker.note(packet.boot_id, packet.counter):
             case Arrival.DUPLICATE:
                 self._metrics.packets_duplicate.inc()

@@ -6,6 +6,8 @@ receive │ collect │ decode │ mosaic │ write
 from __future__ import annotations
 
 import logging
+import math
+import secrets
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -16,7 +18,7 @@ from codec.decoder import Decoder
 from codec.errors import BundleError
 from codec.known_answer import check_decoder
 from daemon.clock import Clock
-from daemon.config import GroundModelSettings, GroundSettings
+from daemon.config import GroundModelSettings, GroundSettings, GroundUplinkSettings
 from daemon.config_sections import MIB
 from daemon.cores import WORKERS_PER_THREAD, claim
 from daemon.errors import ConfigError
@@ -25,12 +27,14 @@ from daemon.ground.decode import DecodeWorker
 from daemon.ground.items import CollectedFrame, RestoredTile, TilePart
 from daemon.ground.mosaic import MosaicWorker
 from daemon.ground.receive import Receiver
+from daemon.ground.report import Reports
 from daemon.ground.write import WriteWorker
 from daemon.lifecycle import LAST_POLL_S, StopSignal, shut_down
 from daemon.link.packet import Channel, Packet
 from daemon.link.reassembly import Reassembler
+from daemon.link.reports import Reporter
 from daemon.link.sequence import SequenceTracker
-from daemon.link.sockets import Endpoint, PacketListener
+from daemon.link.sockets import Endpoint, PacketListener, PacketSender
 from daemon.mailbox import Mailbox
 from daemon.metrics import GroundMetrics, new_registry, serve
 from daemon.pipeline import Pipeline
@@ -66,7 +70,13 @@ def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         stack.callback(server.close)
         listener = PacketListener(Endpoint(address=link.address, bind=link.bind))
         stack.callback(listener.close)
-        stages = _line(settings, decoders, listener, clock, metrics)
+        sender = None
+        if link.uplink is not None:
+            sender = PacketSender(Endpoint(address=link.uplink.address, bind=link.uplink.bind))
+            stack.callback(sender.close)
+        stages = _line(
+            settings, decoders, listener=listener, sender=sender, clock=clock, metrics=metrics
+        )
         for stage in reversed(stages):
             stage.start()
         log.info(
@@ -106,7 +116,9 @@ def load_decoders(settings: GroundModelSettings) -> dict[bytes, Decoder]:
 def _line(
     settings: GroundSettings,
     decoders: Mapping[bytes, Decoder],
+    *,
     listener: PacketListener,
+    sender: PacketSender | None,
     clock: Clock,
     metrics: GroundMetrics,
 ) -> tuple[Source | Stage[Any, Any], ...]:
@@ -139,16 +151,38 @@ def _line(
     reassembler = Reassembler(
         max_frames=collect.max_frames,
         max_bytes=collect.max_mib * MIB,
-        max_age_s=collect.max_age_s,
+        # What the board keeps it can send again, in this pass or another.
+        max_age_s=collect.max_age_s if sender is None else math.inf,
     )
+    reports = _reports(settings.link.uplink, sender, reassembler, metrics)
+    collector = CollectWorker(reassembler, clock, metrics, reports)
     writer = WriteWorker(settings.output.directory, settings.output.format, metrics)
     return (
         line.source("receive", receiver.poll, receiver.pending),
-        line.stage("collect", CollectWorker(reassembler, clock, metrics), packets, frames.put),
+        line.stage("collect", collector, packets, frames.put),
         line.stage("decode", decoder, frames, parts.put),
         line.stage("mosaic", mosaic, parts, tiles.put),
         line.stage("write", writer, tiles, None),
     )
+
+
+def _reports(
+    uplink: GroundUplinkSettings | None,
+    sender: PacketSender | None,
+    reassembler: Reassembler,
+    metrics: GroundMetrics,
+) -> Reports | None:
+    if uplink is None or sender is None:
+        return None
+    reporter = Reporter(
+        session=secrets.randbits(32) or 1,
+        apid=uplink.apid,
+        mtu_bytes=uplink.mtu_bytes,
+        lacks=reassembler.lacks,
+        give_up=reassembler.forget,
+        times=uplink.times,
+    )
+    return Reports(reporter, sender.send, metrics)
 
 
 def _count_drop(

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
-from typing import Final, Self
+from typing import Final, NamedTuple, Self, TypeAlias
 
 import google_crc32c
 
@@ -57,10 +57,11 @@ _MAX_TICKS: Final = 2**48 - 1
 
 
 class Channel(IntEnum):
-    """What a frame is, and with what priority it goes down."""
+    """What a frame is, and, of those that are spooled, with what priority it goes down."""
 
     SIDE = 0
     PATCH = 1
+    HOUSEKEEPING = 2
 
 
 _CHANNELS: Final = {int(channel): channel for channel in Channel}
@@ -75,6 +76,27 @@ _RANGES: Final = (
     ("segment_count", 1, MAX_SEGMENTS),
     ("frame_bytes", 1, MAX_FRAME_BYTES),
 )
+
+
+SPOOLED: Final = (Channel.SIDE, Channel.PATCH)
+"""What waits for the link, highest priority first; the others are made when they are sent."""
+
+FrameKey: TypeAlias = tuple[int, int]
+"""(boot_id, frame_id)."""
+
+
+class PacketHeader(NamedTuple):
+    """What tells a packet of our own from others, unchecked: see `Packet`."""
+
+    channel: Channel
+    key: FrameKey
+    segment_index: int
+
+
+def header_of(raw: bytes) -> PacketHeader:
+    """Read the header of a packet that `Packet.pack` made."""
+    fields = _HEADERS.unpack_from(raw)
+    return PacketHeader(_CHANNELS[fields[6]], (fields[7], fields[9]), fields[10])
 
 
 def symbol_bytes(frame_bytes: int, segment_count: int) -> int:

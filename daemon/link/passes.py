@@ -7,10 +7,13 @@ on a clock that never jumps.
 from __future__ import annotations
 
 import math
+import threading
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+
+from daemon.link.states import PASS, PassEvent, PassState, after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +51,8 @@ class ContactPlan:
 
     def __init__(self, passes: Sequence[Pass], bits_per_s: float | None = None) -> None:
         ordered = sorted(passes, key=_opening)
-        for before, after in pairwise(ordered):
-            if after.opens_utc_s < before.closes_utc_s:
+        for one, following in pairwise(ordered):
+            if following.opens_utc_s < one.closes_utc_s:
                 raise ValueError("two passes overlap")
         always = Pass(opens_utc_s=-math.inf, closes_utc_s=math.inf, bits_per_s=bits_per_s)
         self._passes = tuple(ordered) or (always,)
@@ -105,6 +108,32 @@ class TokenBucket:
         """A packet leaves."""
         held = min(self._most, self._bits + self._rate * max(0.0, now_s - self._at_s))
         self._bits, self._at_s = held - bits, now_s
+
+
+class LinkSwitch:
+    """Whether the board may send: what the plan says, and commands that overrule it.
+
+    A command to open or close holds until the plan's next pass begins or ends, one to suspend until
+    another resumes. Any thread may call.
+    """
+
+    def __init__(self) -> None:
+        self._state, self._is_planned = PassState.CLOSED, False
+        self._lock = threading.Lock()
+
+    def plan(self, is_open: bool) -> bool:
+        """Take what the plan says of this moment; return whether the board may send."""
+        with self._lock:
+            if is_open != self._is_planned:
+                event = PassEvent.RISES if is_open else PassEvent.SETS
+                self._state, self._is_planned = after(PASS, self._state, event), is_open
+            return self._state is PassState.OPEN
+
+    def command(self, event: PassEvent) -> PassState:
+        """Take a command; return what follows."""
+        with self._lock:
+            self._state = after(PASS, self._state, event)
+            return self._state
 
 
 def _closing(one: Pass) -> float:

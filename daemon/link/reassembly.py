@@ -13,7 +13,7 @@ from typing import Final
 
 from daemon.errors import ReassemblyError
 from daemon.link.fec import recover
-from daemon.link.packet import Channel, Packet
+from daemon.link.packet import Channel, FrameKey, Packet
 
 REMEMBERED: Final = 16_384
 """Completed frames remembered: 18 minutes at EnMAP's rate, about 4 MiB."""
@@ -73,8 +73,8 @@ class Reassembler:
 
     def __init__(self, *, max_frames: int, max_bytes: int, max_age_s: float) -> None:
         self._max_frames, self._max_bytes, self._max_age_s = max_frames, max_bytes, max_age_s
-        self._partials: OrderedDict[tuple[int, int], _Partial] = OrderedDict()
-        self._completed: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._partials: OrderedDict[FrameKey, _Partial] = OrderedDict()
+        self._completed: OrderedDict[FrameKey, None] = OrderedDict()
         self._given_up: deque[IncompleteFrame] = deque(maxlen=max_frames)
         self._held_bytes = 0
         self.repaired = self.evicted = 0
@@ -126,12 +126,30 @@ class Reassembler:
             self._completed.popitem(last=False)
         return frame
 
+    def lacks(self, key: FrameKey) -> list[int] | None:
+        """Which segments would make a frame whole, rising; None if nothing of it is kept.
+
+        Of those that are not there it names no more than are needed beside repair symbols.
+        """
+        partial = self._partials.get(key)
+        if partial is None:
+            return None
+        count = partial.first.segment_count
+        lacking = [index for index in range(count) if index not in partial.symbols]
+        # As many as needed may not be enough: RaptorQ then takes one more.
+        return lacking[: max(1, count - len(partial.symbols))]
+
+    def forget(self, boot_id: int, start: int, stop: int) -> None:
+        """Give up a boot's frames from `start` to before `stop`: they can never be whole."""
+        for key in [k for k in self._partials if k[0] == boot_id and start <= k[1] < stop]:
+            self._given_up.append(self._drop(key).given_up())
+
     def expire(self, now_s: float) -> list[IncompleteFrame]:
         """Give up frames of which nothing came for `max_age_s`.
 
         Returns:
-            They, and those given up to make room since the last call, oldest first; of the
-            latter no more than `max_frames` (`evicted` counts all).
+            They, and those given up since the last call, to make room or by `forget`, oldest
+            first; of the latter no more than `max_frames` (`evicted` counts all that gave room).
         """
         incomplete = list(self._given_up)
         self._given_up.clear()
@@ -155,7 +173,7 @@ class Reassembler:
             self._given_up.append(self._drop(next(iter(self._partials))).given_up())
             self.evicted += 1
 
-    def _drop(self, key: tuple[int, int]) -> _Partial:
+    def _drop(self, key: FrameKey) -> _Partial:
         partial = self._partials.pop(key)
         self._held_bytes -= partial.held_bytes
         return partial

@@ -8,6 +8,10 @@ when enough of them wait for it, or the oldest has waited long enough. One threa
 not on it yet, and what comes, is kept in memory, up to a limit of its own, and goes to the link
 from there. From time to time the disk is tried again, with new files; what memory holds goes to
 them first. What is on the disk and cannot be read now is tried again, too, and waits.
+
+Where the ground acknowledges, a packet that was sent stays in its log until that. Which have been
+is not on the disk: a process that begins anew keeps all that was sent, until the ground says so
+again, and repeats none of it unasked.
 """
 
 from __future__ import annotations
@@ -18,26 +22,30 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from daemon.clock import Clock
 from daemon.disk import Disk, LocalDisk
 from daemon.errors import DamagedRecordError, SpoolFullError
-from daemon.link.packet import Channel
-from daemon.onboard.segment_log import Recovery, SegmentLog
-from daemon.onboard.spool import SpooledPacket
+from daemon.link.beacon import Beacon
+from daemon.link.commands import Report
+from daemon.link.packet import SPOOLED, Channel, FrameKey, PacketHeader, header_of
+from daemon.link.repeats import Handle, Unacknowledged
+from daemon.onboard.segment_log import Found, Recovery, SegmentLog
+from daemon.onboard.spool import EVICTED, UNACKNOWLEDGED, OnDrop, SpooledPacket, kept_packet
 
 log = logging.getLogger(__name__)
 
-EVICTED: Final = "evicted"
 DAMAGED: Final = "damaged"
 ENDED: Final = "ended"
-"""Why a packet was given up: for want of room; its record is not what was written; too late."""
+"""Why a packet was given up: its record is not what was written; it came too late."""
 _AT_ONCE: Final = 256
 """Packets of memory written at a time."""
+
+_Drop: TypeAlias = tuple[SpooledPacket, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +78,8 @@ class _Lane:
         self.log: SegmentLog | None = None
         self.memory: deque[SpooledPacket] = deque()
         self.offered: SpooledPacket | None = None
+        self.head: FrameKey | None = None
+        """No later than the frame of the oldest packet; only where the ground acknowledges."""
         self.unreadable_until_s = -math.inf
 
     @property
@@ -100,6 +110,7 @@ class DiskSpool:
         limits: Bounds.
         clock: Stamps packets, and times syncs.
         on_drop: Called with each packet given up and the reason.
+        acknowledged: Whether the ground acknowledges.
         disk: The file system.
 
     Attributes:
@@ -113,13 +124,15 @@ class DiskSpool:
         *,
         limits: DiskSpoolLimits,
         clock: Clock,
-        on_drop: Callable[[SpooledPacket, str], None],
+        on_drop: OnDrop,
+        acknowledged: bool = False,
         disk: Disk | None = None,
     ) -> None:
         self._folder, self._limits, self._clock = folder, limits, clock
         self._on_drop, self._disk = on_drop, disk or LocalDisk()
         self._changed = threading.Condition()
-        self._lanes = {channel: _Lane(channel) for channel in Channel}
+        self._lanes = {channel: _Lane(channel) for channel in SPOOLED}
+        self._kept = Unacknowledged(self._release) if acknowledged else None
         self._memory_bytes = 0
         self._unsynced_since_s: float | None = None
         self._tried_s = clock.monotonic_s()
@@ -137,15 +150,19 @@ class DiskSpool:
             raise SpoolFullError(size, self._limits.max_bytes)
         now_s = self._clock.monotonic_s()
         came = [SpooledPacket(raw=raw, channel=channel, spooled_s=now_s) for raw in packets]
-        evicted: list[tuple[SpooledPacket, str]] = []
+        evicted: list[_Drop] = []
         if self._ended:  # a stage that was given up
             evicted, came, size = [(packet, ENDED) for packet in came], [], 0
         with self._changed:
             while self._used() + size > self._limits.max_bytes:
-                evicted.append(self._give_up(self._lowest(), EVICTED))
+                evicted += self._make_room()
+            if self._kept is not None and came:
+                self._kept.note(key := header_of(came[0].raw).key)
+                if not self._lanes[channel].packets:
+                    self._lanes[channel].head = key
             self._keep(came, self._lanes[channel], now_s)
             while self._memory_bytes > self._limits.max_memory_bytes:
-                evicted.append(self._give_up_in_memory())
+                evicted += self._make_room_in_memory()
         for packet, reason in evicted:
             self._on_drop(packet, reason)
         if self._unsynced() >= self._limits.sync_packets:
@@ -167,6 +184,11 @@ class DiskSpool:
         with self._changed:
             self._ended = True
             left = [packet for lane in self._lanes.values() for packet in lane.memory]
+            for channel in SPOOLED if self._kept is not None else ():
+                while self._kept is not None and (
+                    lost := self._kept.give_up(channel, in_memory=True)
+                ):
+                    left += [kept_packet(handle, channel) for handle in lost]
             for lane in self._lanes.values():
                 lane.memory.clear()
                 lane.offered = None
@@ -183,7 +205,7 @@ class DiskSpool:
     def take(self, timeout_s: float) -> SpooledPacket | None:
         """See `Spool.take`."""
         until_s = self._clock.monotonic_s() + timeout_s
-        damaged: list[tuple[SpooledPacket, str]] = []
+        damaged: list[_Drop] = []
         with self._changed:
             while (found := self._next(damaged)) is None and self._clock.monotonic_s() < until_s:
                 self._clock.wait(self._changed, until_s)
@@ -194,11 +216,29 @@ class DiskSpool:
     def sent(self, packet: SpooledPacket) -> bool:
         """See `Spool.sent`."""
         with self._changed:
+            if packet.repeat is not None:
+                return self._kept is not None and self._kept.repeated(packet.repeat)
             lane = self._lanes[packet.channel]
             if lane.offered is not packet:
                 return False
-            self._forget_oldest(lane)
+            if self._kept is None:
+                self._forget_oldest(lane)
+            else:
+                self._kept.add(header_of(packet.raw), self._keep_oldest(lane))
             return True
+
+    def hear(self, session: int, number: int, report: Report) -> None:
+        """See `Spool.hear`."""
+        with self._changed:
+            if self._kept is not None:
+                self._kept.hear(session, number, report, self._unsent())
+                self._changed.notify_all()
+
+    def beacon(self, sent_packets: int) -> Beacon:
+        """See `Spool.beacon`."""
+        with self._changed:
+            kept = self._kept or Unacknowledged(self._release)
+            return kept.beacon(sent_packets, self._unsent())
 
     # ---- either --------------------------------------------------------------------------------
 
@@ -213,6 +253,12 @@ class DiskSpool:
         """See `Spool.packets`."""
         with self._changed:
             return sum(lane.packets for lane in self._lanes.values())
+
+    @property
+    def kept_frames(self) -> int:
+        """See `Spool.kept_frames`."""
+        with self._changed:
+            return 0 if self._kept is None else self._kept.frames
 
     @property
     def used_bytes(self) -> int:
@@ -236,9 +282,6 @@ class DiskSpool:
     def _unsynced(self) -> int:
         return sum(lane.log.unsynced for lane in self._lanes.values() if lane.log is not None)
 
-    def _lowest(self) -> _Lane:
-        return max((lane for lane in self._lanes.values() if lane.packets), key=_priority)
-
     def _keep(self, packets: Sequence[SpooledPacket], lane: _Lane, now_s: float) -> None:
         if packets and not self._is_off and lane.log is not None:
             try:
@@ -253,32 +296,80 @@ class DiskSpool:
         self._memory_bytes += sum(len(packet.raw) for packet in packets)
         self._changed.notify_all()
 
-    def _next(self, damaged: list[tuple[SpooledPacket, str]]) -> SpooledPacket | None:
+    def _next(self, damaged: list[_Drop]) -> SpooledPacket | None:
         """What to send next; what cannot be read is given up."""
         now_s = self._clock.monotonic_s()
         for lane in self._lanes.values():
-            while lane.offered is None and lane.log is not None and lane.log.readable:
-                if now_s < lane.unreadable_until_s:
+            if now_s >= lane.unreadable_until_s and (repeat := self._next_repeat(lane, damaged)):
+                return repeat
+            while True:
+                self._offer(lane, now_s, damaged)
+                if lane.offered is None or self._kept is None:
                     break
-                try:
-                    raw = lane.log.oldest()
-                except DamagedRecordError as error:
-                    log.warning("spooled packet lost", extra={"error": str(error)})
-                    damaged.append(self._give_up(lane, DAMAGED))
-                    continue
-                except OSError as error:  # of the disk, not of the record: it may pass
-                    log.warning("spool cannot be read", extra={"error": str(error)})
-                    lane.unreadable_until_s = now_s + self._limits.retry_s
+                lane.head = header_of(lane.offered.raw).key
+                if not self._kept.is_done(lane.head):
                     break
-                lane.offered = SpooledPacket(
-                    raw=raw, channel=lane.channel, spooled_s=lane.log.oldest_s
-                )
-            waits = lane.logged and now_s >= lane.unreadable_until_s
-            if lane.offered is None and not waits and lane.memory:
-                lane.offered = lane.memory[0]
+                self._forget_oldest(lane)  # the ground has it, from an earlier time
             if lane.offered is not None:
                 return lane.offered
         return None
+
+    def _offer(self, lane: _Lane, now_s: float, damaged: list[_Drop]) -> None:
+        """Read the oldest packet of a lane that can be read."""
+        while lane.offered is None and lane.log is not None and lane.log.readable:
+            if now_s < lane.unreadable_until_s:
+                break
+            try:
+                raw = lane.log.oldest()
+            except DamagedRecordError as error:
+                log.warning("spooled packet lost", extra={"error": str(error)})
+                damaged.append(self._give_up(lane, DAMAGED))
+            except OSError as error:  # of the disk, not of the record: it may pass
+                self._cannot_read(lane, now_s, error)
+            else:
+                lane.offered = SpooledPacket(
+                    raw=raw, channel=lane.channel, spooled_s=lane.log.oldest_s
+                )
+        waits = lane.logged and now_s >= lane.unreadable_until_s
+        if lane.offered is None and not waits and lane.memory:
+            lane.offered = lane.memory[0]
+
+    def _next_repeat(self, lane: _Lane, damaged: list[_Drop]) -> SpooledPacket | None:
+        """The packet that was asked for first."""
+        now_s = self._clock.monotonic_s()
+        while self._kept is not None and (repeat := self._kept.next_repeat(lane.channel)):
+            raw = repeat.handle
+            try:
+                if isinstance(raw, int) and lane.log is not None:
+                    raw = lane.log.read(raw)
+            except DamagedRecordError as error:
+                log.warning("spooled packet lost", extra={"error": str(error)})
+                lost = self._kept.cannot(repeat)
+                damaged += [(kept_packet(handle, lane.channel), DAMAGED) for handle in lost]
+                continue
+            except OSError as error:
+                self._cannot_read(lane, now_s, error)
+            if isinstance(raw, bytes):
+                return SpooledPacket(raw=raw, channel=lane.channel, spooled_s=now_s, repeat=repeat)
+            break
+        return None
+
+    def _cannot_read(self, lane: _Lane, now_s: float, error: OSError) -> None:
+        log.warning("spool cannot be read", extra={"error": str(error)})
+        lane.unreadable_until_s = now_s + self._limits.retry_s
+
+    def _unsent(self) -> dict[Channel, FrameKey | None]:
+        """The frame of the next packet of each lane that was not sent."""
+        return {c: lane.head if lane.packets else None for c, lane in self._lanes.items()}
+
+    def _make_room(self) -> list[_Drop]:
+        """Give up what has the lowest priority and is oldest."""
+        for lane in reversed(self._lanes.values()):
+            if lost := self._kept.give_up(lane.channel) if self._kept is not None else []:
+                return [(kept_packet(handle, lane.channel), UNACKNOWLEDGED) for handle in lost]
+            if lane.packets:
+                return [self._give_up(lane, EVICTED)]
+        return []
 
     def _give_up(self, lane: _Lane, reason: str) -> tuple[SpooledPacket, str]:
         """Forget a lane's oldest packet; its bytes are told only where they can be read."""
@@ -293,13 +384,36 @@ class DiskSpool:
         self._forget_oldest(lane)
         return packet, reason
 
-    def _give_up_in_memory(self) -> tuple[SpooledPacket, str]:
-        lane = max((lane for lane in self._lanes.values() if lane.memory), key=_priority)
-        packet = lane.memory.popleft()
-        self._memory_bytes -= len(packet.raw)
-        if lane.offered is packet:
-            lane.offered = None
-        return packet, EVICTED
+    def _make_room_in_memory(self) -> list[_Drop]:
+        for lane in reversed(self._lanes.values()):
+            kept = self._kept
+            if lost := kept.give_up(lane.channel, in_memory=True) if kept is not None else []:
+                return [(kept_packet(handle, lane.channel), UNACKNOWLEDGED) for handle in lost]
+            if lane.memory:
+                packet = lane.memory.popleft()
+                self._memory_bytes -= len(packet.raw)
+                if lane.offered is packet:
+                    lane.offered = None
+                return [(packet, EVICTED)]
+        return []
+
+    def _keep_oldest(self, lane: _Lane) -> Handle:
+        """What is offered was sent, and is kept; return what it is found by."""
+        if lane.log is not None and lane.log.packets and not lane.offers_memory:
+            handle: Handle = lane.log.oldest_sequence
+            lane.log.finish_oldest(keep=True)
+        else:
+            handle = lane.memory.popleft().raw
+        lane.offered = None
+        return handle
+
+    def _release(self, channel: Channel, handles: Iterable[Handle]) -> None:
+        log_ = self._lanes[channel].log
+        for handle in handles:
+            if isinstance(handle, bytes):
+                self._memory_bytes -= len(handle)
+            elif log_ is not None:
+                log_.release(handle)
 
     def _forget_oldest(self, lane: _Lane) -> None:
         """What is offered, or the oldest: while it was, a log may have been found before it."""
@@ -358,20 +472,45 @@ class DiskSpool:
 
     def _open_logs(self) -> None:
         limits, now_s = self._limits, self._clock.monotonic_s()
+        opened = list[_Lane]()
         for lane in self._lanes.values():
             if lane.log is None:
                 folder = self._folder / lane.channel.name.lower()
                 try:
                     found = SegmentLog(
-                        folder, self._disk, segment_bytes=limits.segment_bytes, now_s=now_s
+                        folder,
+                        self._disk,
+                        segment_bytes=limits.segment_bytes,
+                        now_s=now_s,
+                        keeps=self._kept is not None,
                     )
                 except OSError as error:
                     with self._changed:
                         self._degrade(error)
-                    return
+                    break
                 with self._changed:
                     lane.log = found
+                opened.append(lane)
                 self.recovery += found.recovery
+        with self._changed:
+            self._take_back(opened)
+
+    def _take_back(self, lanes: Sequence[_Lane]) -> None:
+        """Keep what an earlier process sent."""
+        if self._kept is None:
+            return
+        packets = list[tuple[_Lane, PacketHeader, Found]]()
+        for lane in lanes:
+            if lane.log is not None:
+                packets += ((lane, header_of(found.beginning), found) for found in lane.log.found)
+                lane.log.found = []
+        self._kept.find([[h.key for at, h, _ in packets if at is lane] for lane in lanes])
+        for lane, header, found in reversed(packets):
+            if not found.done:
+                lane.head = header.key
+        for _, header, found in packets:
+            if found.done:
+                self._kept.add(header, found.sequence)
 
     def _heal(self) -> None:
         """Use the disk again: write to it what memory holds, but for what the link has in hand."""
@@ -386,7 +525,3 @@ class DiskSpool:
                 for start in range(in_hand, len(held), _AT_ONCE):
                     self._keep(held[start : start + _AT_ONCE], lane, now_s)
         self._sync()
-
-
-def _priority(lane: _Lane) -> int:
-    return lane.channel

@@ -1,11 +1,18 @@
-"""Spool out, link in: sends what the spool offers while a pass is open, within its budget."""
+"""Spool out, link in: sends what the spool offers while a pass is open, within its budget.
+
+Where the ground acknowledges, a beacon leaves every so often, before all else.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from daemon.clock import Clock
-from daemon.link.passes import ContactPlan, TokenBucket
+from daemon.link.beacon import Beacon
+from daemon.link.packet import Channel, Packet, ticks
+from daemon.link.passes import ContactPlan, LinkSwitch, TokenBucket
 from daemon.metrics import FlightMetrics
 from daemon.onboard.spool import Spool
 
@@ -21,6 +28,62 @@ class Sender(Protocol):
         ...
 
 
+class Beacons:
+    """Makes the packets that say how far all is; one thread alone.
+
+    Args:
+        boot_id: Of this process.
+        apid: Application process of housekeeping, with counts of its own.
+        every_s: Time between two [s].
+        clock: Paces and stamps them.
+    """
+
+    def __init__(self, *, boot_id: int, apid: int, every_s: float, clock: Clock) -> None:
+        self._boot_id, self._apid, self._every_s, self._clock = boot_id, apid, every_s, clock
+        self._counter, self._next_s = 0, -math.inf
+
+    @property
+    def wait_s(self) -> float:
+        """Time until the next is due [s]."""
+        return max(0.0, self._next_s - self._clock.monotonic_s())
+
+    def packet(self, beacon: Beacon) -> bytes:
+        """Return the next one."""
+        raw = beacon.pack()
+        return Packet(
+            apid=self._apid,
+            channel=Channel.HOUSEKEEPING,
+            boot_id=self._boot_id,
+            counter=self._counter,
+            time_ticks=ticks(self._clock.utc_s()),
+            frame_id=self._counter % 2**32,
+            segment_index=0,
+            segment_count=1,
+            frame_bytes=len(raw),
+            data=raw,
+        ).pack()
+
+    def sent(self) -> None:
+        """It has left."""
+        self._counter += 1
+        self._next_s = self._clock.monotonic_s() + self._every_s
+
+
+@dataclass(slots=True)
+class Orders:
+    """What commands have changed; set by one thread and read by others.
+
+    Attributes:
+        switch: Whether the board may send.
+        bits_per_s: Limit instead of the plan's; None: the plan's.
+        octaves: How much coarser than given tiles are quantized at least.
+    """
+
+    switch: LinkSwitch = field(default_factory=LinkSwitch)
+    bits_per_s: float | None = None
+    octaves: float = 0.0
+
+
 class Downlink:
     """Moves packets from spool to link; a packet the link did not take stays spooled.
 
@@ -31,6 +94,8 @@ class Downlink:
         packet_bits: Bits of the longest packet.
         clock: Tells what pass it is, and paces.
         metrics: Counts what was sent.
+        beacons: Makes beacons; None: the ground does not acknowledge.
+        orders: What commands have changed.
     """
 
     def __init__(
@@ -42,7 +107,11 @@ class Downlink:
         packet_bits: int,
         clock: Clock,
         metrics: FlightMetrics,
+        beacons: Beacons | None = None,
+        orders: Orders | None = None,
     ) -> None:
+        self._orders = orders or Orders()
+        self._beacons, self._sent_packets = beacons, 0
         self._spool, self._sender, self._plan = spool, sender, plan
         self._packet_bits, self._clock, self._metrics = packet_bits, clock, metrics
         self._limit: float | None = None
@@ -53,34 +122,48 @@ class Downlink:
         if not self._is_open():
             self._clock.sleep(min(_WAIT_S, self._plan.opens_in_s(self._clock.utc_s())))
             return
-        packet = self._spool.take(_WAIT_S)
-        if packet is None:
+        if self._beacons is not None and not self._beacons.wait_s:
+            raw = self._beacons.packet(self._spool.beacon(self._sent_packets))
+            if self._send(raw, Channel.HOUSEKEEPING):
+                self._beacons.sent()
             return
-        bits, bucket = 8 * len(packet.raw), self._bucket
-        if bucket is not None:
-            wait_s = bucket.wait_s(self._clock.monotonic_s(), bits)
-            self._clock.sleep(min(wait_s, _WAIT_S))
-            if wait_s > _WAIT_S or not self._is_open():
-                return
-        if not self._sender.send(packet.raw, _WAIT_S):
-            return
-        if bucket is not None:
-            bucket.spend(self._clock.monotonic_s(), bits)
-        if self._spool.sent(packet):  # else it is counted as evicted, and once is enough
+        wait_s = _WAIT_S if self._beacons is None else min(_WAIT_S, self._beacons.wait_s)
+        packet = self._spool.take(wait_s)
+        # Evicted meanwhile it is counted as that, and once is enough.
+        if packet is not None and self._send(packet.raw) and self._spool.sent(packet):
             self._metrics.sent(packet.channel, len(packet.raw))
+            self._metrics.packets_repeated.inc(packet.repeat is not None)
 
     def pending(self) -> bool:
         """Whether anything waits that the process would take along, and could be sent."""
         waits = self._spool.packets > 0 and not self._spool.outlives
-        return waits and self._plan.at(self._clock.utc_s()) is not None
+        return waits and self._is_open()
+
+    def _send(self, raw: bytes, channel: Channel | None = None) -> bool:
+        """Send when the budget allows; False if it did not soon, or the link did not take it."""
+        bits, bucket = 8 * len(raw), self._bucket
+        if bucket is not None:
+            wait_s = bucket.wait_s(self._clock.monotonic_s(), bits)
+            self._clock.sleep(min(wait_s, _WAIT_S))
+            if wait_s > _WAIT_S or not self._is_open():
+                return False
+        if not self._sender.send(raw, _WAIT_S):
+            return False
+        if bucket is not None:
+            bucket.spend(self._clock.monotonic_s(), bits)
+        self._sent_packets += 1
+        if channel is not None:
+            self._metrics.sent(channel, len(raw))
+        return True
 
     def _is_open(self) -> bool:
         now = self._plan.at(self._clock.utc_s())
-        limit = self._limit if now is None else now.bits_per_s
+        is_open = self._orders.switch.plan(now is not None)
+        limit = self._orders.bits_per_s or (self._limit if now is None else now.bits_per_s)
         if limit != self._limit:
             self._limit, self._bucket = limit, None
             if limit is not None:  # empty: what left just now may count against it
                 self._bucket = TokenBucket(limit, self._packet_bits)
                 self._bucket.spend(self._clock.monotonic_s(), self._packet_bits)
-        self._metrics.link_open.set(now is not None)
-        return now is not None
+        self._metrics.link_open.set(is_open)
+        return is_open

@@ -2,8 +2,9 @@
 
 A segment is a file of records (`daemon.records`), named by the sequence of its first one;
 the cursor, another file, says which records are done. A segment is written to until it is full, and
-removed when all of its records are done. Opened again, segments are read from end to end: what is
-no sound record is skipped and told. What follows goes into a new segment, never behind damage.
+removed when all of its records are done, or, where they are kept beyond that, released. Opened
+again, segments are read from end to end: what is no sound record is skipped and told. What follows
+goes into a new segment, never behind damage.
 
 The cursor is not synced: it survives the process, and after a loss of power a few packets go twice.
 After a failed sync nobody knows what is on the disk, and a second one would say nothing of it
@@ -18,16 +19,18 @@ from __future__ import annotations
 import contextlib
 import re
 from array import array
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from daemon.disk import Disk
 from daemon.errors import DamagedRecordError
 from daemon.records import (
     CURSORS_BYTES,
+    HEADER_BYTES,
     OVERHEAD_BYTES,
     cursor_of,
     packed,
@@ -43,6 +46,8 @@ _NONE: Final = 1 << 64
 _MOST_IN_A_SEGMENT: Final = 1 << 32
 """Sequences that a segment which cannot be read may have used, and more."""
 _READ_BYTES: Final = 8 << 20
+_BEGINNING_BYTES: Final = 64
+"""Of a packet: its headers and more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +79,14 @@ class Recovery:
         )
 
 
+class Found(NamedTuple):
+    """A record that was found when a log was opened."""
+
+    sequence: int
+    beginning: bytes
+    done: bool
+
+
 class _Segment:
     """A file of records, and where they are in it; open where it is read or written."""
 
@@ -82,7 +95,7 @@ class _Segment:
         self.file: int | None = None
         self.sequences, self.starts, self.sizes = array("Q"), array("Q"), array("L")
         self.spooled_s = array("d")
-        self.done = 0
+        self.done = self.kept = 0
 
     @property
     def waiting(self) -> int:
@@ -93,6 +106,7 @@ class _Segment:
         self.starts.append(start)
         self.sizes.append(size)
         self.spooled_s.append(spooled_s)
+        self.kept += 1
 
 
 class SegmentLog:
@@ -105,18 +119,27 @@ class SegmentLog:
         disk: The file system.
         segment_bytes: A segment that has grown to this gets no more records.
         now_s: When what is found counts as spooled [s, monotonic].
+        keeps: Whether records are kept when they are done, until they are released.
 
     Attributes:
         recovery: What was found.
+        found: The sequence, the beginning of the packet, and whether it was done, of each record
+            found; only where records are kept. The caller empties it.
         packets: Packets that wait, durable or not.
-        used_bytes: Bytes of these.
+        used_bytes: Bytes of these, and of those that are kept.
 
     Raises:
         OSError: If the folder or the cursor cannot be read, or another process has them.
     """
 
-    def __init__(self, folder: Path, disk: Disk, *, segment_bytes: int, now_s: float) -> None:
+    def __init__(
+        self, folder: Path, disk: Disk, *, segment_bytes: int, now_s: float, keeps: bool = False
+    ) -> None:
         self._folder, self._disk, self._segment_bytes = folder, disk, segment_bytes
+        self._keeps = keeps
+        self.found: list[Found] = []
+        self._done: list[_Segment] = []
+        """Segments of which nothing waits, and something is kept."""
         self._segments: deque[_Segment] = deque()
         self._open: _Segment | None = None
         self._written: list[_Segment] = []
@@ -198,7 +221,7 @@ class SegmentLog:
             self._drop_empty()
             last, raw = self._segments[-1], self._unsynced.pop()
             taken.append((raw, last.spooled_s[-1]))
-            last.end = last.starts[-1]
+            last.end, last.kept = last.starts[-1], last.kept - 1
             for field in (last.sequences, last.starts, last.sizes, last.spooled_s):
                 field.pop()
             self.packets, self.used_bytes = self.packets - 1, self.used_bytes - len(raw)
@@ -235,26 +258,76 @@ class SegmentLog:
             raise DamagedRecordError(head.path, head.starts[at])
         return packet
 
-    def finish_oldest(self) -> None:
-        """The oldest packet is done: never read again, by this process or the next."""
+    @property
+    def oldest_sequence(self) -> int:
+        """Of the oldest packet; some must wait."""
+        head = self._segments[0]
+        return head.sequences[head.done]
+
+    def finish_oldest(self, *, keep: bool = False) -> None:
+        """The oldest packet is done: this process or the next will not meet it again.
+
+        Args:
+            keep: Whether it can still be read by its sequence, until it is released.
+        """
         head = self._segments[0]
         size = head.sizes[head.done]
         head.done += 1
-        self.packets, self.used_bytes = self.packets - 1, self.used_bytes - size
+        self.packets -= 1
+        if not keep:
+            head.kept, self.used_bytes = head.kept - 1, self.used_bytes - size
         if self.packets < len(self._unsynced):  # evicted before it was synced
             self._unsynced.popleft()
         self._write_cursor(head.sequences[head.done - 1] + 1)
         self._drop_done()
 
+    def read(self, sequence: int) -> bytes:
+        """Read a packet that is done and kept.
+
+        Raises:
+            DamagedRecordError: If it is not what was written.
+            OSError: If it cannot be read.
+        """
+        segment, at = self._place(sequence)
+        was_open = segment.file is not None
+        try:
+            raw = self._disk.read(
+                self._file(segment), OVERHEAD_BYTES + segment.sizes[at], segment.starts[at]
+            )
+        finally:
+            if not was_open:
+                self._close(segment)
+        if (packet := packet_of(raw, sequence)) is None:
+            raise DamagedRecordError(segment.path, segment.starts[at])
+        return packet
+
+    def release(self, sequence: int) -> None:
+        """A packet that is done and kept is needed no more."""
+        segment, at = self._place(sequence)
+        segment.kept, self.used_bytes = segment.kept - 1, self.used_bytes - segment.sizes[at]
+        if not segment.kept and segment in self._done:
+            self._done.remove(segment)
+            self._drop_segment(segment)
+
     def close(self) -> None:
         """Close the files; what waits stays."""
-        for segment in self._segments:
+        for segment in (*self._done, *self._segments):
             self._close(segment)
         with contextlib.suppress(OSError):  # all that matters is synced
             self._disk.close(self._cursor)
         self._segments.clear()
+        self._done.clear()
 
     # ---- inside --------------------------------------------------------------------------------
+
+    def _place(self, sequence: int) -> tuple[_Segment, int]:
+        """The segment of a record, and its place there."""
+        before = bisect_right(self._done, sequence, key=_first)
+        if before and sequence <= self._done[before - 1].sequences[-1]:
+            segment = self._done[before - 1]
+        else:
+            segment = next(s for s in self._segments if sequence <= s.sequences[-1])
+        return segment, bisect_left(segment.sequences, sequence)
 
     def _writable(self, sequence: int) -> _Segment:
         if self._open is None:
@@ -282,16 +355,23 @@ class SegmentLog:
             self._disk.cut(self._file(segment), segment.end)
 
     def _drop_done(self) -> None:
-        """Remove segments at the beginning of which nothing waits, and that get nothing more."""
+        """Put away segments of which nothing waits, and that get nothing more."""
         while self._segments and not self._segments[0].waiting:
             if self._segments[0] is self._open:
                 break
-            self._drop_segment(self._segments.popleft())
+            self._put_away(self._segments.popleft())
 
     def _drop_empty(self) -> None:
         """Remove segments at the end that hold nothing and get nothing more."""
         while self._segments and not self._segments[-1].sequences:
             self._drop_segment(self._segments.pop())
+
+    def _put_away(self, segment: _Segment) -> None:
+        if segment.kept:
+            self._close(segment)
+            self._done.append(segment)
+        else:
+            self._drop_segment(segment)
 
     def _drop_segment(self, segment: _Segment) -> None:
         if segment in self._written:
@@ -313,9 +393,16 @@ class SegmentLog:
             self._close(segment)
         found = scan(data)
         for sequence, start, size in found.records:
-            if sequence >= done:
+            is_done = sequence < done
+            if self._keeps or not is_done:
                 segment.add(sequence, start, size, now_s)
-                self.packets, self.used_bytes = self.packets + 1, self.used_bytes + size
+                segment.done += is_done
+                self.packets += not is_done
+                self.used_bytes += size
+            if self._keeps:
+                begins = start + HEADER_BYTES
+                beginning = data[begins : begins + min(size, _BEGINNING_BYTES)]
+                self.found.append(Found(sequence, beginning, is_done))
             self._next = max(self._next, sequence + 1)
         segment.end = len(data)
         self.recovery += Recovery(
@@ -327,7 +414,7 @@ class SegmentLog:
         if segment.waiting:
             self._segments.append(segment)
         else:
-            self._drop_segment(segment)
+            self._put_away(segment)
 
     def _whole(self, file: int) -> bytes:
         size, parts = self._disk.size(file), []
@@ -362,3 +449,7 @@ def waiting_in(folder: Path) -> dict[str, int]:
             found["packet_bytes"] += sum(sizes)
             found["skipped_bytes"] += scanned.skipped_bytes
     return {**found, "first_sequence": done}
+
+
+def _first(segment: _Segment) -> int:
+    return segment.sequences[0]

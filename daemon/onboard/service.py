@@ -7,28 +7,26 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from codec.encoder import Encoder, make_backend
 from daemon.clock import Clock
 from daemon.config import FlightSettings
-from daemon.config_downlink import SpoolSettings
+from daemon.config_downlink import FlightUplinkSettings
 from daemon.config_sections import MIB
 from daemon.lifecycle import StopSignal, shut_down
 from daemon.link.fec import RepairPolicy
 from daemon.link.packet import Channel
 from daemon.link.segment import Segmenter
-from daemon.link.sockets import Endpoint, PacketSender, TileListener
+from daemon.link.sockets import Endpoint, PacketListener, PacketSender, TileListener
 from daemon.mailbox import Mailbox, Policy
 from daemon.metrics import FlightMetrics, new_registry, serve
 from daemon.onboard.batches import BatchWorker
-from daemon.onboard.disk_spool import DiskSpool, DiskSpoolLimits
-from daemon.onboard.downlink import Downlink, Sender
+from daemon.onboard.commands import CommandReceiver
+from daemon.onboard.commands import Listener as Uplink
+from daemon.onboard.downlink import Beacons, Downlink, Orders, Sender
 from daemon.onboard.encode import EncodeWorker
 from daemon.onboard.fallback import Fallback
 from daemon.onboard.ingest import Ingest, Listener
@@ -44,7 +42,8 @@ from daemon.onboard.pace import Pace
 from daemon.onboard.packets import PacketWorker
 from daemon.onboard.patches import PatchWorker
 from daemon.onboard.rate import RateControl
-from daemon.onboard.spool import MemorySpool, Spool, SpooledPacket, SpoolWorker
+from daemon.onboard.spool import SpoolWorker
+from daemon.onboard.spools import make_spool
 from daemon.onboard.steps import StepControl
 from daemon.pipeline import Pipeline
 from daemon.stage import Source, Stage
@@ -92,8 +91,19 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         stack.callback(listener.close)
         sender = PacketSender(Endpoint(address=link.address, bind=link.bind))
         stack.callback(sender.close)
+        uplink = None
+        if link.uplink is not None:
+            uplink = PacketListener(Endpoint(address=link.uplink.address, bind=link.uplink.bind))
+            stack.callback(uplink.close)
         line = FlightLine(
-            settings, encoder, steps, listener=listener, sender=sender, clock=clock, metrics=metrics
+            settings,
+            encoder,
+            steps,
+            listener=listener,
+            sender=sender,
+            uplink=uplink,
+            clock=clock,
+            metrics=metrics,
         )
         line.start()
         log.info(
@@ -129,6 +139,7 @@ class FlightLine:
         steps: Gives each tile its step.
         listener: Where tile messages come from.
         sender: Takes packets; None: they stay in the spool.
+        uplink: Where commands come from; None: there is none.
         clock: For all stages.
         metrics: Told all that happens.
 
@@ -145,6 +156,7 @@ class FlightLine:
         *,
         listener: Listener,
         sender: Sender | None,
+        uplink: Uplink | None = None,
         clock: Clock,
         metrics: FlightMetrics,
     ) -> None:
@@ -152,7 +164,7 @@ class FlightLine:
         line = Pipeline(
             clock=clock, metrics=metrics, tick_s=_TICK_S, on_drop=partial(_count_drop, metrics)
         )
-        self.spool = spool = _make_spool(settings, clock, metrics)
+        self.spool = spool = make_spool(settings, clock, metrics)
         tiles: Mailbox[ReceivedTile] = line.mailbox("tiles", boxes.tiles, before="patches")
         opened: Mailbox[EncodedFrame | OpenedPatch] = line.mailbox(
             "patches", boxes.patches, before="batches"
@@ -162,7 +174,8 @@ class FlightLine:
         )
         frames: Mailbox[EncodedFrame] = line.mailbox("frames", boxes.frames, before="packets")
         packets: Mailbox[FramePackets] = line.mailbox("packets", boxes.packets, before="spool")
-        plan = settings.link.plan
+        link, orders = settings.link, Orders()
+        plan = link.plan
         rate = RateControl(
             plan,
             max_bytes=settings.spool.max_mib * MIB,
@@ -171,7 +184,7 @@ class FlightLine:
 
         def octaves() -> float:
             moments = {"utc_s": clock.utc_s(), "now_s": clock.monotonic_s()}
-            return rate.octaves(used_bytes=spool.used_bytes, **moments)
+            return max(orders.octaves, rate.octaves(used_bytes=spool.used_bytes, **moments))
 
         def note(size_bytes: int) -> None:
             rate.note(size_bytes, clock.monotonic_s())
@@ -200,11 +213,11 @@ class FlightLine:
             metrics.patches_encoded.inc(frame.patches)
             frames.put(frame)
 
-        repair = settings.link.repair
+        repair, boot_id = link.repair, secrets.randbits(32)
         segmenter = Segmenter(
-            boot_id=secrets.randbits(32),
-            apid=settings.link.apid,
-            mtu_bytes=settings.link.mtu_bytes,
+            boot_id=boot_id,
+            apid=link.apid,
+            mtu_bytes=link.mtu_bytes,
             repair={
                 Channel.SIDE: RepairPolicy(ratio=repair.side_ratio, minimum=repair.min_side),
                 Channel.PATCH: RepairPolicy(ratio=repair.patch_ratio, minimum=repair.min_patch),
@@ -218,16 +231,24 @@ class FlightLine:
             line.stage("packets", PacketWorker(segmenter, clock), frames, packets.put),
             line.stage("spool", SpoolWorker(self.spool, clock, metrics, note), packets, None),
         ]
+        packet_bits = 8 * link.mtu_bytes
         if sender is not None:
             downlink = Downlink(
-                self.spool,
+                spool,
                 sender,
                 plan,
-                packet_bits=8 * settings.link.mtu_bytes,
+                packet_bits=packet_bits,
                 clock=clock,
                 metrics=metrics,
+                beacons=_beacons(link.uplink, boot_id, clock),
+                orders=orders,
             )
             stages.append(line.source("downlink", downlink.poll, downlink.pending))
+        if uplink is not None:
+            commands = CommandReceiver(
+                uplink, spool, orders, apid=link.apid, packet_bits=packet_bits, metrics=metrics
+            )
+            stages.append(line.source("commands", commands.poll, lambda: False))
         self.stages = tuple(stages)
 
     def start(self) -> None:
@@ -244,48 +265,11 @@ def _count_drop(metrics: FlightMetrics, stage: str, item: Item, reason: str) -> 
         metrics.dropped_tiles.labels(stage, reason).inc()
 
 
-def _make_spool(settings: FlightSettings, clock: Clock, metrics: FlightMetrics) -> Spool:
-    def count(_packet: SpooledPacket, reason: str) -> None:
-        metrics.spool_dropped_packets.labels(reason).inc()
-
-    chosen, limit = settings.spool, settings.spool.max_mib * MIB
-    spool: Spool
-    if chosen.kind == "disk" and chosen.directory is not None:
-        spool = _open_disk(chosen, chosen.directory, clock, metrics, count)
-    else:
-        spool = MemorySpool(max_bytes=limit, clock=clock, on_drop=count)
-    metrics.spool_limit_bytes.set(limit)
-    metrics.spool_packets.set_function(lambda: spool.packets)
-    metrics.spool_bytes.set_function(lambda: spool.used_bytes)
-    metrics.spool_oldest_age.set_function(lambda: spool.oldest_age_s)
-    return spool
-
-
-def _open_disk(
-    chosen: SpoolSettings,
-    directory: Path,
-    clock: Clock,
-    metrics: FlightMetrics,
-    on_drop: Callable[[SpooledPacket, str], None],
-) -> DiskSpool:
-    """Open what an earlier process left, and say how much that is."""
-    limits = DiskSpoolLimits(
-        max_bytes=chosen.max_mib * MIB,
-        max_memory_bytes=chosen.max_memory_mib * MIB,
-        segment_bytes=chosen.segment_mib * MIB,
-        sync_packets=chosen.sync_packets,
-        sync_s=chosen.sync_ms / 1000,
-        retry_s=chosen.retry_s,
-    )
-    start_s = clock.monotonic_s()
-    spool = DiskSpool(directory, limits=limits, clock=clock, on_drop=on_drop)
-    found = asdict(spool.recovery)
-    log.info("spool opened", extra={**found, "seconds": round(clock.monotonic_s() - start_s, 3)})
-    metrics.spool_recovered_packets.set(spool.recovery.records)
-    metrics.spool_skipped_bytes.set(spool.recovery.skipped_bytes)
-    metrics.spool_unreadable_files.set(spool.recovery.unreadable)
-    metrics.spool_degraded.set_function(lambda: float(spool.degraded is not None))
-    return spool
+def _beacons(uplink: FlightUplinkSettings | None, boot_id: int, clock: Clock) -> Beacons | None:
+    if uplink is None:
+        return None
+    apid, every_s = uplink.housekeeping_apid, uplink.beacon_s
+    return Beacons(boot_id=boot_id, apid=apid, every_s=every_s, clock=clock)
 
 
 def _limits(settings: FlightSettings) -> TileLimits:

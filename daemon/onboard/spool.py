@@ -1,23 +1,31 @@
 """What waits for the downlink. `Spool` is the interface; `MemorySpool` forgets with the process.
 
-A packet stays in the spool until it was sent, leaves by priority and then by age, and is evicted
-only to make room: lowest priority first, oldest first, each one counted.
+A packet waits in the spool until it was sent, leaves by priority and then by age, and is evicted
+only to make room: lowest priority first, oldest first, each one counted. Where the ground
+acknowledges, what was sent is kept until it has, and what it asks for leaves before what is new.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from daemon.clock import Clock
 from daemon.errors import SpoolFullError
-from daemon.link.packet import Channel
+from daemon.link.beacon import Beacon
+from daemon.link.commands import Report
+from daemon.link.packet import SPOOLED, Channel, FrameKey, header_of
+from daemon.link.repeats import Handle, Repeat, Unacknowledged
 from daemon.metrics import FlightMetrics
 from daemon.onboard.items import FramePackets
 from daemon.stage import KeepsNothing
+
+EVICTED: Final = "evicted"
+UNACKNOWLEDGED: Final = "unacknowledged"
+"""Why a packet was given up: for want of room, before it was sent; or after, once or more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +36,17 @@ class SpooledPacket:
         raw: Its bytes.
         channel: Lower numbers leave first.
         spooled_s: When it came in [s, monotonic].
+        repeat: What it was asked for as; None: it was never sent.
     """
 
     raw: bytes
     channel: Channel
     spooled_s: float
+    repeat: Repeat | None = None
+
+
+OnDrop: TypeAlias = Callable[[SpooledPacket, str], None]
+"""Told each packet that was given up, and why; its bytes where they are at hand."""
 
 
 class Spool(Protocol):
@@ -51,7 +65,18 @@ class Spool(Protocol):
         ...
 
     def sent(self, packet: SpooledPacket) -> bool:
-        """Forget a packet that `take` returned; False if it was evicted, and counted, meanwhile."""
+        """A packet that `take` returned has left; False if it was evicted, and counted, meanwhile.
+
+        Where the ground acknowledges it is kept; else it is forgotten.
+        """
+        ...
+
+    def hear(self, session: int, number: int, report: Report) -> None:
+        """Take a report of the ground, see `daemon.link.repeats.Unacknowledged.hear`."""
+        ...
+
+    def beacon(self, sent_packets: int) -> Beacon:
+        """Say how far all is, see `daemon.link.repeats.Unacknowledged.beacon`."""
         ...
 
     def tick(self) -> None:
@@ -73,12 +98,17 @@ class Spool(Protocol):
 
     @property
     def packets(self) -> int:
-        """Packets waiting."""
+        """Packets waiting that were never sent."""
+        ...
+
+    @property
+    def kept_frames(self) -> int:
+        """Frames of which packets were sent, and that are not acknowledged."""
         ...
 
     @property
     def used_bytes(self) -> int:
-        """Bytes waiting."""
+        """Bytes waiting or kept."""
         ...
 
     @property
@@ -93,17 +123,20 @@ class MemorySpool:
     Args:
         max_bytes: Most bytes that may wait.
         clock: Stamps packets.
-        on_drop: Called with each packet given up and the reason: "evicted", or `end`'s.
+        on_drop: Called with each packet given up and the reason: `EVICTED`, `UNACKNOWLEDGED`, or
+            `end`'s.
+        acknowledged: Whether the ground acknowledges.
     """
 
     outlives: Final = False
 
     def __init__(
-        self, *, max_bytes: int, clock: Clock, on_drop: Callable[[SpooledPacket, str], None]
+        self, *, max_bytes: int, clock: Clock, on_drop: OnDrop, acknowledged: bool = False
     ) -> None:
         self._max_bytes, self._clock, self._on_drop = max_bytes, clock, on_drop
-        self._queues: dict[Channel, deque[SpooledPacket]] = {c: deque() for c in Channel}
+        self._queues: dict[Channel, deque[SpooledPacket]] = {c: deque() for c in SPOOLED}
         self._used_bytes = 0
+        self._sent = Unacknowledged(self._release) if acknowledged else None
         self._changed = threading.Condition()
 
     def append(self, packets: Sequence[bytes], channel: Channel) -> None:
@@ -112,40 +145,63 @@ class MemorySpool:
         if size > self._max_bytes:
             raise SpoolFullError(size, self._max_bytes)
         now_s = self._clock.monotonic_s()
-        evicted = []
+        dropped = list[tuple[SpooledPacket, str]]()
         with self._changed:
             while self._used_bytes + size > self._max_bytes:
-                evicted.append(self._pop(self._lowest()))
+                dropped += self._give_up()
+            if self._sent is not None and packets:
+                self._sent.note(header_of(packets[0]).key)
             self._queues[channel].extend(
                 SpooledPacket(raw=raw, channel=channel, spooled_s=now_s) for raw in packets
             )
             self._used_bytes += size
             self._changed.notify_all()
-        for packet in evicted:
-            self._on_drop(packet, "evicted")
+        for packet, reason in dropped:
+            self._on_drop(packet, reason)
 
     def take(self, timeout_s: float) -> SpooledPacket | None:
         """See `Spool.take`."""
         until_s = self._clock.monotonic_s() + timeout_s
         with self._changed:
-            while not self._used_bytes and self._clock.monotonic_s() < until_s:
+            while (found := self._next()) is None and self._clock.monotonic_s() < until_s:
                 self._clock.wait(self._changed, until_s)
-            return next((queue[0] for _, queue in sorted(self._queues.items()) if queue), None)
+            return found
 
     def sent(self, packet: SpooledPacket) -> bool:
         """See `Spool.sent`."""
         with self._changed:
+            if packet.repeat is not None:
+                return self._sent is not None and self._sent.repeated(packet.repeat)
             queue = self._queues[packet.channel]
             if not queue or queue[0] is not packet:
                 return False
-            self._pop(packet.channel)
+            queue.popleft()
+            if self._sent is None:
+                self._used_bytes -= len(packet.raw)
+            else:
+                self._sent.add(header_of(packet.raw), packet.raw)
             return True
+
+    def hear(self, session: int, number: int, report: Report) -> None:
+        """See `Spool.hear`."""
+        with self._changed:
+            if self._sent is not None:
+                self._sent.hear(session, number, report, self._heads())
+                self._changed.notify_all()
+
+    def beacon(self, sent_packets: int) -> Beacon:
+        """See `Spool.beacon`."""
+        with self._changed:
+            sent = self._sent or Unacknowledged(self._release)
+            return sent.beacon(sent_packets, self._heads())
 
     def end(self, reason: str) -> int:
         """See `Spool.end`: all is given up."""
+        left = list[tuple[SpooledPacket, str]]()
         with self._changed:
-            left = [self._pop(channel) for channel in Channel for _ in self._queues[channel].copy()]
-        for packet in left:
+            while self._used_bytes:
+                left += self._give_up()
+        for packet, _ in left:
             self._on_drop(packet, reason)
         return len(left)
 
@@ -157,6 +213,12 @@ class MemorySpool:
         """See `Spool.packets`."""
         with self._changed:
             return sum(map(len, self._queues.values()))
+
+    @property
+    def kept_frames(self) -> int:
+        """See `Spool.kept_frames`."""
+        with self._changed:
+            return 0 if self._sent is None else self._sent.frames
 
     @property
     def used_bytes(self) -> int:
@@ -171,13 +233,46 @@ class MemorySpool:
             heads = [queue[0].spooled_s for queue in self._queues.values() if queue]
         return self._clock.monotonic_s() - min(heads) if heads else 0.0
 
-    def _lowest(self) -> Channel:
-        return max(channel for channel, queue in self._queues.items() if queue)
+    def _next(self) -> SpooledPacket | None:
+        for channel, queue in self._queues.items():
+            repeat = None if self._sent is None else self._sent.next_repeat(channel)
+            if repeat is not None and isinstance(repeat.handle, bytes):
+                return SpooledPacket(
+                    raw=repeat.handle,
+                    channel=channel,
+                    spooled_s=self._clock.monotonic_s(),
+                    repeat=repeat,
+                )
+            while (
+                queue and self._sent is not None and self._sent.is_done(header_of(queue[0].raw).key)
+            ):
+                self._used_bytes -= len(queue.popleft().raw)
+            if queue:
+                return queue[0]
+        return None
 
-    def _pop(self, channel: Channel) -> SpooledPacket:
-        packet = self._queues[channel].popleft()
-        self._used_bytes -= len(packet.raw)
-        return packet
+    def _heads(self) -> dict[Channel, FrameKey | None]:
+        return {c: header_of(q[0].raw).key if q else None for c, q in self._queues.items()}
+
+    def _give_up(self) -> list[tuple[SpooledPacket, str]]:
+        """Make room of what has the lowest priority and is oldest."""
+        for channel, queue in reversed(self._queues.items()):
+            if self._sent is not None and (handles := self._sent.give_up(channel)):
+                return [(kept_packet(handle, channel), UNACKNOWLEDGED) for handle in handles]
+            if queue:
+                packet = queue.popleft()
+                self._used_bytes -= len(packet.raw)
+                return [(packet, EVICTED)]
+        return []
+
+    def _release(self, _channel: Channel, handles: Iterable[Handle]) -> None:
+        self._used_bytes -= sum(len(raw) for raw in handles if isinstance(raw, bytes))
+
+
+def kept_packet(handle: Handle, channel: Channel) -> SpooledPacket:
+    """What is told of a packet that was sent, and is given up."""
+    raw = handle if isinstance(handle, bytes) else b""
+    return SpooledPacket(raw=raw, channel=channel, spooled_s=0.0)
 
 
 class SpoolWorker(KeepsNothing):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from daemon.clock import Clock
 from daemon.errors import SpoolFullError
-from daemon.link.packet import Channel
+from daemon.link.packet import SPOOLED, Channel
 from daemon.onboard.spool import Spool, SpooledPacket
 from fakes.clock import FakeClock
 
@@ -179,7 +179,7 @@ class SpoolContract:
         st.lists(
             st.one_of(
                 st.tuples(
-                    st.sampled_from(Channel),
+                    st.sampled_from(SPOOLED),
                     st.lists(st.binary(min_size=1, max_size=6), min_size=1),
                 ),
                 st.none(),

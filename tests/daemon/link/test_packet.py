@@ -182,7 +182,7 @@ def test_a_future_version_is_refused() -> None:
         pytest.param(0, ">H", 0x0FFF, "apid", id="idle packet"),
         pytest.param(2, ">H", 0x0709, "contradicts", id="another count"),
         pytest.param(2, ">H", 0xC708, "contradicts", id="other flags"),
-        pytest.param(13, ">B", 2, "channel 2", id="unknown channel"),
+        pytest.param(13, ">B", 3, "channel 3", id="unknown channel"),
         pytest.param(30, ">H", 2, "must have 2 bytes", id="not the last segment's length"),
         pytest.param(32, ">H", 0, "segment_count", id="no segments"),
         pytest.param(32, ">H", MAX_SEGMENTS + 1, "segment_count", id="too many segments"),

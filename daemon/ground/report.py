@@ -1,0 +1,66 @@
+"""The ground's word to the board: what it has, what it lacks, what it hears."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from daemon.errors import PacketError
+from daemon.link.beacon import Beacon
+from daemon.link.packet import Channel, FrameKey, Packet
+from daemon.link.reports import Reporter
+from daemon.metrics import GroundMetrics
+
+log = logging.getLogger(__name__)
+
+_SEND_S: Final = 0.0
+"""Longest wait for the uplink: a report that it does not take is as one that is not heard [s]."""
+
+
+class Reports:
+    """Keeps a `Reporter` informed, and sends what it says; one thread, but for `durable`.
+
+    Args:
+        reporter: Decides what to say.
+        send: Hands one message to the uplink; False if it did not take it in time.
+        metrics: Told what was said and heard.
+    """
+
+    def __init__(
+        self, reporter: Reporter, send: Callable[[bytes, float], bool], metrics: GroundMetrics
+    ) -> None:
+        self._reporter, self._send, self._metrics = reporter, send, metrics
+        self._durable: deque[FrameKey] = deque()
+        self._lost = 0
+
+    def durable(self, keys: Iterable[FrameKey]) -> None:
+        """Frames are there for good; any thread may say so."""
+        self._durable.extend(keys)
+
+    def heard(self, packet: Packet, now_s: float) -> None:
+        """A packet came; a beacon that is none is a line and a count."""
+        self._reporter.heard(now_s)
+        if packet.channel is not Channel.HOUSEKEEPING:
+            return
+        try:
+            self._reporter.beacon(packet.boot_id, Beacon.unpack(packet.data), now_s)
+        except PacketError as error:
+            self._metrics.packets_refused.labels(error.reason).inc()
+            log.warning("beacon refused", extra={"reason": error.reason, "error": str(error)})
+
+    def whole(self, key: FrameKey) -> None:
+        """All of a frame is there."""
+        self._reporter.whole(key)
+
+    def tick(self, now_s: float) -> None:
+        """Send what is due."""
+        while self._durable:
+            self._reporter.durable((self._durable.popleft(),))
+        for raw in self._reporter.due(now_s):
+            taken = self._send(raw, _SEND_S)
+            self._metrics.reports.labels("sent" if taken else "not_taken").inc()
+        self._metrics.frames_lost.inc(self._reporter.lost - self._lost)
+        self._lost = self._reporter.lost
+        self._metrics.link_loss.set(self._reporter.loss)

@@ -1,0 +1,356 @@
+"""The board's end of selective repeat: what was sent, until the ground has it.
+
+No clock: the board repeats what it is asked for, once for each asking, and all waiting is the
+ground's. A packet is known here by a handle, whatever its keeper finds it again by.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+from daemon.link.beacon import MAX_BOOTS, MAX_GONE, SEEN_BITS, Beacon, BootState, Gone
+from daemon.link.commands import Report, Span
+from daemon.link.packet import SPOOLED, Channel, FrameKey, PacketHeader
+from daemon.link.ranges import Ranges
+
+Handle: TypeAlias = int | bytes
+
+MAX_BOOTS_KEPT: Final = 64
+"""Boots told apart; of more, what the oldest sent is given up."""
+_GONE_ASKED: Final = 256
+"""Frames asked for in vain that are remembered until that is said."""
+_GONE_AT_ONCE: Final = 4096
+"""Frames about one of them that are said to be gone with it, each way."""
+
+
+class Repeat(NamedTuple):
+    """A packet that was asked for.
+
+    Attributes:
+        channel: Its own.
+        key: Its frame.
+        segment_index: Its segment.
+        handle: What it is found by.
+    """
+
+    channel: Channel
+    key: FrameKey
+    segment_index: int
+    handle: Handle
+
+
+class _Sent:
+    """Packets of a frame that were sent."""
+
+    def __init__(self) -> None:
+        self.indexes, self.handles = array("H"), list[Handle]()
+
+
+class _Boot:
+    def __init__(self, order: int, first: int) -> None:
+        self.order, self.first, self.next = order, first, first
+        self.done = Ranges()
+        self.kept: dict[Channel, OrderedDict[int, _Sent]] = {c: OrderedDict() for c in SPOOLED}
+
+    @property
+    def lowest_kept(self) -> int:
+        """The lowest frame kept; where there is none, the first that may yet come."""
+        lowest = (next(iter(frames)) for frames in self.kept.values() if frames)
+        return min(lowest, default=self.next)
+
+
+class Unacknowledged:
+    """Frames of which packets were sent, and the ground has not said that they are done.
+
+    Args:
+        release: Told the handles of packets that are needed no more, and their channel.
+
+    Attributes:
+        frames: How many are kept.
+    """
+
+    def __init__(self, release: Callable[[Channel, Iterable[Handle]], None]) -> None:
+        self._release = release
+        self._boots: OrderedDict[int, _Boot] = OrderedDict()
+        self._count = 0
+        self._asked: dict[Channel, OrderedDict[tuple[FrameKey, int], int]]
+        self._asked = {channel: OrderedDict() for channel in SPOOLED}
+        self._gone: OrderedDict[FrameKey, None] = OrderedDict()
+        self._session = self._seen = self._seen_bits = 0
+        self.frames = 0
+
+    # ---- what is sent --------------------------------------------------------------------------
+
+    def note(self, key: FrameKey) -> None:
+        """A frame was spooled; frames of a boot come in the order of their ids."""
+        boot_id, frame_id = key
+        boot = self._boots.get(boot_id)
+        if boot is None:
+            boot = self._boots[boot_id] = _Boot(self._count, frame_id)
+            self._count += 1
+            if len(self._boots) > MAX_BOOTS_KEPT:
+                self._forget(next(iter(self._boots)))
+        boot.next = max(boot.next, frame_id + 1)
+
+    def find(self, lanes: Sequence[Sequence[FrameKey]]) -> None:
+        """Frames of earlier boots were found, of each channel in the order they were spooled."""
+        order = _merged([list(dict.fromkeys(key[0] for key in lane)) for lane in lanes])
+        fresh = [boot_id for boot_id in order if boot_id not in self._boots]
+        before = min((boot.order for boot in self._boots.values()), default=self._count)
+        for place, boot_id in enumerate(reversed(fresh), start=1):
+            first = min(key[1] for lane in lanes for key in lane if key[0] == boot_id)
+            self._boots[boot_id] = _Boot(before - place, first)
+            self._boots.move_to_end(boot_id, last=False)
+        for lane in lanes:
+            for key in lane:
+                self.note(key)
+
+    def add(self, header: PacketHeader, handle: Handle) -> None:
+        """A packet was sent for the first time."""
+        (boot_id, frame_id), channel = header.key, header.channel
+        boot = self._boots.get(boot_id)
+        if boot is None or frame_id in boot.done:
+            self._release(channel, (handle,))
+            return
+        sent = boot.kept[channel].get(frame_id)
+        if sent is None:
+            sent = boot.kept[channel][frame_id] = _Sent()
+            self.frames += 1
+        sent.indexes.append(header.segment_index)
+        sent.handles.append(handle)
+
+    def is_done(self, key: FrameKey) -> bool:
+        """Whether the ground has said so: what is unsent of it need not be sent."""
+        boot = self._boots.get(key[0])
+        return boot is not None and key[1] in boot.done
+
+    def give_up(self, channel: Channel, *, in_memory: bool = False) -> list[Handle]:
+        """Forget the oldest frame of a channel; return its packets, none if no frame is kept.
+
+        Args:
+            channel: Which.
+            in_memory: Whether it must be one whose packets are their own handles.
+        """
+        for boot in self._boots.values():
+            for frame_id, sent in boot.kept[channel].items():
+                if not in_memory or any(isinstance(handle, bytes) for handle in sent.handles):
+                    self._drop(boot, channel, frame_id)
+                    return sent.handles
+        return []
+
+    # ---- what is asked for ---------------------------------------------------------------------
+
+    def hear(
+        self,
+        session: int,
+        number: int,
+        report: Report,
+        unsent: Mapping[Channel, FrameKey | None],
+    ) -> None:
+        """Take a report: forget what is done, and queue what is asked for.
+
+        Of a report that comes after a later one only the first counts: what it asks for may have
+        been sent since.
+
+        Args:
+            session: Of the ground; with a new one, what the one before asked for is forgotten.
+            number: Of the report, from 1 on.
+            report: It.
+            unsent: The frame of the next packet of each channel that was not sent yet.
+        """
+        if session != self._session:
+            self._session, self._seen, self._seen_bits = session, 0, 0
+            for asked in self._asked.values():
+                asked.clear()
+        newer = number > self._seen
+        if newer:
+            shift = min(number - self._seen, SEEN_BITS)
+            self._seen_bits = (self._seen_bits << shift | 1) & (1 << SEEN_BITS) - 1
+            self._seen = number
+        boot = self._boots.get(report.boot_id)
+        if boot is not None:
+            self._finish(boot, [(0, report.below), *report.done])
+        if newer:
+            self._ask(number, report, boot, unsent)
+        self._tidy(report.boot_id)
+
+    def next_repeat(self, channel: Channel) -> Repeat | None:
+        """What was asked for first and not sent yet."""
+        asked = self._asked[channel]
+        while asked:
+            key, index = next(iter(asked))
+            boot = self._boots.get(key[0])
+            sent = None if boot is None else boot.kept[channel].get(key[1])
+            if sent is not None:
+                return Repeat(channel, key, index, sent.handles[sent.indexes.index(index)])
+            asked.popitem(last=False)
+        return None
+
+    def repeated(self, repeat: Repeat) -> bool:
+        """It was sent; False if its frame was given up meanwhile."""
+        was_asked = (
+            self._asked[repeat.channel].pop((repeat.key, repeat.segment_index), None) is not None
+        )
+        boot = self._boots.get(repeat.key[0])
+        return was_asked and boot is not None and repeat.key[1] in boot.kept[repeat.channel]
+
+    def cannot(self, repeat: Repeat) -> list[Handle]:
+        """It cannot be had any more: its frame is given up; return the packets of that."""
+        boot = self._boots.get(repeat.key[0])
+        sent = None if boot is None else boot.kept[repeat.channel].get(repeat.key[1])
+        if boot is None or sent is None:
+            return []
+        self._drop(boot, repeat.channel, repeat.key[1])
+        self._say_gone(repeat.key)
+        return sent.handles
+
+    def beacon(self, sent_packets: int, unsent: Mapping[Channel, FrameKey | None]) -> Beacon:
+        """Say how far all is.
+
+        Args:
+            sent_packets: Packets sent since the process began.
+            unsent: As of `hear`.
+        """
+        pending = [number for asked in self._asked.values() for number in asked.values()]
+        states = [
+            BootState(
+                boot_id=boot_id,
+                kept_from=min(boot.lowest_kept, below := self._sent_below(boot, unsent)),
+                sent_below=below,
+            )
+            for boot_id, boot in self._boots.items()
+        ]
+        waiting = [state for state in states[:-1] if state.kept_from < state.sent_below]
+        return Beacon(
+            session=self._session,
+            seen=self._seen,
+            seen_bits=self._seen_bits,
+            answered=min(pending) - 1 if pending else self._seen,
+            sent_packets=sent_packets,
+            boots=(*waiting[: MAX_BOOTS - 1], *states[-1:]),
+            gone=self._gone_spans(unsent),
+        )
+
+    # ---- inside --------------------------------------------------------------------------------
+
+    def _sent_below(self, boot: _Boot, unsent: Mapping[Channel, FrameKey | None]) -> int:
+        """Every frame of a boot below it was sent: a channel sends boots and frames in order."""
+        below = boot.next
+        for head in unsent.values():
+            if head is None or head[0] not in self._boots:
+                continue
+            order = self._boots[head[0]].order
+            if order == boot.order:
+                below = min(below, head[1])
+            elif order < boot.order:
+                below = boot.first
+        return below
+
+    def _finish(self, boot: _Boot, spans: Iterable[Span]) -> None:
+        for start, stop in spans:
+            for first, last in list(boot.done.gaps(start, min(stop, boot.next))):
+                if not boot.done.add(first, last):
+                    continue
+                for channel, frames in boot.kept.items():
+                    for frame_id in _both(frames, first, last):
+                        self._drop(boot, channel, frame_id)
+
+    def _ask(
+        self,
+        number: int,
+        told: Report,
+        boot: _Boot | None,
+        unsent: Mapping[Channel, FrameKey | None],
+    ) -> None:
+        sent_below = 2**32 if boot is None else self._sent_below(boot, unsent)
+        for wanted in told.wanted:
+            key = told.boot_id, wanted.frame_id
+            channel, sent = self._find(boot, wanted.frame_id)
+            if boot is None or channel is None or sent is None:
+                if wanted.frame_id < sent_below:
+                    self._say_gone(key)
+                continue
+            indexes = (i for start, stop in wanted.spans for i in range(start, stop))
+            lacking = set(indexes if wanted.spans else sent.indexes)
+            for index in sent.indexes:
+                if index in lacking:
+                    self._asked[channel].setdefault((key, index), number)
+                    lacking.discard(index)
+            if lacking and wanted.frame_id < sent_below:  # evicted before they were ever sent
+                self._drop(boot, channel, wanted.frame_id)
+                self._say_gone(key)
+
+    def _find(self, boot: _Boot | None, frame_id: int) -> tuple[Channel | None, _Sent | None]:
+        for channel in SPOOLED if boot is not None else ():
+            if boot is not None and frame_id in boot.kept[channel]:
+                return channel, boot.kept[channel][frame_id]
+        return None, None
+
+    def _say_gone(self, key: FrameKey) -> None:
+        self._gone[key] = None
+        if len(self._gone) > _GONE_ASKED:
+            self._gone.popitem(last=False)
+
+    def _gone_spans(self, unsent: Mapping[Channel, FrameKey | None]) -> tuple[Gone, ...]:
+        """Frames asked for that cannot be had, each with those about it; told once for an asking.
+
+        The ground asks again for those of a beacon that is lost.
+        """
+        spans = list[Gone]()
+        while self._gone and len(spans) < MAX_GONE:
+            (boot_id, frame_id), _ = self._gone.popitem(last=False)
+            boot = self._boots.get(boot_id)
+            start, stop = frame_id, frame_id + 1
+            if boot is not None:
+                below = self._sent_below(boot, unsent)
+                kept = set[int]().union(*boot.kept.values())
+                while start > 0 and start - 1 not in kept and frame_id - start < _GONE_AT_ONCE:
+                    start -= 1
+                while stop < below and stop not in kept and stop - frame_id < _GONE_AT_ONCE:
+                    stop += 1
+            spans.append((boot_id, start, stop))
+            for key in [k for k in self._gone if k[0] == boot_id and start <= k[1] < stop]:
+                del self._gone[key]
+        return tuple(spans)
+
+    def _drop(self, boot: _Boot, channel: Channel, frame_id: int) -> None:
+        self.frames -= 1
+        self._release(channel, boot.kept[channel].pop(frame_id).handles)
+
+    def _tidy(self, boot_id: int) -> None:
+        """Forget an old boot of which nothing is left to be sent or repeated."""
+        boot = self._boots.get(boot_id)
+        last = next(reversed(self._boots), None)
+        if boot is not None and boot_id != last and boot.done.below >= boot.next:
+            self._forget(boot_id)
+
+    def _forget(self, boot_id: int) -> None:
+        boot = self._boots[boot_id]
+        for channel, frames in boot.kept.items():
+            for frame_id in list(frames):
+                self._drop(boot, channel, frame_id)
+        del self._boots[boot_id]
+
+
+def _both(frames: Mapping[int, object], start: int, stop: int) -> list[int]:
+    """Ids of frames within a span."""
+    if stop - start < len(frames):
+        return [frame_id for frame_id in range(start, stop) if frame_id in frames]
+    return [frame_id for frame_id in frames if start <= frame_id < stop]
+
+
+def _merged(lists: Sequence[Sequence[int]]) -> list[int]:
+    """One list in which the values of each keep their order."""
+    merged = list[int]()
+    for values in lists:
+        place = 0
+        for value in values:
+            if value in merged:
+                place = max(place, merged.index(value) + 1)
+            else:
+                merged.insert(place, value)
+                place += 1
+    return merged

@@ -1,0 +1,94 @@
+"""Uplink in: reports for the spool, and orders for the downlink."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final, Protocol
+
+from daemon.errors import PacketError, PacketFieldError
+from daemon.link.commands import Command, Kind, Report, unpack_value
+from daemon.link.states import PassEvent
+from daemon.metrics import FlightMetrics
+from daemon.onboard.downlink import Orders
+from daemon.onboard.spool import Spool
+
+log = logging.getLogger(__name__)
+
+_WAIT_S: Final = 0.1
+"""Longest wait for the uplink, so that a stop is noticed [s]."""
+_AT_ONCE: Final = 64
+MAX_OCTAVES: Final = 8.0
+"""Most that a command can make tiles coarser."""
+_MAX_KBIT_PER_S: Final = 1e9
+
+_EVENTS: Final = {
+    Kind.OPEN: PassEvent.OPEN,
+    Kind.CLOSE: PassEvent.CLOSE,
+    Kind.SUSPEND: PassEvent.SUSPEND,
+    Kind.RESUME: PassEvent.RESUME,
+}
+
+
+class Listener(Protocol):
+    """The door to the uplink."""
+
+    def recv_many(self, max_items: int, timeout_s: float) -> list[bytes]:
+        """Return what arrived; empty if nothing did in time."""
+        ...
+
+
+class CommandReceiver:
+    """Takes commands off the uplink, and does what they say.
+
+    Args:
+        listener: The uplink.
+        apid: Application process that commands are for.
+        spool: Told the reports.
+        orders: Told the others.
+        packet_bits: Bits of the longest packet: no rate can be as low.
+        metrics: Counts them.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        spool: Spool,
+        orders: Orders,
+        *,
+        apid: int,
+        packet_bits: int,
+        metrics: FlightMetrics,
+    ) -> None:
+        self._listener, self._spool, self._orders = listener, spool, orders
+        self._apid, self._packet_bits, self._metrics = apid, packet_bits, metrics
+
+    def poll(self) -> None:
+        """Take what has arrived, or wait a little; a bad command is a line and a count."""
+        for raw in self._listener.recv_many(_AT_ONCE, _WAIT_S):
+            try:
+                command = Command.unpack(raw)
+                self._do(command)
+            except PacketError as error:
+                self._metrics.commands_refused.labels(error.reason).inc()
+                log.warning("command refused", extra={"reason": error.reason, "error": str(error)})
+            else:
+                self._metrics.commands.labels(command.kind.name.lower()).inc()
+
+    def _do(self, command: Command) -> None:
+        if command.apid != self._apid:
+            raise PacketFieldError(f"command for APID {command.apid}, this is {self._apid}")
+        kind, orders = command.kind, self._orders
+        if kind is Kind.REPORT:
+            self._spool.hear(command.session, command.number, Report.unpack(command.body))
+            return
+        if kind is Kind.RATE:
+            least = 1.001 * self._packet_bits / 1000
+            kbit = unpack_value(command.body, least, _MAX_KBIT_PER_S, "rate [kbit/s]")
+            orders.bits_per_s = None if kbit is None else 1000 * kbit
+            told: object = kbit
+        elif kind is Kind.STEP:
+            octaves = unpack_value(command.body, 0.0, MAX_OCTAVES, "step [octaves coarser]")
+            told = orders.octaves = octaves or 0.0
+        else:
+            told = orders.switch.command(_EVENTS[kind]).value
+        log.info("command", extra={"kind": kind.name.lower(), "now": told})
