@@ -198,7 +198,7 @@ class Report:
             loss=number_of(loss, _LOSS_ONE + 1, "loss") / _LOSS_ONE,
             boot_id=number_of(boot_id, _U32, "boot id"),
             below=number_of(below, _U32 + 1, "the lowest frame that is not done"),
-            done=_spans(list_of(done, "frames done"), _U32 + 1, "frames done"),
+            done=_spans(list_of(done, "frames done"), _U32, "frames done"),
             wanted=tuple(_wanted(one) for one in list_of(wanted, "frames wanted")),
         )
 
@@ -271,19 +271,19 @@ def _wanted(value: object) -> Wanted:
         raise PacketFieldError("a frame wanted has an id")
     return Wanted(
         frame_id=number_of(fields[0], _U32, "frame id"),
-        spans=_spans(fields[1:], MAX_SEGMENTS + 1, "segments"),
+        spans=_spans(fields[1:], MAX_SEGMENTS, "segments"),
     )
 
 
-def _spans(flat: Sequence[object], below: int, what: str) -> tuple[Span, ...]:
-    """Spans from first numbers and lengths in turn; they rise and do not touch."""
+def _spans(flat: Sequence[object], end: int, what: str) -> tuple[Span, ...]:
+    """Spans below an end, from first numbers and lengths in turn; they rise and do not touch."""
     if len(flat) % 2:
         raise PacketFieldError(f"{what} must be pairs")
     spans, least = [], 0
     for start, length in zip(flat[::2], flat[1::2], strict=True):
-        first = number_of(start, below, what)
-        stop = first + number_of(length, below, what)
-        if not least <= first < stop < below + 1:
+        first = number_of(start, end, what)
+        stop = first + number_of(length, end + 1, what)
+        if not least <= first < stop <= end:
             raise PacketFieldError(f"{what} must rise, each of them at least one")
         spans.append((first, stop))
         least = stop + 1

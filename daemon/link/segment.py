@@ -24,6 +24,8 @@ from daemon.link.packet import (
 class Segmenter:
     """Owns the counters of one boot: one for packets, one for frames.
 
+    When frames have used up their 32 bits a boot ends, and the next begins: no id ever comes twice.
+
     Args:
         boot_id: Names this run of the process, 32 bits; two runs must not share one.
         apid: Application process of every packet.
@@ -89,5 +91,8 @@ class Segmenter:
             for index, piece in enumerate(pieces)
         ]
         self._counter += len(packets)
-        self._frame_id = (self._frame_id + 1) % 2**32
+        self._frame_id += 1
+        if self._frame_id == 2**32:
+            self._boot_id = (self._boot_id + 1) % 2**32
+            self._counter = self._frame_id = 0
         return packets

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +27,7 @@ def test_it_is_a_set(spans: list[tuple[int, int]], start: int, stop: int) -> Non
     assert set().union(*gaps) == set(range(start, stop)) - numbers
     kept = list(ranges)
     assert all(first < last for first, last in kept)
-    assert all(last < first for (_, last), (first, _) in zip(kept, kept[1:], strict=False))
+    assert all(last < first for (_, last), (first, _) in pairwise(kept))
 
 
 def test_its_memory_is_bounded() -> None:
