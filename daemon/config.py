@@ -34,10 +34,15 @@ from daemon.config_sections import (
     Port,
     Section,
 )
+from daemon.config_security import FlightSecuritySettings, GroundSecuritySettings, Socket
 from daemon.mailbox import Policy
 from daemon.settings_file import load
 
-_PATH_KEYS: Final = ("model.bundle", "model.bundles", "output.directory", "spool.directory")
+_PATH_KEYS: Final = (
+    *("model.bundle", "model.bundles", "output.directory", "spool.directory"),
+    *(f"security.{key}" for key in ("curve_secret_key", "seal_key", "seal_state")),
+    *(f"security.curve_peers.{socket}" for socket in ("instrument", "link")),
+)
 
 
 class TileLimits(Section):
@@ -211,6 +216,7 @@ class FlightSettings(Section):
     mailboxes: FlightMailboxes = FlightMailboxes()
     spool: SpoolSettings = SpoolSettings()
     link: FlightLinkSettings = FlightLinkSettings()
+    security: FlightSecuritySettings = FlightSecuritySettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
     shutdown_deadline_s: PositiveFloat = 20.0
@@ -223,6 +229,20 @@ class FlightSettings(Section):
                 "such tiles would be received and never encoded"
             )
         return self
+
+    @model_validator(mode="after")
+    def _sockets_are_safe(self) -> Self:
+        self.security.check(self._sockets)
+        return self
+
+    @property
+    def exposed(self) -> tuple[str, ...]:
+        """Addresses that are open to other machines without keys."""
+        return self.security.exposed(self._sockets)
+
+    @property
+    def _sockets(self) -> dict[str, Socket]:
+        return {"instrument": self.instrument, "link": self.link}
 
 
 class GroundMetricsSettings(MetricsSettings):
@@ -307,6 +327,7 @@ class GroundSettings(Section):
     """
 
     link: GroundLinkSettings = GroundLinkSettings()
+    security: GroundSecuritySettings = GroundSecuritySettings()
     model: GroundModelSettings
     collect: CollectSettings = CollectSettings()
     tile_deadline_s: PositiveFloat = 30.0
@@ -324,6 +345,20 @@ class GroundSettings(Section):
                 "frames would be waited for that no tile waits for"
             )
         return self
+
+    @model_validator(mode="after")
+    def _sockets_are_safe(self) -> Self:
+        self.security.check(self._sockets)
+        return self
+
+    @property
+    def exposed(self) -> tuple[str, ...]:
+        """Addresses that are open to other machines without keys."""
+        return self.security.exposed(self._sockets)
+
+    @property
+    def _sockets(self) -> dict[str, Socket]:
+        return {"link": self.link}
 
 
 def load_flight(path: Path | str, overrides: Sequence[str] = ()) -> FlightSettings:

@@ -6,7 +6,7 @@ receive │ collect │ decode │ mosaic │ write
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
@@ -26,14 +26,16 @@ from daemon.ground.items import CollectedFrame, RestoredTile, TilePart
 from daemon.ground.mosaic import MosaicWorker
 from daemon.ground.receive import Receiver
 from daemon.ground.write import WriteWorker
-from daemon.lifecycle import LAST_POLL_S, StopSignal, shut_down
+from daemon.lifecycle import LAST_POLL_S, StopSignal, shut_down, wait_to_end
 from daemon.link.packet import Channel, Packet
 from daemon.link.reassembly import Reassembler
+from daemon.link.seal import DOWNLINK_SPI
 from daemon.link.sequence import SequenceTracker
 from daemon.link.sockets import Endpoint, PacketListener
 from daemon.mailbox import Mailbox
 from daemon.metrics import GroundMetrics, new_registry, serve
 from daemon.pipeline import Pipeline
+from daemon.sealed_link import SealedOpener, heard_beside
 from daemon.stage import Source, Stage
 
 log = logging.getLogger(__name__)
@@ -52,21 +54,33 @@ def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         Every metric's final value, as `GroundMetrics.totals` has them.
 
     Raises:
-        ConfigError: If a bundle cannot be used.
+        ConfigError: If a bundle or the seal's counters cannot be used.
         AddressError: If a socket or the metrics endpoint cannot be opened.
         OutputError: If the output directory cannot be made.
     """
     metrics = GroundMetrics(new_registry())
     decoders = load_decoders(settings.model)
-    link = settings.link
+    link, security = settings.link, settings.security
+    metrics.insecure.set(bool(settings.exposed))
     for decoder in decoders.values():
         metrics.uses(decoder.bundle.name, DECODER_BACKEND)
     with ExitStack() as stack:
         server = serve(metrics.registry, settings.metrics.address, settings.metrics.port)
         stack.callback(server.close)
-        listener = PacketListener(Endpoint(address=link.address, bind=link.bind))
+        listener = PacketListener(
+            Endpoint(address=link.address, bind=link.bind, curve=security.curve("link"))
+        )
         stack.callback(listener.close)
-        stages = _line(settings, decoders, listener, clock, metrics)
+        unseal = None
+        if seal := security.seal:
+            key, state = seal
+            degraded = metrics.seal_degraded.labels("open").set
+            opener = SealedOpener(
+                key, heard_beside(state), spi=DOWNLINK_SPI, clock=clock, degraded=degraded
+            )
+            stack.callback(opener.close)
+            unseal = opener.open
+        stages = _line(settings, decoders, listener, clock, metrics, unseal=unseal)
         for stage in reversed(stages):
             stage.start()
         log.info(
@@ -76,7 +90,7 @@ def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str
                 "metrics": f"{settings.metrics.address}:{server.port}",
             },
         )
-        stop.wait()
+        wait_to_end(stop, settings.exposed)
         late = shut_down(stages, deadline_s=settings.shutdown_deadline_s, clock=clock)
         stages[0].drain(LAST_POLL_S)
         metrics.stages_late.set(len(late))
@@ -109,6 +123,8 @@ def _line(
     listener: PacketListener,
     clock: Clock,
     metrics: GroundMetrics,
+    *,
+    unseal: Callable[[bytes], bytes] | None,
 ) -> tuple[Source | Stage[Any, Any], ...]:
     """The stages of the ground process in the direction of the data."""
     boxes, collect = settings.mailboxes, settings.collect
@@ -121,7 +137,7 @@ def _line(
     frames: Mailbox[CollectedFrame] = line.mailbox("frames", boxes.frames, before="decode")
     parts: Mailbox[TilePart] = line.mailbox("patches", boxes.patches, before="mosaic")
     tiles: Mailbox[RestoredTile] = line.mailbox("tiles", boxes.tiles, before="write")
-    receiver = Receiver(listener, SequenceTracker(), packets.put, metrics=metrics)
+    receiver = Receiver(listener, SequenceTracker(), packets.put, metrics=metrics, unseal=unseal)
     decoder = DecodeWorker(
         decoders,
         threads=WORKERS_PER_THREAD * claim(settings.model.threads),

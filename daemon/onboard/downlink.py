@@ -28,7 +28,8 @@ class Downlink:
         spool: What waits.
         sender: The link.
         plan: When it is open.
-        packet_bits: Bits of the longest packet.
+        packet_bits: Bits of the longest packet, as the link takes it.
+        seal_bytes: By how much the link's packets are longer than the spool's.
         clock: Tells what pass it is, and paces.
         metrics: Counts what was sent.
     """
@@ -42,9 +43,11 @@ class Downlink:
         packet_bits: int,
         clock: Clock,
         metrics: FlightMetrics,
+        seal_bytes: int = 0,
     ) -> None:
         self._spool, self._sender, self._plan = spool, sender, plan
         self._packet_bits, self._clock, self._metrics = packet_bits, clock, metrics
+        self._seal_bytes = seal_bytes
         self._limit: float | None = None
         self._bucket: TokenBucket | None = None
 
@@ -56,7 +59,8 @@ class Downlink:
         packet = self._spool.take(_WAIT_S)
         if packet is None:
             return
-        bits, bucket = 8 * len(packet.raw), self._bucket
+        size_bytes, bucket = len(packet.raw) + self._seal_bytes, self._bucket
+        bits = 8 * size_bytes
         if bucket is not None:
             wait_s = bucket.wait_s(self._clock.monotonic_s(), bits)
             self._clock.sleep(min(wait_s, _WAIT_S))
@@ -67,7 +71,7 @@ class Downlink:
         if bucket is not None:
             bucket.spend(self._clock.monotonic_s(), bits)
         if self._spool.sent(packet):  # else it is counted as evicted, and once is enough
-            self._metrics.sent(packet.channel, len(packet.raw))
+            self._metrics.sent(packet.channel, size_bytes)
 
     def pending(self) -> bool:
         """Whether anything waits that the process would take along, and could be sent."""

@@ -19,9 +19,10 @@ from daemon.clock import Clock
 from daemon.config import FlightSettings
 from daemon.config_downlink import SpoolSettings
 from daemon.config_sections import MIB
-from daemon.lifecycle import StopSignal, shut_down
+from daemon.lifecycle import StopSignal, shut_down, wait_to_end
 from daemon.link.fec import RepairPolicy
 from daemon.link.packet import Channel
+from daemon.link.seal import DOWNLINK_SPI
 from daemon.link.segment import Segmenter
 from daemon.link.sockets import Endpoint, PacketSender, TileListener
 from daemon.mailbox import Mailbox, Policy
@@ -47,6 +48,7 @@ from daemon.onboard.rate import RateControl
 from daemon.onboard.spool import MemorySpool, Spool, SpooledPacket, SpoolWorker
 from daemon.onboard.steps import StepControl
 from daemon.pipeline import Pipeline
+from daemon.sealed_link import SealedSender
 from daemon.stage import Source, Stage
 from daemon.tile_message import TileLimits
 
@@ -67,7 +69,7 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         Every metric's final value, as `FlightMetrics.totals` has them.
 
     Raises:
-        ConfigError: If the model cannot be used.
+        ConfigError: If the model or the seal's counters cannot be used.
         AddressError: If a socket or the metrics endpoint cannot be opened.
     """
     metrics = FlightMetrics(new_registry())
@@ -79,19 +81,33 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         partial(make_backend, encoder.bundle, "torch-cpu", 0),
         partial(metrics.runs_on_another, encoder.bundle.name),
     )
-    instrument, link = settings.instrument, settings.link
+    instrument, link, security = settings.instrument, settings.link, settings.security
+    metrics.insecure.set(bool(settings.exposed))
     with ExitStack() as stack:
         server = serve(metrics.registry, settings.metrics.address, settings.metrics.port)
         stack.callback(server.close)
         listener = TileListener(
-            Endpoint(address=instrument.address, bind=instrument.bind),
+            Endpoint(
+                address=instrument.address,
+                bind=instrument.bind,
+                curve=security.curve("instrument"),
+            ),
             pattern=instrument.pattern,
             topic=instrument.topic.encode(),
             max_part_bytes=_BACKSTOP * instrument.max_message_mib * MIB,
         )
         stack.callback(listener.close)
-        sender = PacketSender(Endpoint(address=link.address, bind=link.bind))
-        stack.callback(sender.close)
+        socket = PacketSender(
+            Endpoint(address=link.address, bind=link.bind, curve=security.curve("link"))
+        )
+        stack.callback(socket.close)
+        sender: Sender = socket
+        if seal := security.seal:
+            degraded = metrics.seal_degraded.labels("seal").set
+            sender = sealed = SealedSender(
+                socket, *seal, spi=DOWNLINK_SPI, clock=clock, degraded=degraded
+            )
+            stack.callback(sealed.close)
         line = FlightLine(
             settings, encoder, steps, listener=listener, sender=sender, clock=clock, metrics=metrics
         )
@@ -104,7 +120,7 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
                 "metrics": f"{settings.metrics.address}:{server.port}",
             },
         )
-        stop.wait()
+        wait_to_end(stop, settings.exposed)
         late = shut_down(line.stages, deadline_s=settings.shutdown_deadline_s, clock=clock)
         kept = line.spool.packets
         left = line.spool.end("shutdown")
@@ -204,7 +220,7 @@ class FlightLine:
         segmenter = Segmenter(
             boot_id=secrets.randbits(32),
             apid=settings.link.apid,
-            mtu_bytes=settings.link.mtu_bytes,
+            mtu_bytes=settings.link.mtu_bytes - settings.security.seal_bytes,
             repair={
                 Channel.SIDE: RepairPolicy(ratio=repair.side_ratio, minimum=repair.min_side),
                 Channel.PATCH: RepairPolicy(ratio=repair.patch_ratio, minimum=repair.min_patch),
@@ -226,6 +242,7 @@ class FlightLine:
                 packet_bits=8 * settings.link.mtu_bytes,
                 clock=clock,
                 metrics=metrics,
+                seal_bytes=settings.security.seal_bytes,
             )
             stages.append(line.source("downlink", downlink.poll, downlink.pending))
         self.stages = tuple(stages)

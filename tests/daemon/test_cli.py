@@ -401,7 +401,7 @@ def test_overrides_win_over_the_file(
 def test_every_command_shows_an_example(prismlink: Prismlink) -> None:
     """`--help` says what a command does and shows it done."""
     for words in (
-        ["demo"], ["feed"], ["encode"], ["decode"], ["inspect"],
+        ["demo"], ["feed"], ["encode"], ["decode"], ["inspect"], ["keys"],
         *([side, command] for side in ("flight", "ground") for command in ("run", "check-config")),
     ):  # fmt: skip
         ended = prismlink(*words, "--help")
