@@ -24,6 +24,8 @@ def _holds(read: Callable[[Path], bytes]) -> AfterValidator:
     return AfterValidator(check)
 
 
+CurveSecret = Annotated[File, _holds(curve_secret)]
+SealKey = Annotated[File, _holds(seal_key)]
 PublicKeys = tuple[Annotated[File, _holds(curve_public)], ...]
 
 
@@ -75,9 +77,9 @@ class SecuritySettings(Section):
         insecure: Whether sockets may be open to other machines without keys.
     """
 
-    curve_secret_key: Annotated[File, _holds(curve_secret)] | None = None
+    curve_secret_key: CurveSecret | None = None
     curve_peers: FlightPeers | GroundPeers = FlightPeers()
-    seal_key: Annotated[File, _holds(seal_key)] | None = None
+    seal_key: SealKey | None = None
     seal_state: NewFile | None = None
     insecure: bool = False
 

@@ -53,9 +53,7 @@ def test_a_listed_peer_comes_in(
     kinds = [(PacketListener, GROUND, BOARD), (PacketSender, BOARD, GROUND)]
     (first, own, other), (second, *_) = kinds if listener_binds else kinds[::-1]
     bound = keep(first(Endpoint(address=address, bind=True, curve=keys(own, STRANGER, other))))
-    connected = keep(
-        second(Endpoint(address=bound.address, bind=False, curve=keys(other, own)))
-    )
+    connected = keep(second(Endpoint(address=bound.address, bind=False, curve=keys(other, own))))
     listener, sender = (bound, connected) if listener_binds else (connected, bound)
     sent = [b"%d" % i for i in range(200)]
 
@@ -75,9 +73,7 @@ def test_nobody_else_comes_in(
     address: str, curve: CurveKeys | None, keep: Callable[[Any], Any]
 ) -> None:
     """A client without the right keys gets nothing through; then one that has them does."""
-    listener = keep(
-        PacketListener(Endpoint(address=address, bind=True, curve=keys(GROUND, BOARD)))
-    )
+    listener = keep(PacketListener(Endpoint(address=address, bind=True, curve=keys(GROUND, BOARD))))
     at = listener.address
     stranger = keep(PacketSender(Endpoint(address=at, bind=False, curve=curve, linger_s=0.0)))
 
