@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,7 @@ def test_a_link_to_a_secret_will_do(folder: Path) -> None:
         (seal_key, SEAL.hex().encode()[:-1]),
         (seal_key, SEAL.hex().encode()[:-1] + b"g"),
     ],
+    ids=count(),  # the pair is new each time, and names of tests are not
 )
 def test_what_is_no_key_is_refused(read: Read, content: bytes, tmp_path: Path) -> None:
     """With the remedy, and without the content."""
