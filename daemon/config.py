@@ -233,6 +233,11 @@ class FlightSettings(Section):
     @model_validator(mode="after")
     def _sockets_are_safe(self) -> Self:
         self.security.check(self._sockets)
+        if self.instrument.shared and self.security.seal_key is not None:
+            raise ValueError(
+                "security.seal_key should be null where instrument.shared is true: "
+                "two processes under one key would use its counters twice"
+            )
         return self
 
     @property

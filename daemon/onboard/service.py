@@ -183,6 +183,7 @@ class FlightLine:
             plan,
             max_bytes=settings.spool.max_mib * MIB,
             most_octaves=settings.model.coarser_octaves,
+            share=1 - settings.security.seal_bytes / settings.link.mtu_bytes,
         )
 
         def octaves() -> float:

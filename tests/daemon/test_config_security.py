@@ -169,6 +169,13 @@ def test_the_seal_has_its_key_and_counters(folder: Path) -> None:
     assert flight(folder).security.seal_bytes == 0
 
 
+def test_processes_that_share_an_instrument_do_not_share_a_key(folder: Path) -> None:
+    """Each would count from the same number, and one number under one key voids the seal."""
+    sealing = (f"security.seal_key={folder}/seal.key", f"security.seal_state={folder}/state")
+    with pytest.raises(ConfigError, match="two processes under one key"):
+        flight(folder, "instrument.shared=true", *sealing)
+
+
 def test_credentials_of_systemd_will_do(folder: Path) -> None:
     """As LoadCredential leaves them: read-only, in a folder of the unit's own."""
     credentials = folder / "credentials"
