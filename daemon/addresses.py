@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Final
 
 MAX_IPC_PATH_BYTES: Final = 107
@@ -31,3 +32,15 @@ def problem(address: str, *, bind: bool) -> str | None:
     if not host or not (port == "*" or is_port):
         return "should end in a host and a port from 1 to 65535, like tcp://127.0.0.1:5555"
     return None
+
+
+def is_local(address: str) -> bool:
+    """Whether nobody outside this machine can be at the other end: a path, or loopback."""
+    scheme, _, rest = address.partition("://")
+    host = rest.rpartition(":")[0].strip("[]")
+    if scheme == "ipc" or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -205,6 +205,12 @@ def feed(
         int | None, typer.Option(help="Lines of a tile; whole scenes if none.", min=1)
     ] = None,
     interleave: Annotated[Literal["bsq", "bil", "bip"], typer.Option(help="Sample order.")] = "bil",
+    secret_key: Annotated[
+        Path | None, typer.Option(help="File of our secret key (CURVE); in clear if none.")
+    ] = None,
+    board_key: Annotated[
+        Path | None, typer.Option(help="File of the board's public key, with --secret-key.")
+    ] = None,
     wait_s: Annotated[float, typer.Option(help="Longest wait for a listener, in seconds.")] = 60.0,
     json_file: JsonFile = None,
 ) -> None:
@@ -217,18 +223,27 @@ def feed(
     from codec.tile_files import find_scenes
     from daemon.feed import FeedSettings, wait_for_listener
     from daemon.feed import feed as play
+    from daemon.keys import CurveKeys, curve_public, curve_secret
     from daemon.link.sockets import Endpoint, TileSender
 
     try:
         settings = FeedSettings(
             rate=rate, repeat=repeat, tile_rows=tile_rows, interleave=interleave
         )
+        curve = None
+        if secret_key and board_key:
+            secret, peers = curve_secret(secret_key), (curve_public(board_key),)
+            curve = CurveKeys(secret=secret, peers=peers)
+        elif secret_key or board_key:
+            raise ValueError("--secret-key and --board-key go together")
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     count = repeat * sum(len(find_scenes(path)) for path in scenes)
     check_json(json_file)
     with (
-        TileSender(Endpoint(address=address, bind=bind, linger_s=10.0), pattern=pattern) as sender,
+        TileSender(
+            Endpoint(address=address, bind=bind, linger_s=10.0, curve=curve), pattern=pattern
+        ) as sender,
         StopSignal() as stop,
         progress("tiles", None if tile_rows else count) as advance,
     ):
@@ -258,6 +273,32 @@ def feed(
     )
     if report.refused and not report.tiles:
         raise FeedError(f"{address}: nobody took any of {report.refused} tiles")
+
+
+@app.command()
+def keys(folder: Annotated[Path, typer.Argument(help="Where they go.", metavar="DIR")]) -> None:
+    """Make keys: a pair for ZeroMQ (curve.secret, curve.public) and one for the seal (seal.key).
+
+    Each machine has a pair of its own and the public keys of others; board and ground share the
+    seal's key. Nothing is overwritten.
+
+    Example: prismlink keys keys
+    """
+    import secrets
+
+    from daemon.keys import write_keys
+    from daemon.link.seal import KEY_BYTES
+    from daemon.link.sockets import new_curve_pair
+
+    public, secret = new_curve_pair()
+    files = {
+        folder / "curve.secret": secret,
+        folder / "curve.public": public,
+        folder / "seal.key": secrets.token_hex(KEY_BYTES).encode(),
+    }
+    write_keys(files)
+    for path in files:
+        out.print(str(path), highlight=False, markup=False, soft_wrap=True)
 
 
 for _command in (encode, decode, inspect, bench):  # listed by --help in this order

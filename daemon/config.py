@@ -34,13 +34,18 @@ from daemon.config_sections import (
     Port,
     Section,
 )
+from daemon.config_security import FlightSecuritySettings, GroundSecuritySettings, Socket
 from daemon.link.commands import MAX_COMMAND_BYTES, MIN_COMMAND_BYTES
 from daemon.link.packet import MAX_APID
 from daemon.link.reports import ReportTimes
 from daemon.mailbox import Policy
 from daemon.settings_file import load
 
-_PATH_KEYS: Final = ("model.bundle", "model.bundles", "output.directory", "spool.directory")
+_PATH_KEYS: Final = (
+    *("model.bundle", "model.bundles", "output.directory", "spool.directory"),
+    *(f"security.{key}" for key in ("curve_secret_key", "seal_key", "seal_state")),
+    *(f"security.curve_peers.{socket}" for socket in ("instrument", "link", "uplink")),
+)
 
 
 class TileLimits(Section):
@@ -214,6 +219,7 @@ class FlightSettings(Section):
     mailboxes: FlightMailboxes = FlightMailboxes()
     spool: SpoolSettings = SpoolSettings()
     link: FlightLinkSettings = FlightLinkSettings()
+    security: FlightSecuritySettings = FlightSecuritySettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
     shutdown_deadline_s: PositiveFloat = 20.0
@@ -226,6 +232,27 @@ class FlightSettings(Section):
                 "such tiles would be received and never encoded"
             )
         return self
+
+    @model_validator(mode="after")
+    def _sockets_are_safe(self) -> Self:
+        self.security.check(self._sockets)
+        if self.instrument.shared and self.security.seal_key is not None:
+            raise ValueError(
+                "security.seal_key should be null where instrument.shared is true: "
+                "two processes under one key would use its counters twice"
+            )
+        return self
+
+    @property
+    def exposed(self) -> tuple[str, ...]:
+        """Addresses that are open to other machines without keys."""
+        return self.security.exposed(self._sockets)
+
+    @property
+    def _sockets(self) -> dict[str, Socket]:
+        up = self.link.uplink
+        sockets: dict[str, Socket] = {"instrument": self.instrument, "link": self.link}
+        return sockets if up is None else {**sockets, "uplink": up}
 
 
 class GroundMetricsSettings(MetricsSettings):
@@ -346,6 +373,7 @@ class GroundSettings(Section):
     """
 
     link: GroundLinkSettings = GroundLinkSettings()
+    security: GroundSecuritySettings = GroundSecuritySettings()
     model: GroundModelSettings
     collect: CollectSettings = CollectSettings()
     tile_deadline_s: PositiveFloat = 30.0
@@ -363,6 +391,21 @@ class GroundSettings(Section):
                 "frames would be waited for that no tile waits for"
             )
         return self
+
+    @model_validator(mode="after")
+    def _sockets_are_safe(self) -> Self:
+        self.security.check(self._sockets)
+        return self
+
+    @property
+    def exposed(self) -> tuple[str, ...]:
+        """Addresses that are open to other machines without keys."""
+        return self.security.exposed(self._sockets)
+
+    @property
+    def _sockets(self) -> dict[str, Socket]:
+        up = self.link.uplink
+        return {"link": self.link} if up is None else {"link": self.link, "uplink": up}
 
 
 def load_flight(path: Path | str, overrides: Sequence[str] = ()) -> FlightSettings:

@@ -50,6 +50,7 @@ def _file(value: Path) -> Path:
 Address = Annotated[str, AfterValidator(_address)]
 Bind = Annotated[bool, AfterValidator(_bind), Field(validate_default=True)]
 Directory = Annotated[Path, AfterValidator(_path)]
+NewFile = Annotated[Path, AfterValidator(_path)]
 File = Annotated[Path, AfterValidator(_path), AfterValidator(_file)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 

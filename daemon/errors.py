@@ -19,7 +19,9 @@ DaemonError
 │   ├── TruncatedPacketError
 │   ├── PacketChecksumError
 │   ├── PacketVersionError       a later build wrote it
-│   └── PacketFieldError         a field is out of range or contradicts another
+│   ├── PacketFieldError         a field is out of range or contradicts another
+│   ├── SealError                it is not sealed with a key of ours
+│   └── ReplayError              its seal is sound and was opened before
 └── TileMessageError         the message of the instrument is not a tile
     ├── MessageTruncatedError
     ├── MessageVersionError      a later build wrote it
@@ -249,6 +251,30 @@ class PacketFieldError(PacketError):
     """A field of the packet is out of range or contradicts another."""
 
     reason = "packet_field"
+
+
+class SealError(PacketError):
+    """The packet is not sealed with a key of ours, or not as it was sealed."""
+
+    reason = "seal"
+
+
+class ReplayError(PacketError):
+    """The seal is sound, and was opened before or is too old to tell.
+
+    Attributes:
+        spi: The key's index.
+        counter: The counter of its IV.
+    """
+
+    reason = "replay"
+
+    def __init__(self, spi: int, counter: int) -> None:
+        super().__init__(spi, counter)
+        self.spi, self.counter = spi, counter
+
+    def __str__(self) -> str:
+        return f"counter {self.counter} of SPI {self.spi} has come before, or is too old to tell"
 
 
 class TileMessageError(DaemonError):

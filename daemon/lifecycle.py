@@ -22,6 +22,10 @@ LAST_POLL_S: Final = 1.0
 that is closed: closed under a thread that uses it, libzmq aborts the process."""
 
 
+WARN_S: Final = 60.0
+"""Time between two warnings of sockets that are open [s]."""
+
+
 class Stoppable(Protocol):
     """A stage, seen from its end."""
 
@@ -126,3 +130,19 @@ class StopSignal:
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self.received = self.received or signal.Signals(number)
         self.set()
+
+
+def wait_to_end(stop: StopSignal, exposed: Sequence[str]) -> None:
+    """Wait to be asked to end; meanwhile warn of sockets without keys, at once and every minute.
+
+    Args:
+        stop: Asks.
+        exposed: Keys of the addresses that are open to other machines.
+    """
+    while exposed:
+        log.warning(
+            "insecure: open to other machines without keys", extra={"open": ",".join(exposed)}
+        )
+        if stop.wait(WARN_S):
+            return
+    stop.wait()

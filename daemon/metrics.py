@@ -38,6 +38,7 @@ from daemon.mailbox import Mailbox
 PREFIX: Final = "prismlink"
 CHANNELS: Final = ("side", "patch")
 TILE_STATES: Final = ("complete", "partial")
+SEAL_USES: Final = ("seal", "open")
 MISSING_REASONS: Final = ("gap", "before_start")
 
 LATENCY_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.07, 0.1, 0.25, 0.5, 0.557, 1, 2.5, 5, 10)
@@ -68,6 +69,12 @@ class ProcessMetrics:
         self.stages_late = self._gauge(
             "stages_late", "Stages that had not drained when the process had to end."
         )
+        self.insecure = self._gauge(
+            "insecure", "1 while a socket is open to other machines without keys."
+        )
+        self.seal_degraded = self._gauge(
+            "seal_degraded", "1 while the disk fails the counters of seals, by what for.", "use"
+        )
         self.dropped_patches = self._dropped("patches")
         self.dropped_tiles = self._dropped("tiles")
         self.bytes_in = self._counter("bytes_in_total", "Bytes received, bad ones included.")
@@ -77,6 +84,7 @@ class ProcessMetrics:
         self._model = self._gauge(
             "model_info", "Models loaded and what runs them; always 1.", "model", "backend"
         )
+        _begin(self.seal_degraded, SEAL_USES)
 
     @property
     def registry(self) -> CollectorRegistry:

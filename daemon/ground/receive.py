@@ -33,7 +33,15 @@ class Listener(Protocol):
 
 
 class Receiver:
-    """Takes packets off the link."""
+    """Takes packets off the link.
+
+    Args:
+        listener: The link.
+        tracker: Tells what is missing.
+        deliver: Takes every sound packet.
+        metrics: Counts.
+        unseal: Opens what is sealed, and refuses what is not; None: packets come plain.
+    """
 
     def __init__(
         self,
@@ -42,9 +50,10 @@ class Receiver:
         deliver: Callable[[Packet], object],
         *,
         metrics: GroundMetrics,
+        unseal: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._listener, self._tracker = listener, tracker
-        self._deliver, self._metrics = deliver, metrics
+        self._deliver, self._metrics, self._unseal = deliver, metrics, unseal
         self._waiting, self._last_times = False, _LAST_TIMES
 
     def poll(self) -> None:
@@ -54,7 +63,7 @@ class Receiver:
         for raw in arrived:
             self._metrics.bytes_in.inc(len(raw))
             try:
-                packet = Packet.unpack(raw)
+                packet = Packet.unpack(raw if self._unseal is None else self._unseal(raw))
             except PacketError as error:
                 self._metrics.packets_refused.labels(error.reason).inc()
                 log.warning("packet refused", extra={"reason": error.reason, "error": str(error)})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
@@ -18,7 +18,7 @@ from codec.decoder import Decoder
 from codec.errors import BundleError
 from codec.known_answer import check_decoder
 from daemon.clock import Clock
-from daemon.config import GroundModelSettings, GroundSettings, GroundUplinkSettings
+from daemon.config import GroundModelSettings, GroundSettings
 from daemon.config_sections import MIB
 from daemon.cores import WORKERS_PER_THREAD, claim
 from daemon.errors import ConfigError
@@ -29,21 +29,26 @@ from daemon.ground.mosaic import MosaicWorker
 from daemon.ground.receive import Receiver
 from daemon.ground.report import Reports
 from daemon.ground.write import WriteWorker
-from daemon.lifecycle import LAST_POLL_S, StopSignal, shut_down
+from daemon.lifecycle import LAST_POLL_S, StopSignal, shut_down, wait_to_end
 from daemon.link.packet import Channel, Packet
 from daemon.link.reassembly import Reassembler
 from daemon.link.reports import Reporter
+from daemon.link.seal import DOWNLINK_SPI, UPLINK_SPI
 from daemon.link.sequence import SequenceTracker
 from daemon.link.sockets import Endpoint, PacketListener, PacketSender
 from daemon.mailbox import Mailbox
 from daemon.metrics import GroundMetrics, new_registry, serve
 from daemon.pipeline import Pipeline
+from daemon.sealed_link import SealedOpener, SealedSender, Sender, heard_beside
 from daemon.stage import Source, Stage
 
 log = logging.getLogger(__name__)
 
 DECODER_BACKEND: Final = "torch-cpu"
 """What runs every `codec.decoder.Decoder`, in the words of `codec.backends`."""
+
+Send = Callable[[bytes, float], bool]
+"""Hands one message to the uplink; False if it did not take it in time."""
 
 _TICK_S: Final = 0.1
 """Longest time between two looks at deadlines, which are seconds [s]."""
@@ -56,26 +61,54 @@ def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         Every metric's final value, as `GroundMetrics.totals` has them.
 
     Raises:
-        ConfigError: If a bundle cannot be used.
+        ConfigError: If a bundle or the seal's counters cannot be used.
         AddressError: If a socket or the metrics endpoint cannot be opened.
         OutputError: If the output directory cannot be made.
     """
     metrics = GroundMetrics(new_registry())
     decoders = load_decoders(settings.model)
-    link = settings.link
+    link, security = settings.link, settings.security
+    metrics.insecure.set(bool(settings.exposed))
     for decoder in decoders.values():
         metrics.uses(decoder.bundle.name, DECODER_BACKEND)
     with ExitStack() as stack:
         server = serve(metrics.registry, settings.metrics.address, settings.metrics.port)
         stack.callback(server.close)
-        listener = PacketListener(Endpoint(address=link.address, bind=link.bind))
+        listener = PacketListener(
+            Endpoint(address=link.address, bind=link.bind, curve=security.curve("link"))
+        )
         stack.callback(listener.close)
-        sender = None
+        unseal, send = None, None
+        if seal := security.seal:
+            key, state = seal
+            degraded = metrics.seal_degraded.labels("open").set
+            opener = SealedOpener(
+                key, heard_beside(state), spi=DOWNLINK_SPI, clock=clock, degraded=degraded
+            )
+            stack.callback(opener.close)
+            unseal = opener.open
         if link.uplink is not None:
-            sender = PacketSender(Endpoint(address=link.uplink.address, bind=link.uplink.bind))
-            stack.callback(sender.close)
+            up = link.uplink
+            sender: Sender = stack.enter_context(
+                PacketSender(
+                    Endpoint(address=up.address, bind=up.bind, curve=security.curve("uplink"))
+                )
+            )
+            if seal is not None:
+                degraded = metrics.seal_degraded.labels("seal").set
+                sender = sealed = SealedSender(
+                    sender, *seal, spi=UPLINK_SPI, clock=clock, degraded=degraded
+                )
+                stack.callback(sealed.close)
+            send = sender.send
         stages = _line(
-            settings, decoders, listener=listener, sender=sender, clock=clock, metrics=metrics
+            settings,
+            decoders,
+            listener=listener,
+            unseal=unseal,
+            send=send,
+            clock=clock,
+            metrics=metrics,
         )
         for stage in reversed(stages):
             stage.start()
@@ -86,7 +119,7 @@ def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str
                 "metrics": f"{settings.metrics.address}:{server.port}",
             },
         )
-        stop.wait()
+        wait_to_end(stop, settings.exposed)
         late = shut_down(stages, deadline_s=settings.shutdown_deadline_s, clock=clock)
         stages[0].drain(LAST_POLL_S)
         metrics.stages_late.set(len(late))
@@ -118,7 +151,8 @@ def _line(
     decoders: Mapping[bytes, Decoder],
     *,
     listener: PacketListener,
-    sender: PacketSender | None,
+    unseal: Callable[[bytes], bytes] | None,
+    send: Send | None,
     clock: Clock,
     metrics: GroundMetrics,
 ) -> tuple[Source | Stage[Any, Any], ...]:
@@ -133,7 +167,7 @@ def _line(
     frames: Mailbox[CollectedFrame] = line.mailbox("frames", boxes.frames, before="decode")
     parts: Mailbox[TilePart] = line.mailbox("patches", boxes.patches, before="mosaic")
     tiles: Mailbox[RestoredTile] = line.mailbox("tiles", boxes.tiles, before="write")
-    receiver = Receiver(listener, SequenceTracker(), packets.put, metrics=metrics)
+    receiver = Receiver(listener, SequenceTracker(), packets.put, metrics=metrics, unseal=unseal)
     decoder = DecodeWorker(
         decoders,
         threads=WORKERS_PER_THREAD * claim(settings.model.threads),
@@ -152,9 +186,9 @@ def _line(
         max_frames=collect.max_frames,
         max_bytes=collect.max_mib * MIB,
         # What the board keeps it can send again, in this pass or another.
-        max_age_s=collect.max_age_s if sender is None else math.inf,
+        max_age_s=collect.max_age_s if send is None else math.inf,
     )
-    reports = _reports(settings.link.uplink, sender, reassembler, metrics)
+    reports = _reports(settings, send, reassembler, metrics)
     collector = CollectWorker(reassembler, clock, metrics, reports)
     writer = WriteWorker(settings.output.directory, settings.output.format, metrics)
     return (
@@ -167,22 +201,23 @@ def _line(
 
 
 def _reports(
-    uplink: GroundUplinkSettings | None,
-    sender: PacketSender | None,
+    settings: GroundSettings,
+    send: Send | None,
     reassembler: Reassembler,
     metrics: GroundMetrics,
 ) -> Reports | None:
-    if uplink is None or sender is None:
+    uplink = settings.link.uplink
+    if uplink is None or send is None:
         return None
     reporter = Reporter(
         session=secrets.randbits(32) or 1,
         apid=uplink.apid,
-        mtu_bytes=uplink.mtu_bytes,
+        mtu_bytes=uplink.mtu_bytes - settings.security.seal_bytes,
         lacks=reassembler.lacks,
         give_up=reassembler.forget,
         times=uplink.times,
     )
-    return Reports(reporter, sender.send, metrics)
+    return Reports(reporter, send, metrics)
 
 
 def _count_drop(

@@ -67,22 +67,25 @@ class SequenceCounts:
         )
 
 
-class _Run:
-    """Counters that go up from a first; bit i of `_seen` is counter `highest` − i."""
+class Window:
+    """Which of the last counters have come; bit i of `_seen` is counter `highest` − i.
 
-    def __init__(self, first: int, window: int) -> None:
-        self._first = self.highest = first
-        self._mask = (1 << window) - 1
-        self._seen = 1
-        self._before_start = 0  # received below the first
-        self._arrivals = dict.fromkeys(Arrival, 0) | {Arrival.NEW: 1}
+    Args:
+        highest: The highest so far.
+        size: Counters back from the highest that are told apart.
+        all_seen: Whether all below the highest count as seen; otherwise none does.
+
+    Attributes:
+        highest: The highest counter that came.
+    """
+
+    def __init__(self, highest: int, size: int, *, all_seen: bool = False) -> None:
+        self.highest = highest
+        self._mask = (1 << size) - 1
+        self._seen = self._mask if all_seen else 1
 
     def note(self, counter: int) -> Arrival:
-        arrival = self._place(counter)
-        self._arrivals[arrival] += 1
-        return arrival
-
-    def _place(self, counter: int) -> Arrival:
+        """Take a counter; a jump of any size costs no memory."""
         ahead = counter - self.highest
         if ahead > 0:
             # Not shifted by a jump of any size: a hostile counter would ask for that much memory.
@@ -96,8 +99,26 @@ class _Run:
         if self._seen & bit:
             return Arrival.DUPLICATE
         self._seen |= bit
-        self._before_start += counter < self._first
         return Arrival.LATE
+
+
+class _Run:
+    """Counters that go up from a first."""
+
+    def __init__(self, first: int, window: int) -> None:
+        self._first, self._window = first, Window(first, window)
+        self._before_start = 0  # received below the first
+        self._arrivals = dict.fromkeys(Arrival, 0) | {Arrival.NEW: 1}
+
+    def note(self, counter: int) -> Arrival:
+        arrival = self._window.note(counter)
+        self._arrivals[arrival] += 1
+        self._before_start += arrival is Arrival.LATE and counter < self._first
+        return arrival
+
+    @property
+    def highest(self) -> int:
+        return self._window.highest
 
     @property
     def counts(self) -> SequenceCounts:

@@ -11,10 +11,15 @@ stands still thus holds up all others.
 MAXMSGSIZE bounds one part, not all parts of a message together; libzmq closes the connection to a
 peer that exceeds it, which reconnects, and tells the receiver nothing that could be counted. It is
 therefore a backstop for memory, well above the limits that are checked, counted and logged.
+
+With `Endpoint.curve` connections are encrypted, and both sides know each other (CurveZMQ). The one
+that binds asks a thread of ours, through ZAP, about every client; without an answer libzmq admits
+nobody, because the domain is enforced.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +27,14 @@ from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
 from daemon.addresses import problem
 from daemon.errors import AddressError
+from daemon.keys import CurveKeys
 from daemon.link.packet import MAX_PACKET_BYTES
+
+log = logging.getLogger(__name__)
 
 Pattern: TypeAlias = Literal["sub", "pull"]
 """What the daemon's end of the instrument's stream is; the instrument's is its counterpart.
@@ -36,6 +45,12 @@ MAX_PARTS: Final = 8
 
 MAX_MESSAGE_BYTES: Final = 16 * MAX_PACKET_BYTES
 """Message on the link above which libzmq hangs up."""
+
+_DOMAIN: Final = "prismlink"
+"""ZAP's name for what is guarded; the protocol wants one."""
+
+_MAX_REFUSED: Final = 64
+"""Keys that are named in the log when they are refused; whoever has more is not worth lines."""
 
 _COMMON: Final[Mapping[zmq.SocketOption, int]] = {
     zmq.SocketOption.TCP_KEEPALIVE: 1,
@@ -61,18 +76,22 @@ class Endpoint:
         address: `tcp://host:port` or `ipc://path`.
         bind: Whether this side binds; the other connects.
         linger_s: Longest that closing waits for queued messages to leave [s].
+        curve: Keys of this side and its peers; None: anybody, in clear.
 
     Raises:
-        AddressError: If the address is of another kind, or linger is not finite.
+        AddressError: If the address is of another kind, linger is not finite, or keys have no peer.
     """
 
     address: str
     bind: bool
     linger_s: float = 1.0
+    curve: CurveKeys | None = None
 
     def __post_init__(self) -> None:
         if wrong := problem(self.address, bind=self.bind):
             raise AddressError(self.address, wrong)
+        if self.curve is not None and not self.curve.peers:
+            raise AddressError(self.address, "CURVE needs the public key of a peer")
         if not (math.isfinite(self.linger_s) and self.linger_s >= 0):
             raise AddressError(self.address, f"linger_s must be finite, got {self.linger_s}")
 
@@ -88,6 +107,7 @@ class _Socket:
         self, kind: zmq.SocketType, endpoint: Endpoint, options: Mapping[zmq.SocketOption, int]
     ) -> None:
         self._context = zmq.Context(io_threads=1)
+        self._gate: ThreadAuthenticator | None = None
         self._zmq: zmq.Socket[bytes] = self._context.socket(kind)
         # Linger as well: set only on closing, it does not reach connections that exist, and if a
         # peer dies at that moment closing hangs for ever (libzmq #3252; 1 of about 20 runs here).
@@ -95,18 +115,40 @@ class _Socket:
         try:
             for option, value in {**_COMMON, **linger, **options}.items():
                 self._zmq.set(option, value)
+            if endpoint.curve is not None:
+                self._secure(endpoint.curve, server=endpoint.bind)
             if endpoint.bind:
                 self._zmq.bind(endpoint.address)
             else:
                 self._zmq.connect(endpoint.address)
         except zmq.ZMQError as error:
+            self._close_gate()
             self._context.destroy(linger=0)
             raise AddressError(endpoint.address, str(error)) from None
         self.address: Final = self._zmq.get_string(zmq.SocketOption.LAST_ENDPOINT).rstrip("\0")
 
     def close(self) -> None:
         """Close, after what was queued has left or `linger_s` is over. Again is harmless."""
+        self._close_gate()
         self._context.destroy()
+
+    def _secure(self, keys: CurveKeys, *, server: bool) -> None:
+        self._zmq.curve_secretkey = keys.secret
+        if server:
+            self._gate = ThreadAuthenticator(self._context)
+            self._gate.configure_curve_callback(_DOMAIN, _Admission(keys.peers))
+            self._gate.start()
+            self._zmq.curve_server = True
+            self._zmq.zap_domain = _DOMAIN.encode()
+            self._zmq.set(zmq.SocketOption.ZAP_ENFORCE_DOMAIN, 1)
+        else:
+            self._zmq.curve_publickey = zmq.curve_public(keys.secret)
+            self._zmq.curve_serverkey = keys.peers[0]
+
+    def _close_gate(self) -> None:
+        if self._gate is not None:
+            self._gate.stop()
+            self._gate = None
 
     def __enter__(self) -> Self:
         return self
@@ -130,6 +172,21 @@ class _Socket:
         except zmq.Again:
             return False
         return True
+
+
+class _Admission:
+    """Answers ZAP: who is listed may come in."""
+
+    def __init__(self, peers: Sequence[bytes]) -> None:
+        self._peers, self._refused = frozenset(peers), set[bytes]()
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Tell whether a client with this public key is admitted; pyzmq names the method."""
+        admitted = domain == _DOMAIN and key in self._peers
+        if not (admitted or key in self._refused or len(self._refused) == _MAX_REFUSED):
+            self._refused.add(key)
+            log.warning("client refused", extra={"key": key.decode()})
+        return admitted
 
 
 class TileListener(_Socket):
@@ -269,6 +326,11 @@ class PacketListener(_Socket):
             except zmq.Again:
                 pass
         return items
+
+
+def new_curve_pair() -> tuple[bytes, bytes]:
+    """A new public and secret key, Z85."""
+    return zmq.curve_keypair()
 
 
 def _milliseconds(seconds: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from daemon.errors import PacketError, PacketFieldError
@@ -45,6 +46,7 @@ class CommandReceiver:
         apid: Application process that commands are for.
         spool: Told the reports.
         orders: Told the others.
+        unseal: Opens each; None: they are not sealed.
         packet_bits: Bits of the longest packet: no rate can be as low.
         metrics: Counts them.
     """
@@ -55,18 +57,20 @@ class CommandReceiver:
         spool: Spool,
         orders: Orders,
         *,
+        unseal: Callable[[bytes], bytes] | None,
         apid: int,
         packet_bits: int,
         metrics: FlightMetrics,
     ) -> None:
         self._listener, self._spool, self._orders = listener, spool, orders
+        self._unseal = unseal
         self._apid, self._packet_bits, self._metrics = apid, packet_bits, metrics
 
     def poll(self) -> None:
         """Take what has arrived, or wait a little; a bad command is a line and a count."""
         for raw in self._listener.recv_many(_AT_ONCE, _WAIT_S):
             try:
-                command = Command.unpack(raw)
+                command = Command.unpack(raw if self._unseal is None else self._unseal(raw))
                 self._do(command)
             except PacketError as error:
                 self._metrics.commands_refused.labels(error.reason).inc()

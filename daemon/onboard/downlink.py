@@ -91,7 +91,8 @@ class Downlink:
         spool: What waits.
         sender: The link.
         plan: When it is open.
-        packet_bits: Bits of the longest packet.
+        packet_bits: Bits of the longest packet, as the link takes it.
+        seal_bytes: By how much the link's packets are longer than the spool's.
         clock: Tells what pass it is, and paces.
         metrics: Counts what was sent.
         beacons: Makes beacons; None: the ground does not acknowledge.
@@ -107,6 +108,7 @@ class Downlink:
         packet_bits: int,
         clock: Clock,
         metrics: FlightMetrics,
+        seal_bytes: int = 0,
         beacons: Beacons | None = None,
         orders: Orders | None = None,
     ) -> None:
@@ -114,6 +116,7 @@ class Downlink:
         self._beacons, self._sent_packets = beacons, 0
         self._spool, self._sender, self._plan = spool, sender, plan
         self._packet_bits, self._clock, self._metrics = packet_bits, clock, metrics
+        self._seal_bytes = seal_bytes
         self._limit: float | None = None
         self._bucket: TokenBucket | None = None
 
@@ -131,7 +134,7 @@ class Downlink:
         packet = self._spool.take(wait_s)
         # Evicted meanwhile it is counted as that, and once is enough.
         if packet is not None and self._send(packet.raw) and self._spool.sent(packet):
-            self._metrics.sent(packet.channel, len(packet.raw))
+            self._metrics.sent(packet.channel, len(packet.raw) + self._seal_bytes)
             self._metrics.packets_repeated.inc(packet.repeat is not None)
 
     def pending(self) -> bool:
@@ -141,7 +144,8 @@ class Downlink:
 
     def _send(self, raw: bytes, channel: Channel | None = None) -> bool:
         """Send when the budget allows; False if it did not soon, or the link did not take it."""
-        bits, bucket = 8 * len(raw), self._bucket
+        size_bytes, bucket = len(raw) + self._seal_bytes, self._bucket
+        bits = 8 * size_bytes
         if bucket is not None:
             wait_s = bucket.wait_s(self._clock.monotonic_s(), bits)
             self._clock.sleep(min(wait_s, _WAIT_S))
@@ -153,7 +157,7 @@ class Downlink:
             bucket.spend(self._clock.monotonic_s(), bits)
         self._sent_packets += 1
         if channel is not None:
-            self._metrics.sent(channel, len(raw))
+            self._metrics.sent(channel, size_bytes)
         return True
 
     def _is_open(self) -> bool:

@@ -34,10 +34,14 @@ class RateControl:
         plan: When the link is open, and what it takes.
         max_bytes: What the store holds.
         most_octaves: How much coarser steps may become; 0: never.
+        share: Of what the link takes, the part that comes out of the store; the rest is seals.
     """
 
-    def __init__(self, plan: ContactPlan, *, max_bytes: int, most_octaves: float) -> None:
+    def __init__(
+        self, plan: ContactPlan, *, max_bytes: int, most_octaves: float, share: float = 1.0
+    ) -> None:
         self._plan, self._max_bytes, self._most_octaves = plan, max_bytes, most_octaves
+        self._share = share
         self._lock = threading.Lock()
         self._bytes, self._octaves, self._noted_s = 0.0, 0.0, 0.0
         self._began_s: float | None = None
@@ -77,7 +81,7 @@ class RateControl:
             if (until_s := one.opens_utc_s - utc_s) > 0:
                 room = _FULL * self._max_bytes - used_bytes + carried
                 wanted = max(wanted, _octaves_above(bytes_per_s * until_s, room))
-            limit = math.inf if one.bits_per_s is None else one.bits_per_s / 8
+            limit = math.inf if one.bits_per_s is None else self._share * one.bits_per_s / 8
             opens_s = max(one.opens_utc_s - utc_s, 0.0)
             # Of one that goes on and on no more is looked at than of what comes.
             closes_s = min(one.closes_utc_s - utc_s, opens_s + _MEMORY_S)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
@@ -16,9 +17,10 @@ from daemon.clock import Clock
 from daemon.config import FlightSettings
 from daemon.config_downlink import FlightUplinkSettings
 from daemon.config_sections import MIB
-from daemon.lifecycle import StopSignal, shut_down
+from daemon.lifecycle import StopSignal, shut_down, wait_to_end
 from daemon.link.fec import RepairPolicy
 from daemon.link.packet import Channel
+from daemon.link.seal import DOWNLINK_SPI, UPLINK_SPI
 from daemon.link.segment import Segmenter
 from daemon.link.sockets import Endpoint, PacketListener, PacketSender, TileListener
 from daemon.mailbox import Mailbox, Policy
@@ -46,6 +48,7 @@ from daemon.onboard.spool import SpoolWorker
 from daemon.onboard.spools import make_spool
 from daemon.onboard.steps import StepControl
 from daemon.pipeline import Pipeline
+from daemon.sealed_link import SealedOpener, SealedSender, heard_beside
 from daemon.stage import Source, Stage
 from daemon.tile_message import TileLimits
 
@@ -66,7 +69,7 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         Every metric's final value, as `FlightMetrics.totals` has them.
 
     Raises:
-        ConfigError: If the model cannot be used.
+        ConfigError: If the model or the seal's counters cannot be used.
         AddressError: If a socket or the metrics endpoint cannot be opened.
     """
     metrics = FlightMetrics(new_registry())
@@ -78,23 +81,48 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         partial(make_backend, encoder.bundle, "torch-cpu", 0),
         partial(metrics.runs_on_another, encoder.bundle.name),
     )
-    instrument, link = settings.instrument, settings.link
+    instrument, link, security = settings.instrument, settings.link, settings.security
+    metrics.insecure.set(bool(settings.exposed))
     with ExitStack() as stack:
         server = serve(metrics.registry, settings.metrics.address, settings.metrics.port)
         stack.callback(server.close)
         listener = TileListener(
-            Endpoint(address=instrument.address, bind=instrument.bind),
+            Endpoint(
+                address=instrument.address,
+                bind=instrument.bind,
+                curve=security.curve("instrument"),
+            ),
             pattern=instrument.pattern,
             topic=instrument.topic.encode(),
             max_part_bytes=_BACKSTOP * instrument.max_message_mib * MIB,
         )
         stack.callback(listener.close)
-        sender = PacketSender(Endpoint(address=link.address, bind=link.bind))
-        stack.callback(sender.close)
-        uplink = None
+        socket = PacketSender(
+            Endpoint(address=link.address, bind=link.bind, curve=security.curve("link"))
+        )
+        stack.callback(socket.close)
+        sender: Sender = socket
+        if seal := security.seal:
+            degraded = metrics.seal_degraded.labels("seal").set
+            sender = sealed = SealedSender(
+                socket, *seal, spi=DOWNLINK_SPI, clock=clock, degraded=degraded
+            )
+            stack.callback(sealed.close)
+        uplink = unseal = None
         if link.uplink is not None:
-            uplink = PacketListener(Endpoint(address=link.uplink.address, bind=link.uplink.bind))
+            up = link.uplink
+            uplink = PacketListener(
+                Endpoint(address=up.address, bind=up.bind, curve=security.curve("uplink"))
+            )
             stack.callback(uplink.close)
+            if seal is not None:
+                key, state = seal
+                degraded = metrics.seal_degraded.labels("open").set
+                opener = SealedOpener(
+                    key, heard_beside(state), spi=UPLINK_SPI, clock=clock, degraded=degraded
+                )
+                stack.callback(opener.close)
+                unseal = opener.open
         line = FlightLine(
             settings,
             encoder,
@@ -102,6 +130,7 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
             listener=listener,
             sender=sender,
             uplink=uplink,
+            unseal=unseal,
             clock=clock,
             metrics=metrics,
         )
@@ -114,7 +143,7 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
                 "metrics": f"{settings.metrics.address}:{server.port}",
             },
         )
-        stop.wait()
+        wait_to_end(stop, settings.exposed)
         late = shut_down(line.stages, deadline_s=settings.shutdown_deadline_s, clock=clock)
         kept = line.spool.packets
         left = line.spool.end("shutdown")
@@ -140,6 +169,7 @@ class FlightLine:
         listener: Where tile messages come from.
         sender: Takes packets; None: they stay in the spool.
         uplink: Where commands come from; None: there is none.
+        unseal: Opens them; None: they are not sealed.
         clock: For all stages.
         metrics: Told all that happens.
 
@@ -157,6 +187,7 @@ class FlightLine:
         listener: Listener,
         sender: Sender | None,
         uplink: Uplink | None = None,
+        unseal: Callable[[bytes], bytes] | None = None,
         clock: Clock,
         metrics: FlightMetrics,
     ) -> None:
@@ -180,6 +211,7 @@ class FlightLine:
             plan,
             max_bytes=settings.spool.max_mib * MIB,
             most_octaves=settings.model.coarser_octaves,
+            share=1 - settings.security.seal_bytes / settings.link.mtu_bytes,
         )
 
         def octaves() -> float:
@@ -217,7 +249,7 @@ class FlightLine:
         segmenter = Segmenter(
             boot_id=boot_id,
             apid=link.apid,
-            mtu_bytes=link.mtu_bytes,
+            mtu_bytes=link.mtu_bytes - settings.security.seal_bytes,
             repair={
                 Channel.SIDE: RepairPolicy(ratio=repair.side_ratio, minimum=repair.min_side),
                 Channel.PATCH: RepairPolicy(ratio=repair.patch_ratio, minimum=repair.min_patch),
@@ -240,13 +272,20 @@ class FlightLine:
                 packet_bits=packet_bits,
                 clock=clock,
                 metrics=metrics,
+                seal_bytes=settings.security.seal_bytes,
                 beacons=_beacons(link.uplink, boot_id, clock),
                 orders=orders,
             )
             stages.append(line.source("downlink", downlink.poll, downlink.pending))
         if uplink is not None:
             commands = CommandReceiver(
-                uplink, spool, orders, apid=link.apid, packet_bits=packet_bits, metrics=metrics
+                uplink,
+                spool,
+                orders,
+                unseal=unseal,
+                apid=link.apid,
+                packet_bits=packet_bits,
+                metrics=metrics,
             )
             stages.append(line.source("commands", commands.poll, lambda: False))
         self.stages = tuple(stages)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.addresses import MAX_IPC_PATH_BYTES, problem
+from daemon.addresses import MAX_IPC_PATH_BYTES, is_local, problem
 
 
 @pytest.mark.parametrize("bind", [True, False])
@@ -40,3 +40,15 @@ def test_a_path_has_the_length_of_a_unix_socket() -> None:
     """In bytes, not in letters."""
     for path in ("x" * (MAX_IPC_PATH_BYTES + 1), "ä" * 54):
         assert problem(f"ipc://{path}", bind=True) == "should have a path of at most 107 bytes"
+
+
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [("ipc:///run/x", True), ("tcp://127.0.0.1:1", True), ("tcp://127.1.2.3:*", True),
+     ("tcp://[::1]:1", True), ("tcp://localhost:1", True), ("tcp://*:1", False),
+     ("tcp://0.0.0.0:1", False), ("tcp://[::]:1", False), ("tcp://10.0.0.1:1", False),
+     ("tcp://localhost.example:1", False), ("tcp://lo:1", False)],
+)  # fmt: skip
+def test_who_can_be_at_the_other_end(address: str, local: bool) -> None:
+    """Loopback and paths are this machine's; a name is anybody's."""
+    assert is_local(address) == local

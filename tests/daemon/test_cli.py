@@ -21,7 +21,8 @@ from codec.encoder import Encoder
 from codec.tile import Tile, TileInfo
 from codec.tile_files import read_tile, write_tile
 from daemon import cli
-from daemon.link.sockets import TileSender
+from daemon.keys import CurveKeys, curve_public, curve_secret, seal_key
+from daemon.link.sockets import Endpoint, TileListener, TileSender
 from fakes import cubes
 from fakes.bundles import klt_bundle
 
@@ -395,13 +396,68 @@ def test_overrides_win_over_the_file(
     errors_in_one_line(ended, CONFIG, path, "link.apid: 9999")
 
 
+def test_a_socket_open_to_all_needs_keys(
+    prismlink: Prismlink, bundle_file: Path, tmp_path: Path
+) -> None:
+    """`run` and `check-config` end with 78, in one line with the key and the remedy."""
+    for side, name in (("flight", "instrument"), ("ground", "link")):
+        path = settings(tmp_path, side, bundle_file, f"{name}: {{address: 'tcp://0.0.0.0:47100'}}")
+        for command in ("run", "check-config"):
+            ended = prismlink(side, command, path)
+            errors_in_one_line(
+                ended, CONFIG, path, f"{name}.address", "security.curve_secret_key", "insecure"
+            )
+        ended = prismlink(side, "check-config", path, "--set", "security.insecure=true")
+        assert ended.status == 0
+
+
+# ---------------------------------------------------------------- keys
+
+
+def test_keys_are_made_once(prismlink: Prismlink, tmp_path: Path) -> None:
+    """Files for their owner alone, as settings take them; a second time nothing is touched."""
+    folder = tmp_path / "keys"
+    ended = prismlink("keys", folder)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    assert (ended.status, ended.err) == (0, "")
+    assert sorted(ended.out.splitlines()) == [str(folder / name) for name in sorted(files)]
+    assert sorted(files) == ["curve.public", "curve.secret", "seal.key"]
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    assert len(seal_key(folder / "seal.key")) == 32
+    assert curve_secret(folder / "curve.secret") != curve_public(folder / "curve.public")
+
+    errors_in_one_line(prismlink("keys", folder), OUTPUT, folder, "is there already")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+
+
+def test_an_instrument_shows_its_key(prismlink: Prismlink, scene: Path, tmp_path: Path) -> None:
+    """A board that asks for keys takes the tiles of `feed` that has them; half of them is wrong."""
+    board, instrument = tmp_path / "board", tmp_path / "instrument"
+    for folder in (board, instrument):
+        assert prismlink("keys", folder).status == 0
+    address = f"ipc://{tmp_path}/a"
+    secret = ("--secret-key", instrument / "curve.secret")
+    words = ("feed", scene, "--address", address, "--pattern", "pull", "--rate", 0)
+    keys = CurveKeys(
+        secret=curve_secret(board / "curve.secret"),
+        peers=(curve_public(instrument / "curve.public"),),
+    )
+    endpoint = Endpoint(address=address, bind=True, curve=keys)
+    with TileListener(endpoint, pattern="pull") as listener:
+        ended = prismlink(*words, *secret, "--board-key", board / "curve.public")
+        assert ended.status == 0
+        assert listener.recv(5.0) is not None
+    assert prismlink(*words, *secret).status == USAGE
+
+
 # ---------------------------------------------------------------- first impressions
 
 
 def test_every_command_shows_an_example(prismlink: Prismlink) -> None:
     """`--help` says what a command does and shows it done."""
     for words in (
-        ["demo"], ["feed"], ["encode"], ["decode"], ["inspect"],
+        ["demo"], ["feed"], ["encode"], ["decode"], ["inspect"], ["keys"],
         *([side, command] for side in ("flight", "ground") for command in ("run", "check-config")),
     ):  # fmt: skip
         ended = prismlink(*words, "--help")

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from daemon.lifecycle import GRACE_S, LAST_POLL_S, StopSignal, shut_down
+from daemon.lifecycle import (
+    GRACE_S,
+    LAST_POLL_S,
+    WARN_S,
+    StopSignal,
+    shut_down,
+    wait_to_end,
+)
 from fakes.clock import FakeClock
 
 
@@ -117,3 +124,29 @@ def test_the_process_may_ask_itself() -> None:
         asker.join()
 
     assert stop.received is None
+
+
+class FakeStop(StopSignal):
+    """Asks at the third look; notes how long each was to last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = list[float | None]()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Take note."""
+        self.waits.append(timeout_s)
+        return timeout_s is None or len(self.waits) == 3
+
+
+def test_open_sockets_are_told_every_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """At once, and as long as the process runs; without any it waits in silence."""
+    stop = FakeStop()
+    wait_to_end(stop, ("link.address",))
+    assert stop.waits == [WARN_S] * 3
+    assert [record.__dict__["open"] for record in caplog.records] == ["link.address"] * 3
+
+    caplog.clear()
+    stop = FakeStop()
+    wait_to_end(stop, ())
+    assert (stop.waits, caplog.records) == ([None], [])

@@ -57,6 +57,8 @@ def test_names(process: Process) -> None:
             "reason",
             {
                 "packet",
+                "seal",
+                "replay",
                 *(f"packet_{what}" for what in ("truncated", "checksum", "version", "field")),
             },
         ),

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,11 @@ from daemon.config import GroundModelSettings, GroundSettings, load_ground
 from daemon.errors import AddressError, ConfigError, OutputError
 from daemon.ground import service
 from daemon.ground.write import MANIFEST, file_stem
+from daemon.keys import write_keys
 from daemon.lifecycle import StopSignal
 from daemon.link.fec import RepairPolicy
 from daemon.link.packet import Channel, Packet
+from daemon.link.seal import DOWNLINK_SPI, Sealer, derived_key
 from daemon.link.segment import Segmenter
 from daemon.radio import LossyLink
 from fakes import cubes
@@ -321,3 +324,21 @@ def test_a_directory_that_cannot_be_made_ends_the_process(
     (tmp_path / "out").write_bytes(b"")
     with pytest.raises(OutputError):
         listen(PACKETS, load(bundle_file, tmp_path))
+
+
+def test_sealed_packets_are_opened_once_in_all_restarts(bundle_file: Path, tmp_path: Path) -> None:
+    """With a key plain packets are refused; heard again by the next process, so are sealed ones."""
+    write_keys({tmp_path / "seal.key": b"07" * 32})
+    sealing = (f"security.seal_key={tmp_path}/seal.key", f"security.seal_state={tmp_path}/state")
+    source, key = count(1), derived_key(b"\7" * 32, DOWNLINK_SPI)
+    sealer = Sealer(key, DOWNLINK_SPI, lambda: next(source), salt=bytes(4))
+    sent = [sealer.seal(raw) for raw in PACKETS]
+    first, second = (
+        listen([*sent, *PACKETS], load(bundle_file, tmp_path, *sealing)) for _ in range(2)
+    )
+
+    assert first['prismlink_tiles_written_total{state="complete"}'] == 3
+    assert first['prismlink_packets_refused_total{reason="seal"}'] == len(PACKETS)
+    assert first['prismlink_packets_refused_total{reason="replay"}'] == 0
+    assert second['prismlink_packets_refused_total{reason="replay"}'] == len(PACKETS)
+    assert summed(second, "packets_received_total") == 0

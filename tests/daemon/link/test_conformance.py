@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import random
+from itertools import count
 
 import ccsdspy  # type: ignore[import-untyped]
 import ccsdspy.utils  # type: ignore[import-untyped]
@@ -18,6 +19,8 @@ from spacepackets.ccsds.spacepacket import (  # type: ignore[import-untyped]
 
 from daemon.link.fec import RepairPolicy
 from daemon.link.packet import OVERHEAD_BYTES, Channel, Packet
+from daemon.link.seal import OVERHEAD_BYTES as SEAL_BYTES
+from daemon.link.seal import Sealer
 from daemon.link.segment import Segmenter
 
 APID = 0x123
@@ -133,3 +136,55 @@ def test_the_count_wraps_as_the_standard_has_it() -> None:
 
     assert counts == [16_383, 0]
     assert [Packet.unpack(raw).counter for raw in packets[-2:]] == [16_383, 16_384]
+
+
+@pytest.fixture(scope="module")
+def sealed(packets: list[bytes]) -> list[bytes]:
+    """The same, sealed."""
+    source = count(0x0102030405060708)
+    sealer = Sealer(bytes(32), 1, lambda: next(source), salt=b"salt")
+    return [sealer.seal(raw) for raw in packets]
+
+
+def test_spacepackets_reads_sealed_packets(packets: list[bytes], sealed: list[bytes]) -> None:
+    """Type, APID and sequence are the packet's own; it has no secondary header any more."""
+    for raw, plain in zip(sealed, packets, strict=True):
+        header, before = SpacePacketHeader.unpack(raw), SpacePacketHeader.unpack(plain)
+
+        assert header.ccsds_version == 0
+        assert (header.packet_type, header.sec_header_flag) == (PacketType.TM, False)
+        assert (header.apid, header.seq_count) == (before.apid, before.seq_count)
+        assert header.seq_flags == before.seq_flags
+        assert header.packet_len == len(raw) == len(plain) + SEAL_BYTES
+    result = parse_space_packets(b"".join(sealed), [SpacePacketHeader.unpack(sealed[0]).packet_id])
+    assert [bytes(packet) for packet in result.tm_list] == sealed
+
+
+def test_ccsdspy_reads_sealed_packets(sealed: list[bytes]) -> None:
+    """Without a complaint, and by a stranger's definition of the security header."""
+    stream = io.BytesIO(b"".join(sealed))
+    complaints = ccsdspy.utils.validate(stream, valid_apids=[APID])
+    assert [record for record in complaints if record.levelno >= logging.WARNING] == []
+
+    fields = [("spi", 16), ("salt", 32), ("counter", 64)]
+    definition = ccsdspy.VariableLength(
+        [
+            *(ccsdspy.PacketField(name=name, data_type="uint", bit_length=b) for name, b in fields),
+            ccsdspy.PacketArray(
+                name="ciphertext", data_type="uint", bit_length=8, array_shape="expand"
+            ),
+            ccsdspy.PacketField(name="mac_high", data_type="uint", bit_length=64),
+            ccsdspy.PacketField(name="mac_low", data_type="uint", bit_length=64),
+        ]
+    )  # fmt: skip
+    table = definition.load(io.BytesIO(b"".join(sealed)))
+    assert set(table["spi"].tolist()) == {1}
+    assert set(table["salt"].tolist()) == {int.from_bytes(b"salt", "big")}
+    assert table["counter"].tolist() == [0x0102030405060708 + i for i in range(len(sealed))]
+    assert table["mac_low"].tolist() == [int.from_bytes(raw[-8:], "big") for raw in sealed]
+
+
+def test_space_packet_parser_reads_sealed_packets(sealed: list[bytes]) -> None:
+    """Packet by packet; what is inside it cannot know."""
+    users = [packet.user_data for packet in space_packet_parser.ccsds_generator(b"".join(sealed))]
+    assert users == [raw[6:] for raw in sealed]

@@ -56,6 +56,17 @@ def test_packets_are_sent_and_counted_by_channel() -> None:
     assert totals['prismlink_bytes_out_total{channel="patch"}'] == 5
 
 
+def test_what_the_seal_adds_is_counted() -> None:
+    """Bytes are those on the link: the budget of a pass is."""
+    _, spool, sender, metrics, _ = downlink()
+    spool.append([b"abc"], Channel.SIDE)
+    Downlink(
+        spool, sender, ContactPlan(()), packet_bits=800, clock=FakeClock(), metrics=metrics,
+        seal_bytes=31,
+    ).poll()  # fmt: skip
+    assert metrics.totals()['prismlink_bytes_out_total{channel="side"}'] == 34
+
+
 def test_a_packet_the_link_did_not_take_stays() -> None:
     """While the link is down nothing is lost or counted; then the same packet goes first."""
     target, spool, sender, metrics, _ = downlink()

@@ -72,6 +72,20 @@ def test_a_link_without_a_limit_asks_for_room_alone() -> None:
     assert target.octaves(used_bytes=0, utc_s=0, now_s=2.0) == 1 / 8
 
 
+def test_what_seals_take_of_a_pass_is_not_planned_with() -> None:
+    """Half of a link is as good as a link of half the rate."""
+
+    def flown(bits_per_s: float, share: float) -> list[float]:
+        plan = ContactPlan([Pass(opens_utc_s=100, closes_utc_s=200, bits_per_s=bits_per_s)])
+        target, found = RateControl(plan, max_bytes=1_000, most_octaves=3, share=share), []
+        for second in range(60):
+            target.note(12, second)
+            found.append(target.octaves(used_bytes=100, utc_s=second, now_s=second))
+        return found
+
+    assert flown(80, 0.5) == flown(40, 1.0) != flown(80, 1.0)
+
+
 def test_at_zero_octaves_nothing_happens() -> None:
     """The default."""
     target = control(most_octaves=0)

@@ -20,9 +20,11 @@ from codec.tile import Tile
 from daemon.clock import SystemClock
 from daemon.config import FlightSettings, load_flight
 from daemon.errors import AddressError, ConfigError
-from daemon.lifecycle import StopSignal
+from daemon.keys import write_keys
+from daemon.lifecycle import WARN_S, StopSignal
 from daemon.link.packet import Channel, Packet
 from daemon.link.reassembly import Reassembler
+from daemon.link.seal import OVERHEAD_BYTES, Opener, derived_key
 from daemon.link.sockets import Endpoint, TileSender
 from daemon.metrics import FlightMetrics
 from daemon.onboard import service
@@ -122,7 +124,7 @@ class StopAt(StopSignal):
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the instrument."""
-        assert timeout_s is None
+        assert timeout_s in (None, WARN_S)
         return self._exhausted.wait(30.0)
 
 
@@ -418,3 +420,53 @@ def test_channels_are_the_labels_of_metrics(bundle_file: Path, tmp_path: Path) -
 
     assert totals['prismlink_packets_total{channel="side"}'] == channels[Channel.SIDE] > 0
     assert totals['prismlink_packets_total{channel="patch"}'] == channels[Channel.PATCH] > 0
+
+
+def test_what_goes_down_is_sealed(bundle_file: Path, tmp_path: Path) -> None:
+    """Every packet, within the MTU; opened they are what a board without a key sends."""
+    write_keys({tmp_path / "seal.key": b"07" * 32})
+    sender, plain = FakeSender(up=True), FakeSender(up=True)
+    noisy = cubes.tile(bands=12, rows=128, cols=128, noise_dn=900.0)
+    messages = [TileMessage.pack(noisy)]
+    sealing = (f"security.seal_key={tmp_path}/seal.key", f"security.seal_state={tmp_path}/state")
+    totals = fly(
+        messages, load(bundle_file, tmp_path, "link.mtu_bytes=300", *sealing), sender=sender
+    )
+    fly(
+        messages,
+        load(bundle_file, tmp_path, f"link.mtu_bytes={300 - OVERHEAD_BYTES}"),
+        sender=plain,
+    )
+
+    opener = Opener({1: derived_key(b"\7" * 32, 1)}, heard={})
+    opened = [Packet.unpack(opener.open(raw)) for raw in sender.took]
+    assert sorted(packet.data for packet in opened) == sorted(
+        Packet.unpack(raw).data for raw in plain.took
+    )
+    assert 300 - 8 < max(map(len, sender.took)) <= 300
+    assert total(totals, "bytes_out") == sum(map(len, sender.took))
+    assert totals['prismlink_seal_degraded{use="seal"}'] == 0
+
+
+def test_a_seal_without_its_counters_ends_the_process(bundle_file: Path, tmp_path: Path) -> None:
+    """It is an error of the settings: nothing may be sealed, and nothing is sent plain."""
+    write_keys({tmp_path / "seal.key": b"07" * 32})
+    (tmp_path / "state").write_bytes(bytes(24))
+    sealing = (f"security.seal_key={tmp_path}/seal.key", f"security.seal_state={tmp_path}/state")
+    with pytest.raises(ConfigError, match="state: is damaged"):
+        fly([], load(bundle_file, tmp_path, *sealing))
+
+
+def test_insecure_is_said(
+    bundle_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Asked to, it runs, with a warning and a metric; where nothing is open, without."""
+    for address, insecure in (("tcp://0.0.0.0:1", 1), ("tcp://127.0.0.1:1", 0)):
+        caplog.clear()
+        options = load(
+            bundle_file, tmp_path, f"instrument.address={address}", "security.insecure=true"
+        )
+        totals = fly([message(0)], options)
+        assert totals["prismlink_insecure"] == insecure
+        said = [record for record in caplog.records if "insecure" in record.message]
+        assert [record.__dict__["open"] for record in said] == ["instrument.address"] * insecure
