@@ -97,6 +97,9 @@ class Downlink:
         metrics: Counts what was sent.
         beacons: Makes beacons; None: the ground does not acknowledge.
         orders: What commands have changed.
+
+    Attributes:
+        orders: The same.
     """
 
     def __init__(
@@ -112,7 +115,7 @@ class Downlink:
         beacons: Beacons | None = None,
         orders: Orders | None = None,
     ) -> None:
-        self._orders = orders or Orders()
+        self.orders = orders or Orders()
         self._beacons, self._sent_packets = beacons, 0
         self._spool, self._sender, self._plan = spool, sender, plan
         self._packet_bits, self._clock, self._metrics = packet_bits, clock, metrics
@@ -162,8 +165,8 @@ class Downlink:
 
     def _is_open(self) -> bool:
         now = self._plan.at(self._clock.utc_s())
-        is_open = self._orders.switch.plan(now is not None)
-        limit = self._orders.bits_per_s or (self._limit if now is None else now.bits_per_s)
+        is_open = self.orders.switch.plan(now is not None)
+        limit = self.orders.bits_per_s or (self._limit if now is None else now.bits_per_s)
         if limit != self._limit:
             self._limit, self._bucket = limit, None
             if limit is not None:  # empty: what left just now may count against it

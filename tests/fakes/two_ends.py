@@ -16,7 +16,7 @@ from daemon.errors import LinkError, PacketError
 from daemon.link.beacon import Beacon
 from daemon.link.commands import Command, Report
 from daemon.link.fec import RepairPolicy
-from daemon.link.packet import Channel, FrameKey, Packet
+from daemon.link.packet import OVERHEAD_BYTES, Channel, FrameKey, Packet
 from daemon.link.passes import ContactPlan, Pass
 from daemon.link.reassembly import Reassembler
 from daemon.link.reports import Reporter, ReportTimes
@@ -66,6 +66,7 @@ class TwoEnds:
         made: Every frame spooled, by its key.
         got: Every frame the ground has for good; one that comes twice is an error.
         evicted: Packets the board gave up.
+        forgotten_bytes: Packets that a ground had when it ended, of frames that were not whole.
     """
 
     def __init__(
@@ -84,7 +85,8 @@ class TwoEnds:
         self.made: dict[FrameKey, bytes] = {}
         self.got: dict[FrameKey, bytes] = {}
         self.evicted, self.metrics = Drops(), FlightMetrics(new_registry())
-        self.largest_report = self.repeated_whole = 0
+        self.repeated_whole = self.forgotten_bytes = 0
+        self.reassembler = self._new_reassembler()
         self.restart_board()
         self.restart_ground()
 
@@ -93,7 +95,7 @@ class TwoEnds:
     def restart_board(self) -> None:
         """Begin anew with the disk alone."""
         self.boot_id = self.rng.getrandbits(32)
-        self._next_id, self._order = 0, list[FrameKey]()
+        self._next = self.boot_id, 0
         self.segmenter = Segmenter(
             boot_id=self.boot_id,
             apid=APID,
@@ -125,11 +127,15 @@ class TwoEnds:
             beacons=Beacons(boot_id=self.boot_id, apid=APID + 1, every_s=1.0, clock=self.clock),
         )
 
+    def next_frame_as(self, key: FrameKey) -> None:
+        """Say what the next frame will be called, where that does not follow from the last."""
+        self._next = key
+
     def spool_frame(self, channel: Channel, size_bytes: int) -> None:
         """Make a frame, and spool it."""
         raw = self.rng.randbytes(size_bytes)
-        self.made[self.boot_id, self._next_id] = raw
-        self._next_id += 1
+        self.made[self._next] = raw
+        self._next = self._next[0], self._next[1] + 1
         self.spool.append(self.segmenter.packets(raw, channel, self.clock.utc_s()), channel)
 
     def send(self, raw: bytes, timeout_s: float) -> bool:
@@ -143,7 +149,9 @@ class TwoEnds:
 
     def restart_ground(self) -> None:
         """Begin anew with the frames that are there for good."""
-        self.reassembler = Reassembler(max_frames=10_000, max_bytes=1 << 26, max_age_s=1e9)
+        held = [p.symbols.values() for p in self.reassembler._partials.values()]
+        self.forgotten_bytes += sum(OVERHEAD_BYTES + len(raw) for each in held for raw in each)
+        self.reassembler = self._new_reassembler()
         self.reporter = Reporter(
             session=self.rng.getrandbits(32),
             apid=APID,
@@ -154,6 +162,10 @@ class TwoEnds:
         )
         self.reporter.durable(self.got)
         self._waiting = dict[FrameKey, bytes]()
+
+    @staticmethod
+    def _new_reassembler() -> Reassembler:
+        return Reassembler(max_frames=10_000, max_bytes=1 << 26, max_age_s=1e9)
 
     def receive(self, raw: bytes, now_s: float) -> None:
         """Take a packet off the link."""
