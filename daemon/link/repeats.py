@@ -15,8 +15,12 @@ from daemon.link.beacon import MAX_BOOTS, MAX_GONE, SEEN_BITS, Beacon, BootState
 from daemon.link.commands import Report, Span
 from daemon.link.packet import SPOOLED, Channel, FrameKey, PacketHeader
 from daemon.link.ranges import Ranges
+from daemon.link.states import SenderState
 
 Handle: TypeAlias = int | bytes
+
+Unsent: TypeAlias = Mapping[Channel, FrameKey | None]
+"""The frame of the next packet of each channel that was not sent yet; None: all were."""
 
 MAX_BOOTS_KEPT: Final = 64
 """Boots told apart; of more, what the oldest sent is given up."""
@@ -127,6 +131,17 @@ class Unacknowledged:
         boot = self._boots.get(key[0])
         return boot is not None and key[1] in boot.done
 
+    def state(self, key: FrameKey, unsent: Unsent) -> SenderState:
+        """How far a frame is that was spooled."""
+        boot = self._boots.get(key[0])
+        if boot is None or key[1] in boot.done:
+            return SenderState.DONE
+        if any(key[1] in frames for frames in boot.kept.values()):
+            is_asked = any(key == asked for each in self._asked.values() for asked, _ in each)
+            return SenderState.ASKED if is_asked else SenderState.SENT
+        is_sent = key[1] < self._sent_below(boot, unsent)
+        return SenderState.GONE if is_sent else SenderState.WAITING
+
     def give_up(self, channel: Channel, *, in_memory: bool = False) -> list[Handle]:
         """Forget the oldest frame of a channel; return its packets, none if no frame is kept.
 
@@ -148,7 +163,7 @@ class Unacknowledged:
         session: int,
         number: int,
         report: Report,
-        unsent: Mapping[Channel, FrameKey | None],
+        unsent: Unsent,
     ) -> None:
         """Take a report: forget what is done, and queue what is asked for.
 
@@ -159,7 +174,7 @@ class Unacknowledged:
             session: Of the ground; with a new one, what the one before asked for is forgotten.
             number: Of the report, from 1 on.
             report: It.
-            unsent: The frame of the next packet of each channel that was not sent yet.
+            unsent: What was not sent yet.
         """
         if session != self._session:
             self._session, self._seen, self._seen_bits = session, 0, 0
@@ -175,7 +190,10 @@ class Unacknowledged:
             self._finish(boot, [(0, report.below), *report.done])
         if newer:
             self._ask(number, report, boot, unsent)
-        self._tidy(report.boot_id)
+        if boot is not None and report.boot_id != next(reversed(self._boots)):
+            is_sent = self._sent_below(boot, unsent) >= boot.next
+            if is_sent and boot.done.below >= boot.next:
+                self._forget(report.boot_id)
 
     def next_repeat(self, channel: Channel) -> Repeat | None:
         """What was asked for first and not sent yet."""
@@ -207,12 +225,12 @@ class Unacknowledged:
         self._say_gone(repeat.key)
         return sent.handles
 
-    def beacon(self, sent_packets: int, unsent: Mapping[Channel, FrameKey | None]) -> Beacon:
+    def beacon(self, sent_packets: int, unsent: Unsent) -> Beacon:
         """Say how far all is.
 
         Args:
             sent_packets: Packets sent since the process began.
-            unsent: As of `hear`.
+            unsent: What was not sent yet.
         """
         pending = [number for asked in self._asked.values() for number in asked.values()]
         states = [
@@ -236,16 +254,16 @@ class Unacknowledged:
 
     # ---- inside --------------------------------------------------------------------------------
 
-    def _sent_below(self, boot: _Boot, unsent: Mapping[Channel, FrameKey | None]) -> int:
+    def _sent_below(self, boot: _Boot, unsent: Unsent) -> int:
         """Every frame of a boot below it was sent: a channel sends boots and frames in order."""
         below = boot.next
         for head in unsent.values():
-            if head is None or head[0] not in self._boots:
+            if head is None:
                 continue
-            order = self._boots[head[0]].order
-            if order == boot.order:
+            head_boot = self._boots.get(head[0])  # one that is forgotten is older than any
+            if head_boot is boot:
                 below = min(below, head[1])
-            elif order < boot.order:
+            elif head_boot is None or head_boot.order < boot.order:
                 below = boot.first
         return below
 
@@ -263,7 +281,7 @@ class Unacknowledged:
         number: int,
         told: Report,
         boot: _Boot | None,
-        unsent: Mapping[Channel, FrameKey | None],
+        unsent: Unsent,
     ) -> None:
         sent_below = 2**32 if boot is None else self._sent_below(boot, unsent)
         for wanted in told.wanted:
@@ -294,7 +312,7 @@ class Unacknowledged:
         if len(self._gone) > _GONE_ASKED:
             self._gone.popitem(last=False)
 
-    def _gone_spans(self, unsent: Mapping[Channel, FrameKey | None]) -> tuple[Gone, ...]:
+    def _gone_spans(self, unsent: Unsent) -> tuple[Gone, ...]:
         """Frames asked for that cannot be had, each with those about it; told once for an asking.
 
         The ground asks again for those of a beacon that is lost.
@@ -319,13 +337,6 @@ class Unacknowledged:
     def _drop(self, boot: _Boot, channel: Channel, frame_id: int) -> None:
         self.frames -= 1
         self._release(channel, boot.kept[channel].pop(frame_id).handles)
-
-    def _tidy(self, boot_id: int) -> None:
-        """Forget an old boot of which nothing is left to be sent or repeated."""
-        boot = self._boots.get(boot_id)
-        last = next(reversed(self._boots), None)
-        if boot is not None and boot_id != last and boot.done.below >= boot.next:
-            self._forget(boot_id)
 
     def _forget(self, boot_id: int) -> None:
         boot = self._boots[boot_id]

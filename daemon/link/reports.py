@@ -25,6 +25,7 @@ from daemon.link.commands import (
 )
 from daemon.link.packet import FrameKey
 from daemon.link.ranges import Ranges
+from daemon.link.states import ReceiverState
 
 MAX_BOOTS: Final = 16
 """Boots followed; of more, the one not heard of for longest is forgotten."""
@@ -136,6 +137,17 @@ class Reporter:
         """Frames are there for good."""
         for boot_id, frame_id in keys:
             self._finish(self._boot(boot_id), frame_id, frame_id + 1)
+
+    def state(self, key: FrameKey) -> ReceiverState:
+        """How far a frame is; `DURABLE` stands for one that is lost, too."""
+        boot = self._boots.get(key[0], _Boot())
+        if key[1] in boot.done:
+            return ReceiverState.DURABLE
+        if key[1] in boot.whole:
+            return ReceiverState.WHOLE
+        if key[1] >= boot.sent_below:
+            return ReceiverState.UNKNOWN
+        return ReceiverState.ASKED if self._waits(boot, key[1]) else ReceiverState.LACKING
 
     # ---- what is said --------------------------------------------------------------------------
 
@@ -255,10 +267,13 @@ class Reporter:
                 yield start, stop
             at = max(at, stop)
 
-    def _wanted(self, boot_id: int, boot: _Boot, frame_id: int) -> Wanted | None:
+    def _waits(self, boot: _Boot, frame_id: int) -> bool:
+        """Whether a frame was asked for, and the answer may be on its way."""
         asked = boot.asked.get(frame_id)
-        waits = asked is not None and (asked in self._said or asked > self._answered)
-        if waits or frame_id in boot.whole:
+        return asked is not None and (asked in self._said or asked > self._answered)
+
+    def _wanted(self, boot_id: int, boot: _Boot, frame_id: int) -> Wanted | None:
+        if frame_id in boot.whole or self._waits(boot, frame_id):
             return None
         lacking = self._lacks((boot_id, frame_id))
         if lacking is None:

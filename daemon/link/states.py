@@ -79,6 +79,7 @@ SENDER: Final[Mapping[tuple[SenderState, SenderEvent], SenderState]] = {
     (SenderState.ASKED, SenderEvent.ACKNOWLEDGED): SenderState.DONE,
     (SenderState.ASKED, SenderEvent.EVICTED): SenderState.GONE,
     (SenderState.ASKED, SenderEvent.GROUND_ANEW): SenderState.SENT,
+    (SenderState.GONE, SenderEvent.ACKNOWLEDGED): SenderState.DONE,
 }
 
 
