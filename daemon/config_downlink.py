@@ -7,8 +7,8 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AwareDatetime, Field, PositiveFloat, PositiveInt, model_validator
 
 from daemon.config_sections import Address, Bind, Directory, Section
-from daemon.link.fec import MAX_MINIMUM, MAX_RATIO
-from daemon.link.packet import MAX_APID, MAX_PACKET_BYTES
+from daemon.link.fec import MAX_MINIMUM, MAX_RATIO, RepairPolicy
+from daemon.link.packet import MAX_APID, MAX_PACKET_BYTES, Channel
 from daemon.link.passes import ContactPlan, Pass, TokenBucket
 
 MIN_MTU_BYTES: Final = 256
@@ -51,6 +51,8 @@ class SpoolSettings(Section):
 class RepairSettings(Section):
     """Repair packets: any as many packets as a frame has source packets restore it.
 
+    Where the ground reports how much is lost, those of patches are the most: as that asks for.
+
     Attributes:
         side_ratio: Repair packets per source packet, side information.
         patch_ratio: Repair packets per source packet, patches.
@@ -62,6 +64,14 @@ class RepairSettings(Section):
     patch_ratio: Ratio = 0.1
     min_side: Count = 1
     min_patch: Count = 1
+
+    @property
+    def policies(self) -> dict[Channel, RepairPolicy]:
+        """By channel."""
+        return {
+            Channel.SIDE: RepairPolicy(ratio=self.side_ratio, minimum=self.min_side),
+            Channel.PATCH: RepairPolicy(ratio=self.patch_ratio, minimum=self.min_patch),
+        }
 
 
 def _bits(kbit_per_s: float | None) -> float | None:

@@ -21,6 +21,10 @@ from daemon.link.packet import MAX_FRAME_BYTES, MAX_SEGMENTS, SYMBOL_ALIGNMENT_B
 
 MAX_RATIO: Final = 4.0
 MAX_MINIMUM: Final = 64
+_MARGIN: Final = 1.25
+"""Repair symbols for each symbol that is lost on average."""
+_RARE: Final = 0.01
+"""Share lost below which frames get none but by their ratio."""
 _ID_BYTES: Final = 4
 _MAX_SYMBOL_BYTES: Final = 65_535  # the library takes the length as 16 bits
 _MAX_ID: Final = 2**16 - 1  # as `Packet.segment_index`
@@ -51,6 +55,16 @@ class RepairPolicy:
     def symbols(self, segment_count: int) -> int:
         """Repair symbols for a frame of so many segments."""
         return math.ceil(self.ratio * segment_count) + self.minimum
+
+    def at(self, loss: float) -> RepairPolicy:
+        """As many as a share of packets lost asks for, and no more than this.
+
+        What is lost beyond it can be asked for again, on a link that tells what is lost.
+        """
+        ratio = _MARGIN * loss / max(1 - loss, 1e-6)
+        return RepairPolicy(
+            ratio=min(self.ratio, ratio), minimum=self.minimum if loss >= _RARE else 0
+        )
 
 
 def repair_symbols(frame: bytes, symbol_bytes: int, count: int) -> list[bytes]:

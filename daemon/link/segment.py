@@ -30,7 +30,7 @@ class Segmenter:
         boot_id: Names this run of the process, 32 bits; two runs must not share one.
         apid: Application process of every packet.
         mtu_bytes: Longest packet the link takes, headers and CRC included.
-        repair: Repair symbols by channel; a channel left out gets none.
+        repair: Repair symbols by channel, looked up for each frame; a channel left out gets none.
 
     Raises:
         LinkError: If an argument is out of range.
@@ -46,7 +46,7 @@ class Segmenter:
         ):
             if not low <= value <= high:
                 raise LinkError(f"{name} must be in [{low}, {high}], got {value}")
-        self._boot_id, self._apid, self._repair = boot_id, apid, dict(repair)
+        self._boot_id, self._apid, self._repair = boot_id, apid, repair
         room_bytes = mtu_bytes - OVERHEAD_BYTES
         self._room_bytes = room_bytes - room_bytes % SYMBOL_ALIGNMENT_BYTES
         self._counter = self._frame_id = 0

@@ -47,6 +47,7 @@ class CommandReceiver:
         spool: Told the reports.
         orders: Told the others.
         unseal: Opens each; None: they are not sealed.
+        on_loss: Told the share of packets that the ground misses, with each report.
         packet_bits: Bits of the longest packet: no rate can be as low.
         metrics: Counts them.
     """
@@ -58,12 +59,13 @@ class CommandReceiver:
         orders: Orders,
         *,
         unseal: Callable[[bytes], bytes] | None,
+        on_loss: Callable[[float], object],
         apid: int,
         packet_bits: int,
         metrics: FlightMetrics,
     ) -> None:
         self._listener, self._spool, self._orders = listener, spool, orders
-        self._unseal = unseal
+        self._unseal, self._on_loss = unseal, on_loss
         self._apid, self._packet_bits, self._metrics = apid, packet_bits, metrics
 
     def poll(self) -> None:
@@ -83,7 +85,9 @@ class CommandReceiver:
             raise PacketFieldError(f"command for APID {command.apid}, this is {self._apid}")
         kind, orders = command.kind, self._orders
         if kind is Kind.REPORT:
-            self._spool.hear(command.session, command.number, Report.unpack(command.body))
+            report = Report.unpack(command.body)
+            self._spool.hear(command.session, command.number, report)
+            self._on_loss(report.loss)
             return
         if kind is Kind.RATE:
             least = 1.001 * self._packet_bits / 1000

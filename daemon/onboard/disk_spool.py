@@ -35,7 +35,7 @@ from daemon.link.commands import Report
 from daemon.link.packet import SPOOLED, Channel, FrameKey, PacketHeader, header_of
 from daemon.link.repeats import Handle, Unacknowledged
 from daemon.onboard.segment_log import Found, Recovery, SegmentLog
-from daemon.onboard.spool import EVICTED, UNACKNOWLEDGED, OnDrop, SpooledPacket, kept_packet
+from daemon.onboard.spool import EVICTED, UNACKNOWLEDGED, OnDrop, SpooledPacket, Turns, kept_packet
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +133,7 @@ class DiskSpool:
         self._changed = threading.Condition()
         self._lanes = {channel: _Lane(channel) for channel in SPOOLED}
         self._kept = Unacknowledged(self._release) if acknowledged else None
+        self._turns = Turns()
         self._memory_bytes = 0
         self._unsynced_since_s: float | None = None
         self._tried_s = clock.monotonic_s()
@@ -216,6 +217,7 @@ class DiskSpool:
     def sent(self, packet: SpooledPacket) -> bool:
         """See `Spool.sent`."""
         with self._changed:
+            self._turns.sent(packet.channel)
             if packet.repeat is not None:
                 return self._kept is not None and self._kept.repeated(packet.repeat)
             lane = self._lanes[packet.channel]
@@ -299,7 +301,7 @@ class DiskSpool:
     def _next(self, damaged: list[_Drop]) -> SpooledPacket | None:
         """What to send next; what cannot be read is given up."""
         now_s = self._clock.monotonic_s()
-        for lane in self._lanes.values():
+        for lane in map(self._lanes.__getitem__, self._turns.order):
             if now_s >= lane.unreadable_until_s and (repeat := self._next_repeat(lane, damaged)):
                 return repeat
             while True:

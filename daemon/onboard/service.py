@@ -18,7 +18,6 @@ from daemon.config import FlightSettings
 from daemon.config_downlink import FlightUplinkSettings
 from daemon.config_sections import MIB
 from daemon.lifecycle import StopSignal, shut_down, wait_to_end
-from daemon.link.fec import RepairPolicy
 from daemon.link.packet import Channel
 from daemon.link.seal import DOWNLINK_SPI, UPLINK_SPI
 from daemon.link.segment import Segmenter
@@ -245,15 +244,17 @@ class FlightLine:
             metrics.patches_encoded.inc(frame.patches)
             frames.put(frame)
 
-        repair, boot_id = link.repair, secrets.randbits(32)
+        boot_id, repair = secrets.randbits(32), link.repair.policies
+
+        def adapt(loss: float) -> None:
+            """Side information keeps all of its repair packets: a tile waits for it."""
+            repair[Channel.PATCH] = link.repair.policies[Channel.PATCH].at(loss)
+
         segmenter = Segmenter(
             boot_id=boot_id,
             apid=link.apid,
             mtu_bytes=link.mtu_bytes - settings.security.seal_bytes,
-            repair={
-                Channel.SIDE: RepairPolicy(ratio=repair.side_ratio, minimum=repair.min_side),
-                Channel.PATCH: RepairPolicy(ratio=repair.patch_ratio, minimum=repair.min_patch),
-            },
+            repair=repair,
         )
         stages: list[Source | Stage[Any, Any]] = [
             line.source("ingest", ingest.poll, ingest.pending),
@@ -283,6 +284,7 @@ class FlightLine:
                 spool,
                 orders,
                 unseal=unseal,
+                on_loss=adapt,
                 apid=link.apid,
                 packet_bits=packet_bits,
                 metrics=metrics,

@@ -49,6 +49,24 @@ OnDrop: TypeAlias = Callable[[SpooledPacket, str], None]
 """Told each packet that was given up, and why; its bytes where they are at hand."""
 
 
+class Turns:
+    """Whose turn it is: the highest priority's, but for one packet in eight."""
+
+    _SHARE: Final = 8
+
+    def __init__(self) -> None:
+        self._since = 0
+
+    @property
+    def order(self) -> Sequence[Channel]:
+        """Channels in their turn: the first that has something sends."""
+        return SPOOLED if self._since + 1 < self._SHARE else SPOOLED[::-1]
+
+    def sent(self, channel: Channel) -> None:
+        """A packet of a channel has left."""
+        self._since = self._since + 1 if channel is SPOOLED[0] else 0
+
+
 class Spool(Protocol):
     """Holds packets between the encoder and the link."""
 
@@ -137,6 +155,7 @@ class MemorySpool:
         self._queues: dict[Channel, deque[SpooledPacket]] = {c: deque() for c in SPOOLED}
         self._used_bytes = 0
         self._sent = Unacknowledged(self._release) if acknowledged else None
+        self._turns = Turns()
         self._changed = threading.Condition()
 
     def append(self, packets: Sequence[bytes], channel: Channel) -> None:
@@ -170,6 +189,7 @@ class MemorySpool:
     def sent(self, packet: SpooledPacket) -> bool:
         """See `Spool.sent`."""
         with self._changed:
+            self._turns.sent(packet.channel)
             if packet.repeat is not None:
                 return self._sent is not None and self._sent.repeated(packet.repeat)
             queue = self._queues[packet.channel]
@@ -234,7 +254,8 @@ class MemorySpool:
         return self._clock.monotonic_s() - min(heads) if heads else 0.0
 
     def _next(self) -> SpooledPacket | None:
-        for channel, queue in self._queues.items():
+        for channel in self._turns.order:
+            queue = self._queues[channel]
             repeat = None if self._sent is None else self._sent.next_repeat(channel)
             if repeat is not None and isinstance(repeat.handle, bytes):
                 return SpooledPacket(

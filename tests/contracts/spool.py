@@ -60,6 +60,14 @@ class SpoolContract:
 
         assert send_all(spool) == [b"side", b"patch"]
 
+    def test_nobody_starves(self) -> None:
+        """However much side information there is, one packet in eight is a patch's."""
+        spool = self.make(1000, FakeClock(), Drops())
+        spool.append([b"s"] * 40, SIDE)
+        spool.append([b"p"] * 5, PATCH)
+
+        assert send_all(spool)[:40] == ([b"s"] * 7 + [b"p"]) * 5
+
     def test_a_packet_stays_until_it_was_sent(self) -> None:
         """Taking is not forgetting: a link that did not take the packet is offered it again."""
         spool = self.make(100, FakeClock(), Drops())

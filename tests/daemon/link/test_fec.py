@@ -139,3 +139,15 @@ def test_a_policy_out_of_range_is_refused(ratio: float, minimum: int) -> None:
     """A policy that exists can be kept for every frame."""
     with pytest.raises(RepairError):
         RepairPolicy(ratio=ratio, minimum=minimum)
+
+
+@pytest.mark.parametrize(
+    ("loss", "ratio", "minimum"),
+    [(0.0, 0.0, 0), (0.02, 0.0255, 1), (0.1, 0.1389, 1), (0.5, 0.3, 1)],
+)
+def test_repair_follows_the_loss_up_to_what_is_set(loss: float, ratio: float, minimum: int) -> None:
+    """Somewhat more than is lost; none where nothing is."""
+    policy = RepairPolicy(ratio=0.3, minimum=1).at(loss)
+    assert policy.ratio == pytest.approx(ratio, abs=1e-4)
+    assert policy.minimum == minimum
+    assert RepairPolicy(ratio=0.3).at(1.0).ratio == 0.3
