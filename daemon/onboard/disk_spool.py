@@ -27,8 +27,9 @@ from daemon.clock import Clock
 from daemon.disk import Disk, LocalDisk
 from daemon.errors import DamagedRecordError, SpoolFullError
 from daemon.link.packet import Channel
-from daemon.onboard.segment_log import Recovery, SegmentLog
+from daemon.onboard.segment_log import SegmentLog
 from daemon.onboard.spool import SpooledPacket
+from daemon.records import Recovery
 
 log = logging.getLogger(__name__)
 
