@@ -1,12 +1,12 @@
 """The ground process: builds the stages, joins them by mailboxes, and ends them in order.
 
-receive │ collect │ decode │ mosaic │ write
+receive │ collect │ keep │ decode │ mosaic │ write
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
@@ -17,12 +17,16 @@ from codec.errors import BundleError
 from codec.known_answer import check_decoder
 from daemon.clock import Clock
 from daemon.config import GroundModelSettings, GroundSettings
+from daemon.config_archive import ArchiveSettings
 from daemon.config_sections import MIB
 from daemon.cores import WORKERS_PER_THREAD, claim
 from daemon.errors import ConfigError
+from daemon.ground.archive import ArchiveLimits, FrameArchive
 from daemon.ground.collect import CollectWorker
 from daemon.ground.decode import DecodeWorker
 from daemon.ground.items import CollectedFrame, RestoredTile, TilePart
+from daemon.ground.keep import KeepWorker
+from daemon.ground.kept_tiles import Key
 from daemon.ground.mosaic import MosaicWorker
 from daemon.ground.receive import Receiver
 from daemon.ground.write import WriteWorker
@@ -66,7 +70,24 @@ def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         stack.callback(server.close)
         listener = PacketListener(Endpoint(address=link.address, bind=link.bind))
         stack.callback(listener.close)
-        stages = _line(settings, decoders, listener, clock, metrics)
+        reassembler = Reassembler(
+            max_frames=settings.collect.max_frames,
+            max_bytes=settings.collect.max_mib * MIB,
+            max_age_s=settings.collect.max_age_s,
+        )
+        collector = CollectWorker(reassembler, clock, metrics)
+        archive = _archive(settings.archive, clock, metrics, collector.forget)
+        if archive is not None:
+            stack.callback(archive.close)
+        stages = _line(
+            settings,
+            decoders,
+            listener,
+            collector=collector,
+            archive=archive,
+            clock=clock,
+            metrics=metrics,
+        )
         for stage in reversed(stages):
             stage.start()
         log.info(
@@ -107,6 +128,9 @@ def _line(
     settings: GroundSettings,
     decoders: Mapping[bytes, Decoder],
     listener: PacketListener,
+    *,
+    collector: CollectWorker,
+    archive: FrameArchive | None,
     clock: Clock,
     metrics: GroundMetrics,
 ) -> tuple[Source | Stage[Any, Any], ...]:
@@ -118,6 +142,7 @@ def _line(
     packets: Mailbox[Packet] = line.mailbox(
         "packets", boxes.packets, before="collect", size_of=lambda packet: len(packet.data)
     )
+    collected: Mailbox[CollectedFrame] = line.mailbox("collected", boxes.collected, before="keep")
     frames: Mailbox[CollectedFrame] = line.mailbox("frames", boxes.frames, before="decode")
     parts: Mailbox[TilePart] = line.mailbox("patches", boxes.patches, before="mosaic")
     tiles: Mailbox[RestoredTile] = line.mailbox("tiles", boxes.tiles, before="write")
@@ -129,6 +154,7 @@ def _line(
         max_age_s=settings.tile_deadline_s,
         clock=clock,
         metrics=metrics,
+        on_give_up=_unheard if archive is None else archive.gave_up,
     )
     mosaic = MosaicWorker(
         deadline_s=settings.tile_deadline_s,
@@ -136,19 +162,44 @@ def _line(
         clock=clock,
         metrics=metrics,
     )
-    reassembler = Reassembler(
-        max_frames=collect.max_frames,
-        max_bytes=collect.max_mib * MIB,
-        max_age_s=collect.max_age_s,
+    writer = WriteWorker(
+        settings.output.directory,
+        settings.output.format,
+        metrics,
+        on_written=_unheard if archive is None else archive.written,
     )
-    writer = WriteWorker(settings.output.directory, settings.output.format, metrics)
     return (
         line.source("receive", receiver.poll, receiver.pending),
-        line.stage("collect", CollectWorker(reassembler, clock, metrics), packets, frames.put),
+        line.stage("collect", collector, packets, collected.put),
+        line.stage("keep", KeepWorker(archive, _unheard, metrics), collected, frames.put),
         line.stage("decode", decoder, frames, parts.put),
         line.stage("mosaic", mosaic, parts, tiles.put),
         line.stage("write", writer, tiles, None),
     )
+
+
+def _archive(
+    settings: ArchiveSettings,
+    clock: Clock,
+    metrics: GroundMetrics,
+    on_lost: Callable[[Sequence[Key]], object],
+) -> FrameArchive | None:
+    """Open the archive, if there is to be one."""
+    metrics.archive_limit_bytes.set(settings.max_mib * MIB if settings.directory else 0)
+    if settings.directory is None:
+        return None
+    limits = ArchiveLimits(
+        max_bytes=settings.max_mib * MIB,
+        segment_bytes=settings.segment_mib * MIB,
+        sync_frames=settings.sync_frames,
+        sync_s=settings.sync_ms / 1000,
+        retry_s=settings.retry_s,
+    )
+    return FrameArchive(settings.directory, limits, clock, metrics=metrics, on_lost=on_lost)
+
+
+def _unheard(_: object) -> None:
+    """Where nobody needs to know."""
 
 
 def _count_drop(

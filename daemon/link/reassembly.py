@@ -126,6 +126,10 @@ class Reassembler:
             self._completed.popitem(last=False)
         return frame
 
+    def forget(self, boot_id: int, frame_id: int) -> None:
+        """Begin a frame that was completed anew when packets of it come again."""
+        self._completed.pop((boot_id, frame_id), None)
+
     def expire(self, now_s: float) -> list[IncompleteFrame]:
         """Give up frames of which nothing came for `max_age_s`.
 

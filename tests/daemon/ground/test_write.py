@@ -35,7 +35,12 @@ def restored(tile: Tile = TILE, missing: tuple[tuple[int, int], ...] = ()) -> Re
     side = parse(frames(tile)[0].raw)
     assert isinstance(side, SideFrame)
     return RestoredTile(
-        tile=tile, side=side, missing=missing, frames=((7, 0), (7, 1)), frame_bytes=99
+        tile=tile,
+        side=side,
+        sent_as=(7, 0),
+        missing=missing,
+        frames=((7, 0), (7, 1)),
+        frame_bytes=99,
     )
 
 
