@@ -147,11 +147,16 @@ class FrameArchive:
         tile_id = parse(frame.raw).tile_id
         with self._mutex:
             self._is_ready()
+            self._record_marks()
             tile = self._tiles.find(frame.boot_id, tile_id)
             if frame.key in self._frames or (tile and tile.has_whole(frame.frame_id)):
-                if frame.key not in self._unsynced:
+                if frame.key not in self._frames and tile in self._tiles.unmarked:
+                    self._on_lost([frame.key])  # the next process would know of neither
+                elif frame.key not in self._unsynced:
                     self._again.append(frame.key)
+                    self._since_s = min(self._since_s, self._clock.monotonic_s())
                 return REPEATED
+            self._make_room(OVERHEAD_BYTES + _HEAD.size + frame.size_bytes)
             place = self._write(_HEAD.pack(_FRAME, frame.channel, *frame.key, tile_id) + frame.raw)
             if place is None:
                 self._on_lost([frame.key])
@@ -160,7 +165,6 @@ class FrameArchive:
             self._frames[frame.key] = _Held(place, tile)
             self._tiles.add(tile, frame.frame_id, frame.channel)
             self._unsynced[frame.key] = None
-            self._record_marks()
             self._tell()
             if tile.under_way:
                 return None
@@ -171,8 +175,8 @@ class FrameArchive:
         """Whether there is something for `sync` that should wait no longer."""
         with self._mutex:
             waited_s = self._clock.monotonic_s() - self._since_s
-            full = len(self._unsynced) >= self._limits.sync_frames
-            return full or bool(self._again) or waited_s >= self._limits.sync_s
+            waiting = len(self._unsynced) + len(self._again)
+            return waiting >= self._limits.sync_frames or waited_s >= self._limits.sync_s
 
     def sync(self) -> list[Key]:
         """Bring what was written to the disk.
@@ -181,21 +185,24 @@ class FrameArchive:
             The frames that are durable now, and those that were and came again.
         """
         with self._mutex:
-            durable, self._again = self._again, []
-            unsynced, self._unsynced = list(self._unsynced), {}
-            anything, self._since_s = self._since_s < math.inf, math.inf
+            again, unsynced, dirty = self._again, list(self._unsynced), self._files.dirty
+            self._again, self._unsynced, self._since_s = [], {}, math.inf
             try:
                 self._files.sync()
             except OSError as error:
                 self._degrade(error)
+                for segment in dirty:
+                    self._tiles.lose_marks_of(segment)
                 self._lose(unsynced)
+                self._on_lost(again)
+                return []
             else:
-                durable += unsynced
-                if anything and self.degraded is not None:
+                if dirty and self.degraded is not None:
                     log.info("archive uses the disk again", extra={"was": self.degraded})
                     self.degraded = None
-            self._tell()
-            return durable
+            finally:
+                self._tell()
+            return again + unsynced
 
     def unfinished(self) -> Iterator[CollectedFrame]:
         """Read frames of tiles of which more is at hand than they were written with.
@@ -306,7 +313,6 @@ class FrameArchive:
         """Write a record; None if the disk fails, or has failed lately."""
         if not self._is_ready():
             return None
-        self._make_room(OVERHEAD_BYTES + len(payload))
         try:
             place = self._files.append(payload)
         except OSError as error:
@@ -323,7 +329,7 @@ class FrameArchive:
             if place is None:
                 return
             tile.marked_in = place.segment
-            self._tiles.unmarked.pop(tile, None)
+            del self._tiles.unmarked[tile]
 
     def _read(self, key: Key) -> CollectedFrame | None:
         """Read a frame; one that cannot be read is no longer in the archive."""
@@ -367,12 +373,13 @@ class FrameArchive:
                 h.place.segment for h in self._frames.values() if not self._tiles.is_spent(h.tile)
             }
             segment = next((s for s in segments if s not in needed), segments[0])
-            self._files.remove(segment)
             for key in [k for k, held in self._frames.items() if held.place.segment is segment]:
-                spent = self._tiles.is_spent(self._frames[key].tile)
-                self._metrics.archive_dropped_frames.labels(WRITTEN if spent else UNWRITTEN).inc()
+                reason = WRITTEN if self._tiles.is_spent(self._frames[key].tile) else UNWRITTEN
+                self._metrics.archive_dropped_frames.labels(reason).inc()
                 self._forget(key)
             self._tiles.lose_marks_of(segment)
+            self._record_marks()
+            self._files.remove(segment)
 
     def _degrade(self, error: OSError) -> None:
         reason = errno.errorcode.get(error.errno or 0, "EIO")

@@ -1,8 +1,8 @@
 """Files of records that are only ever appended to, and read anywhere.
 
 A segment is a file of records (`daemon.records`), named by the sequence of its first one. Opened
-again, segments are read one by one; what is no sound record is skipped and told. What follows goes
-into a new segment, never behind damage.
+again, segments are synced and read one by one; what is no sound record is skipped and told. What
+follows goes into a new segment, never behind damage.
 """
 
 from __future__ import annotations
@@ -69,6 +69,11 @@ class RecordFiles:
     def is_open(self) -> bool:
         """Whether the folder is ours."""
         return self._lock is not None
+
+    @property
+    def dirty(self) -> list[Segment]:
+        """Segments written to since the last `sync`."""
+        return list(self._dirty)
 
     def open(self, head_bytes: int) -> Iterator[tuple[Place, bytes]]:
         """Make the folder ours, then find its records; of each payload return the beginning.
@@ -195,6 +200,8 @@ class RecordFiles:
     def _recover(self, path: Path, head_bytes: int) -> Iterator[tuple[Place, bytes]]:
         segment, first = Segment(path), int(path.stem)
         try:
+            # Of a process that was killed the last records may be in memory alone.
+            self._disk.sync(self._file(segment))
             data = read_whole(self._disk, self._file(segment))
         except OSError:
             self.recovery += Recovery(unreadable=1)
