@@ -214,6 +214,7 @@ class FrameArchive:
             while (frame := next(self._reading, None)) is not None:
                 yield frame
             with self._mutex:
+                self._is_ready()
                 tile = self._tiles.next_due()
                 if tile is None:
                     return
@@ -299,7 +300,7 @@ class FrameArchive:
         if len(head) < _HEAD.size:
             return
         kind, flag, boot_id, frame_id, tile_id = _HEAD.unpack_from(head)
-        if kind == _FRAME and (boot_id, frame_id) not in self._frames:
+        if kind == _FRAME and flag in tuple(Channel) and (boot_id, frame_id) not in self._frames:
             tile = self._tiles.have(boot_id, tile_id, under_way=False)
             self._frames[boot_id, frame_id] = _Held(place, tile)
             self._tiles.add(tile, frame_id, flag)
@@ -323,7 +324,7 @@ class FrameArchive:
 
     def _record_marks(self) -> None:
         """Write the marks that wait; in the end they are synced with the frames."""
-        for tile in list(self._tiles.unmarked):
+        for tile in self._tiles.to_be_marked():
             head = _HEAD.pack(_MARK, tile.complete, tile.key[0], tile.side, tile.key[1])
             place = self._write(head + _MADE_OF.pack(tile.written, tile.last))
             if place is None:

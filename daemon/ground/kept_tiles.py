@@ -46,14 +46,14 @@ class KeptTile:
     def __init__(self, key: tuple[int, bytes], *, under_way: bool) -> None:
         self.key, self.under_way = key, under_way
         self.frames: dict[int, None] = {}
-        self.marked_in: Segment | None = None
+        self.marked_in: Segment | None
         self.begin(NONE)
 
     def begin(self, side: int) -> None:
         """Nothing was written of it since this side frame."""
         self.side, self.complete = side, False
         self.written = self.tried = 0
-        self.last = NONE
+        self.last, self.marked_in = NONE, None
 
     @property
     def has_side(self) -> bool:
@@ -114,6 +114,11 @@ class KeptTiles:
         tile.complete, tile.written, tile.last, tile.under_way = complete, frames, last, False
         self._look_at(tile)
         return True
+
+    def to_be_marked(self) -> list[KeptTile]:
+        """Tiles whose marks are to be recorded; of those sent anew there is nothing to say."""
+        self.unmarked = {tile: None for tile in self.unmarked if tile.last != NONE}
+        return list(self.unmarked)
 
     def halt(self, tile: KeptTile) -> None:
         """Patches of it are not under way any more, if they waited for side information."""

@@ -459,6 +459,25 @@ def test_a_tile_sent_anew_is_a_tile_anew(tmp_path: Path) -> None:
     assert rig.unfinished() == Rig(tmp_path).unfinished() == []
 
 
+def test_a_mark_of_what_was_sent_anew_since_is_not_recorded(tmp_path: Path) -> None:
+    """Were it lost with its file, or not yet written: there is nothing to say of the new one."""
+    rig = Rig(tmp_path, max_bytes=3 * RECORDS_BYTES, segment_bytes=RECORDS_BYTES)
+    disk = rig.disk
+    assert isinstance(disk, FailingDisk)
+    old, unmarked = sent(0, patches=1), sent(1, patches=1, first=10)
+    rig.put(*old, *unmarked)
+    rig.archive.written(as_written(old))
+    disk.fails = {"write"}
+    rig.archive.written(as_written(unmarked))
+    disk.fails = set()
+    rig.clock.advance(10.0)
+    anew = [*sent(0, patches=1, first=20), *sent(1, patches=1, first=30)]
+    rig.put(*anew, *sent(2, patches=1, first=40))
+
+    assert set(rig.unfinished()) <= set(keys_of(anew))
+    assert set(Rig(tmp_path).unfinished()) <= set(rig.archive.keys())
+
+
 def test_after_a_whole_tile_one_sent_anew_is_known_by_its_numbers(tmp_path: Path) -> None:
     """They are higher than those of the frames that were written."""
     rig, anew = Rig(tmp_path), sent(first=10)
