@@ -166,7 +166,7 @@ class FrameArchive:
             self._tiles.add(tile, frame.frame_id, frame.channel)
             self._unsynced[frame.key] = None
             self._tell()
-            if tile.under_way:
+            if tile.under_way and frame.frame_id >= tile.side:
                 return None
             return WAITS if self._tiles.is_due(tile) or not tile.has_side else LATE
 

@@ -68,8 +68,12 @@ class KeptTile:
         return [(self.key[0], frame_id) for frame_id in ids]
 
     def has_whole(self, frame_id: int) -> bool:
-        """Whether a frame is of what was written whole, or of what that replaced."""
-        return self.complete and frame_id <= self.last
+        """Whether a frame that is not at hand is of what was written whole, or of what it replaced.
+
+        It is not, if all are at hand that were: then it is of a tile sent anew.
+        """
+        at_hand = sum(self.side <= known <= self.last for known in self.frames)
+        return self.complete and frame_id <= self.last and at_hand < self.written
 
 
 class KeptTiles:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from codec.bundle import load_bundle
 from codec.decoder import Decoder
@@ -44,6 +43,8 @@ log = logging.getLogger(__name__)
 
 DECODER_BACKEND: Final = "torch-cpu"
 """What runs every `codec.decoder.Decoder`, in the words of `codec.backends`."""
+
+_Item: TypeAlias = Packet | CollectedFrame | TilePart | RestoredTile
 
 _TICK_S: Final = 0.1
 """Longest time between two looks at deadlines, which are seconds [s]."""
@@ -136,9 +137,13 @@ def _line(
 ) -> tuple[Source | Stage[Any, Any], ...]:
     """The stages of the ground process in the direction of the data."""
     boxes, collect = settings.mailboxes, settings.collect
-    line = Pipeline(
-        clock=clock, metrics=metrics, tick_s=_TICK_S, on_drop=partial(_count_drop, metrics)
-    )
+
+    def on_drop(stage: str, item: _Item, reason: str) -> None:
+        _count_drop(metrics, stage, item, reason)
+        if stage == "keep" and isinstance(item, CollectedFrame):
+            collector.forget([item.key])  # the board will send it again
+
+    line = Pipeline(clock=clock, metrics=metrics, tick_s=_TICK_S, on_drop=on_drop)
     packets: Mailbox[Packet] = line.mailbox(
         "packets", boxes.packets, before="collect", size_of=lambda packet: len(packet.data)
     )
@@ -205,7 +210,7 @@ def _unheard(_: object) -> None:
 def _count_drop(
     metrics: GroundMetrics,
     stage: str,
-    item: Packet | CollectedFrame | TilePart | RestoredTile,
+    item: _Item,
     reason: str,
 ) -> None:
     """Count what is lost in or before a stage: packets, patches, tiles, and side frames."""

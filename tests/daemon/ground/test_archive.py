@@ -281,6 +281,17 @@ def test_a_file_that_cannot_be_read_is_told_and_left(tmp_path: Path) -> None:
     assert Rig(tmp_path).archive.keys() == keys_of([*TILE, *other])
 
 
+def test_what_a_killed_process_left_is_synced_before_it_is_told(tmp_path: Path) -> None:
+    """It may have been in memory alone: found in its file, it could still go with power."""
+    for item in TILE:
+        Rig(tmp_path).archive.append(item)
+    rig = Rig(tmp_path)
+    assert rig.archive.keys() == keys_of(TILE)
+    disk = rig.disk
+    assert isinstance(disk, FailingDisk)
+    assert disk.synced == len(segments(tmp_path)) == 4
+
+
 # ---- trouble of the disk ------------------------------------------------------------------------
 
 
@@ -451,12 +462,23 @@ def test_a_tile_sent_anew_is_a_tile_anew(tmp_path: Path) -> None:
     rig.archive.written(as_written(TILE[:3], ((2, 0),)))
     assert rig.put(anew[2], anew[0]) == [WAITS, WAITS]
     assert rig.unfinished() == keys_of([anew[0], anew[2]])
-    assert rig.put(anew[1], TILE[3], anew[3]) == [None, None, None]
+    assert rig.put(anew[1], TILE[3], anew[3]) == [None, LATE, None]
     rig.archive.written(as_written(TILE, ((2, 0),)))
     rig.archive.written(as_written(anew))
     rig.archive.sync()
 
     assert rig.unfinished() == Rig(tmp_path).unfinished() == []
+
+
+def test_a_patch_of_a_tile_sent_anew_is_not_taken_for_a_repeat(tmp_path: Path) -> None:
+    """Not even if another, decoded before its side information came, made the old tile whole."""
+    rig, anew = Rig(tmp_path), sent(first=10)
+    mixed = [*TILE[:3], anew[3]]
+    rig.put(*mixed)
+    rig.archive.written(as_written(mixed))
+    assert rig.put(anew[1], anew[2], anew[0]) == [LATE, LATE, WAITS]
+
+    assert set(rig.unfinished()) == set(keys_of(anew))
 
 
 def test_a_mark_of_what_was_sent_anew_since_is_not_recorded(tmp_path: Path) -> None:
