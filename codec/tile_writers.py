@@ -164,9 +164,9 @@ def publish(tile: Tile, path: Path, writer: Writer) -> None:
 
 
 def _flush(part: Path) -> None:
-    """Have the disk hold a file, or every file of a folder, before it gets its name."""
-    for file in [p for p in part.rglob("*") if p.is_file()] if part.is_dir() else [part]:
-        descriptor = os.open(file, os.O_RDONLY)
+    """Have the disk hold a file, or a folder with all in it, before it gets its name."""
+    for path in [*part.rglob("*"), part] if part.is_dir() else [part]:
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

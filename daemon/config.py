@@ -22,6 +22,7 @@ from pydantic import (
 from codec.backend_names import BackendName
 from codec.speeds import FASTEST
 from codec.tile import MAX_BANDS, MAX_EDGE_PX
+from daemon.config_archive import ArchiveSettings
 from daemon.config_downlink import FlightLinkSettings, SpoolSettings
 from daemon.config_sections import (
     Address,
@@ -42,7 +43,7 @@ from daemon.mailbox import Policy
 from daemon.settings_file import load
 
 _PATH_KEYS: Final = (
-    *("model.bundle", "model.bundles", "output.directory", "spool.directory"),
+    *("model.bundle", "model.bundles", "output.directory", "spool.directory", "archive.directory"),
     *(f"security.{key}" for key in ("curve_secret_key", "seal_key", "seal_state")),
     *(f"security.curve_peers.{socket}" for socket in ("instrument", "link", "uplink")),
 )
@@ -352,12 +353,14 @@ class GroundMailboxes(Section):
 
     Attributes:
         packets: Before frames are put together.
+        collected: Before frames are archived.
         frames: Before frames are decoded.
         patches: Before tiles are put together.
         tiles: Before tiles are written.
     """
 
     packets: PacketsMailbox = PacketsMailbox()
+    collected: MailboxSettings = MailboxSettings()
     frames: MailboxSettings = MailboxSettings()
     patches: PatchesMailbox = PatchesMailbox()
     tiles: RestoredTilesMailbox = RestoredTilesMailbox()
@@ -376,6 +379,7 @@ class GroundSettings(Section):
     security: GroundSecuritySettings = GroundSecuritySettings()
     model: GroundModelSettings
     collect: CollectSettings = CollectSettings()
+    archive: ArchiveSettings = ArchiveSettings()
     tile_deadline_s: PositiveFloat = 30.0
     output: OutputSettings
     mailboxes: GroundMailboxes = GroundMailboxes()

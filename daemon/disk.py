@@ -1,15 +1,17 @@
-"""The door to the disk for what is spooled: calls that tests make fail."""
+"""The door to the disk for what is spooled or archived: calls that tests make fail."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
+
+_READ_BYTES: Final = 8 << 20
 
 
 class Disk(Protocol):
-    """What `daemon.onboard.segment_log` asks of a file system; every call may raise OSError."""
+    """What is asked of a file system; every call may raise OSError."""
 
     def names(self, folder: Path) -> list[str]:
         """Names in a folder, which is made if it is not there."""
@@ -118,3 +120,17 @@ class LocalDisk:
     def remove(self, path: Path) -> None:
         """See `Disk`."""
         path.unlink(missing_ok=True)
+
+
+def read_whole(disk: Disk, file: int) -> bytes:
+    """Read a file from end to end.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    size = disk.size(file)
+    parts = [
+        disk.read(file, min(_READ_BYTES, size - offset), offset)
+        for offset in range(0, size, _READ_BYTES)
+    ]
+    return b"".join(parts)

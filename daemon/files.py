@@ -47,5 +47,21 @@ def write_whole(path: Path, content: bytes) -> None:
         raise OutputError(path, str(error)) from None
 
 
+def sync_folder(path: Path) -> None:
+    """Have the disk hold the names of a folder's files.
+
+    Raises:
+        OutputError: If it cannot.
+    """
+    try:
+        folder = os.open(path, os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise OutputError(path, str(error)) from None
+
+
 def _part(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")

@@ -10,7 +10,8 @@ patches received = patches sent on + patches dropped, exactly.
 On the ground every patch frame is followed likewise, and once a process has ended (before, what is
 in its mailboxes and open tiles comes on the right side) these are exact, unless `stage_errors`
 counts an internal error:
-frames_complete{channel="patch"} = patches_decoded + patches_failed + patches_waiting;
+frames_complete{channel="patch"} + frames_read_back{channel="patch"}
+= patches_decoded + patches_failed + patches_waiting + frames_set_aside{channel="patch"};
 patches_decoded = patches_written + dropped_patches, over all stages.
 """
 
@@ -271,6 +272,35 @@ class GroundMetrics(ProcessMetrics):
         self.frames_evicted = self._counter(
             "frames_evicted_total", "Incomplete frames given up early, to make room."
         )
+        self.frames_set_aside = self._counter(
+            "frames_set_aside_total",
+            "Frames put together and not decoded then: they, or their tile, were here before, or "
+            "they wait for others of it.",
+            *("channel", "reason"),
+        )
+        self.frames_read_back = self._counter(
+            "frames_read_back_total", "Frames read from the archive to be decoded.", "channel"
+        )
+        self.archive_frames = self._gauge("archive_frames", "Frames in the archive.")
+        self.archive_bytes = self._gauge("archive_bytes", "Bytes of the archive's files.")
+        self.archive_limit_bytes = self._gauge("archive_limit_bytes", "Bytes they take at most.")
+        self.archive_dropped_frames = self._counter(
+            "archive_dropped_frames_total",
+            "Frames that left the archive, by whether their tile was written whole.",
+            "reason",
+        )
+        self.archive_degraded = self._gauge(
+            "archive_degraded", "1 while frames are not archived because the disk fails."
+        )
+        self.archive_recovered_frames = self._gauge(
+            "archive_recovered_frames", "Frames found in the archive at the start."
+        )
+        self.archive_skipped_bytes = self._gauge(
+            "archive_skipped_bytes", "Bytes found at the start that are no sound record."
+        )
+        self.archive_unreadable_files = self._gauge(
+            "archive_unreadable_files", "Files of the archive that could not be read at the start."
+        )
         self.patches_decoded = self._counter("patches_decoded_total", "Patches decoded.")
         self.patches_failed = self._counter(
             "patches_failed_total", "Patch frames complete and not decoded.", "reason"
@@ -296,7 +326,10 @@ class GroundMetrics(ProcessMetrics):
         _begin(self.packets_refused, _reasons(PacketError))
         _begin(self.packets_missing, MISSING_REASONS)
         _begin(self.tiles_written, TILE_STATES)
-        for counter in (self.packets_received, self.frames_complete, self.frames_incomplete):
+        for counter in (
+            *(self.packets_received, self.frames_complete, self.frames_incomplete),
+            self.frames_read_back,
+        ):
             _begin(counter, CHANNELS)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 from daemon.clock import Clock
 from daemon.ground.items import CollectedFrame
@@ -31,6 +32,15 @@ class CollectWorker:
     ) -> None:
         self._reports = reports
         self._reassembler, self._clock, self._metrics = reassembler, clock, metrics
+        self._forgotten: deque[tuple[int, int]] = deque()
+
+    def forget(self, frames: Iterable[tuple[int, int]]) -> None:
+        """Put these together again when they are sent again; from any thread.
+
+        Args:
+            frames: (boot_id, frame_id) of complete frames that could not be kept.
+        """
+        self._forgotten.extend(frames)
 
     def accept(self, item: Packet) -> Iterator[CollectedFrame]:
         """Take one packet; return its frame if nothing is missing any more.
@@ -43,6 +53,8 @@ class CollectWorker:
             self._reports.heard(item, now_s)
         if item.channel is Channel.HOUSEKEEPING:
             return
+        while self._forgotten:
+            frames.forget(*self._forgotten.popleft())
         repaired, evicted = frames.repaired, frames.evicted
         raw = frames.feed(item, now_s)
         metrics.frames_repaired.inc(frames.repaired - repaired)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -70,6 +70,7 @@ class DecodeWorker:
         max_age_s: How long a patch waits for side information [s].
         clock: Measures ages.
         metrics: Counts what was decoded, what waits, and what failed after it had to wait.
+        on_give_up: Told each patch whose side information did not come. Must not raise.
     """
 
     def __init__(
@@ -81,7 +82,9 @@ class DecodeWorker:
         max_age_s: float,
         clock: Clock,
         metrics: GroundMetrics,
+        on_give_up: Callable[[CollectedFrame], object] = lambda _: None,
     ) -> None:
+        self._on_give_up = on_give_up
         self._decoders, self._clock, self._metrics = decoders, clock, metrics
         self._max_parked_bytes, self._max_age_s = max_parked_bytes, max_age_s
         self._sides: OrderedDict[tuple[int, bytes], list[_Side]] = OrderedDict()
@@ -160,8 +163,9 @@ class DecodeWorker:
         sides.append(side := _Side(item.frame_id, frame))
         sides.sort(key=attrgetter("frame_id"))
         del sides[:-_ANEW_KEPT]
-        self._sequences.note(frame.info.sensor, frame.info.sequence)
-        self._metrics.tiles_missing.set(self._sequences.missing)
+        if not item.replayed:  # an older one says nothing of what is missing now
+            self._sequences.note(frame.info.sensor, frame.info.sequence)
+            self._metrics.tiles_missing.set(self._sequences.missing)
         return side
 
     def _side_of(self, patch: PatchFrame, item: CollectedFrame) -> _Side | None:
@@ -223,3 +227,4 @@ class DecodeWorker:
         self._parked_bytes -= parked.collected.size_bytes
         self._metrics.patches_waiting.set(len(self._parked))
         self._metrics.patches_failed.labels(NO_SIDE).inc()
+        self._on_give_up(parked.collected)

@@ -19,12 +19,19 @@ class CollectedFrame:
         channel: What it came as.
         boot_id: Boot of the board that sent it.
         frame_id: The board's count of frames since that boot.
+        replayed: Whether it was read from the archive, for its tile to be put together anew.
     """
 
     raw: bytes
     channel: Channel
     boot_id: int
     frame_id: int
+    replayed: bool = False
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """(boot_id, frame_id): names it."""
+        return self.boot_id, self.frame_id
 
     @property
     def size_bytes(self) -> int:
@@ -66,6 +73,7 @@ class RestoredTile:
     Attributes:
         tile: The tile; fill where patches are missing.
         side: Its side information.
+        sent_as: As of `TilePart`.
         missing: (row, col) of the patches that did not arrive.
         frames: (boot_id, frame_id) of every frame it was made of.
         frame_bytes: Bytes of those frames.
@@ -73,6 +81,7 @@ class RestoredTile:
 
     tile: Tile
     side: SideFrame
+    sent_as: tuple[int, int]
     missing: tuple[tuple[int, int], ...]
     frames: tuple[tuple[int, int], ...] = field(repr=False)
     frame_bytes: int

@@ -46,7 +46,8 @@ class MosaicWorker:
     """Puts patches in their places.
 
     A tile that was sent anew, under side information of its own, is a tile of its own and ends
-    the one before, of which nothing is taken after that.
+    the one before, of which nothing is taken after that. A tile that was handed on is begun anew
+    by its side information, if that was read from the archive.
 
     Args:
         deadline_s: A tile that got nothing for this long is handed on with holes [s].
@@ -73,6 +74,8 @@ class MosaicWorker:
         """
         tile_id = item.side.tile_id
         tile = self._open.get(tile_id)
+        if item.patch is None and item.frame.replayed:
+            self._done.pop(item.sent_as, None)
         if item.sent_as in self._done or (tile is not None and _precedes(item, tile)):
             self._drop(item, LATE)
             return
@@ -132,6 +135,7 @@ class MosaicWorker:
         return RestoredTile(
             tile=Tile(samples=samples, info=side.info),
             side=side,
+            sent_as=tile.sent_as,
             missing=missing,
             frames=tuple(tile.frames),
             frame_bytes=sum(tile.frames.values()),

@@ -1,6 +1,6 @@
 """The ground process: builds the stages, joins them by mailboxes, and ends them in order.
 
-receive │ collect │ decode │ mosaic │ write
+receive │ collect │ keep │ decode │ mosaic │ write
 """
 
 from __future__ import annotations
@@ -8,10 +8,9 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from codec.bundle import load_bundle
 from codec.decoder import Decoder
@@ -19,12 +18,16 @@ from codec.errors import BundleError
 from codec.known_answer import check_decoder
 from daemon.clock import Clock
 from daemon.config import GroundModelSettings, GroundSettings
+from daemon.config_archive import ArchiveSettings
 from daemon.config_sections import MIB
 from daemon.cores import WORKERS_PER_THREAD, claim
 from daemon.errors import ConfigError
+from daemon.ground.archive import ArchiveLimits, FrameArchive
 from daemon.ground.collect import CollectWorker
 from daemon.ground.decode import DecodeWorker
 from daemon.ground.items import CollectedFrame, RestoredTile, TilePart
+from daemon.ground.keep import KeepWorker
+from daemon.ground.kept_tiles import Key
 from daemon.ground.mosaic import MosaicWorker
 from daemon.ground.receive import Receiver
 from daemon.ground.report import Reports
@@ -47,8 +50,10 @@ log = logging.getLogger(__name__)
 DECODER_BACKEND: Final = "torch-cpu"
 """What runs every `codec.decoder.Decoder`, in the words of `codec.backends`."""
 
-Send = Callable[[bytes, float], bool]
+Send: TypeAlias = Callable[[bytes, float], bool]
 """Hands one message to the uplink; False if it did not take it in time."""
+
+_Item: TypeAlias = Packet | CollectedFrame | TilePart | RestoredTile
 
 _TICK_S: Final = 0.1
 """Longest time between two looks at deadlines, which are seconds [s]."""
@@ -101,12 +106,27 @@ def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str
                 )
                 stack.callback(sealed.close)
             send = sender.send
+        reassembler = Reassembler(
+            max_frames=settings.collect.max_frames,
+            max_bytes=settings.collect.max_mib * MIB,
+            # What the board keeps it can send again, in this pass or another.
+            max_age_s=settings.collect.max_age_s if send is None else math.inf,
+        )
+        reports = _reports(settings, send, reassembler, metrics)
+        collector = CollectWorker(reassembler, clock, metrics, reports)
+        archive = _archive(settings.archive, clock, metrics, collector.forget)
+        if archive is not None:
+            stack.callback(archive.close)
+            if reports is not None:
+                reports.durable(archive.keys())
         stages = _line(
             settings,
             decoders,
             listener=listener,
             unseal=unseal,
-            send=send,
+            collector=collector,
+            archive=archive,
+            on_durable=_unheard if reports is None else reports.durable,
             clock=clock,
             metrics=metrics,
         )
@@ -152,18 +172,25 @@ def _line(
     *,
     listener: PacketListener,
     unseal: Callable[[bytes], bytes] | None,
-    send: Send | None,
+    collector: CollectWorker,
+    archive: FrameArchive | None,
+    on_durable: Callable[[Iterable[Key]], object],
     clock: Clock,
     metrics: GroundMetrics,
 ) -> tuple[Source | Stage[Any, Any], ...]:
     """The stages of the ground process in the direction of the data."""
     boxes, collect = settings.mailboxes, settings.collect
-    line = Pipeline(
-        clock=clock, metrics=metrics, tick_s=_TICK_S, on_drop=partial(_count_drop, metrics)
-    )
+
+    def on_drop(stage: str, item: _Item, reason: str) -> None:
+        _count_drop(metrics, stage, item, reason)
+        if stage == "keep" and isinstance(item, CollectedFrame):
+            collector.forget([item.key])  # the board will send it again
+
+    line = Pipeline(clock=clock, metrics=metrics, tick_s=_TICK_S, on_drop=on_drop)
     packets: Mailbox[Packet] = line.mailbox(
         "packets", boxes.packets, before="collect", size_of=lambda packet: len(packet.data)
     )
+    collected: Mailbox[CollectedFrame] = line.mailbox("collected", boxes.collected, before="keep")
     frames: Mailbox[CollectedFrame] = line.mailbox("frames", boxes.frames, before="decode")
     parts: Mailbox[TilePart] = line.mailbox("patches", boxes.patches, before="mosaic")
     tiles: Mailbox[RestoredTile] = line.mailbox("tiles", boxes.tiles, before="write")
@@ -175,6 +202,7 @@ def _line(
         max_age_s=settings.tile_deadline_s,
         clock=clock,
         metrics=metrics,
+        on_give_up=_unheard if archive is None else archive.gave_up,
     )
     mosaic = MosaicWorker(
         deadline_s=settings.tile_deadline_s,
@@ -182,18 +210,17 @@ def _line(
         clock=clock,
         metrics=metrics,
     )
-    reassembler = Reassembler(
-        max_frames=collect.max_frames,
-        max_bytes=collect.max_mib * MIB,
-        # What the board keeps it can send again, in this pass or another.
-        max_age_s=collect.max_age_s if send is None else math.inf,
+    writer = WriteWorker(
+        settings.output.directory,
+        settings.output.format,
+        metrics,
+        on_written=_unheard if archive is None else archive.written,
     )
-    reports = _reports(settings, send, reassembler, metrics)
-    collector = CollectWorker(reassembler, clock, metrics, reports)
-    writer = WriteWorker(settings.output.directory, settings.output.format, metrics)
+    keeper = KeepWorker(archive, on_durable, metrics)
     return (
         line.source("receive", receiver.poll, receiver.pending),
-        line.stage("collect", collector, packets, frames.put),
+        line.stage("collect", collector, packets, collected.put),
+        line.stage("keep", keeper, collected, frames.put),
         line.stage("decode", decoder, frames, parts.put),
         line.stage("mosaic", mosaic, parts, tiles.put),
         line.stage("write", writer, tiles, None),
@@ -214,16 +241,40 @@ def _reports(
         apid=uplink.apid,
         mtu_bytes=uplink.mtu_bytes - settings.security.seal_bytes,
         lacks=reassembler.lacks,
-        give_up=reassembler.forget,
+        give_up=reassembler.give_up,
         times=uplink.times,
     )
     return Reports(reporter, send, metrics)
 
 
+def _archive(
+    settings: ArchiveSettings,
+    clock: Clock,
+    metrics: GroundMetrics,
+    on_lost: Callable[[Sequence[Key]], object],
+) -> FrameArchive | None:
+    """Open the archive, if there is to be one."""
+    metrics.archive_limit_bytes.set(settings.max_mib * MIB if settings.directory else 0)
+    if settings.directory is None:
+        return None
+    limits = ArchiveLimits(
+        max_bytes=settings.max_mib * MIB,
+        segment_bytes=settings.segment_mib * MIB,
+        sync_frames=settings.sync_frames,
+        sync_s=settings.sync_ms / 1000,
+        retry_s=settings.retry_s,
+    )
+    return FrameArchive(settings.directory, limits, clock, metrics=metrics, on_lost=on_lost)
+
+
+def _unheard(_: object) -> None:
+    """Where nobody needs to know."""
+
+
 def _count_drop(
     metrics: GroundMetrics,
     stage: str,
-    item: Packet | CollectedFrame | TilePart | RestoredTile,
+    item: _Item,
     reason: str,
 ) -> None:
     """Count what is lost in or before a stage: packets, patches, tiles, and side frames."""

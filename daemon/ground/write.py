@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ from codec.errors import TileFileError
 from codec.tile import TileInfo
 from codec.tile_files import write_tile
 from daemon.errors import OutputError
-from daemon.files import write_whole
+from daemon.files import sync_folder, write_whole
 from daemon.ground.items import RestoredTile
 from daemon.metrics import GroundMetrics
 from daemon.stage import KeepsNothing
@@ -40,13 +40,21 @@ class WriteWorker(KeepsNothing):
             was killed left half written is removed.
         file_format: As in `codec.tile_files.write_tile`.
         metrics: Counts tiles written and their patches, and tiles that could not be.
+        on_written: Told each tile that would survive a loss of power. Must not raise.
 
     Raises:
         OutputError: If the directory cannot be made or read.
     """
 
-    def __init__(self, directory: Path, file_format: str, metrics: GroundMetrics) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        file_format: str,
+        metrics: GroundMetrics,
+        on_written: Callable[[RestoredTile], object] = lambda _: None,
+    ) -> None:
         self._directory, self._format, self._metrics = directory, file_format, metrics
+        self._on_written = on_written
         try:
             directory.mkdir(parents=True, exist_ok=True)
             for path in directory.iterdir():
@@ -67,9 +75,11 @@ class WriteWorker(KeepsNothing):
             path = write_tile(item.tile, path, self._format)
             content = json.dumps(manifest(item, path.name), indent=1) + "\n"
             write_whole(self._directory / f"{stem}{MANIFEST}", content.encode())
+            sync_folder(self._directory)
         except (TileFileError, OutputError) as error:
             self._metrics.tile_write_errors.inc()
             raise OutputError(path, str(error)) from None
+        self._on_written(item)
         self._metrics.patches_written.inc(item.patches)
         self._metrics.patches_missing.inc(len(item.missing))
         self._metrics.tiles_written.labels("partial" if item.missing else "complete").inc()

@@ -139,16 +139,20 @@ class Reassembler:
         # As many as needed may not be enough: RaptorQ then takes one more.
         return lacking[: max(1, count - len(partial.symbols))]
 
-    def forget(self, boot_id: int, start: int, stop: int) -> None:
+    def give_up(self, boot_id: int, start: int, stop: int) -> None:
         """Give up a boot's frames from `start` to before `stop`: they can never be whole."""
         for key in [k for k in self._partials if k[0] == boot_id and start <= k[1] < stop]:
             self._given_up.append(self._drop(key).given_up())
+
+    def forget(self, boot_id: int, frame_id: int) -> None:
+        """Begin a frame that was completed anew when packets of it come again."""
+        self._completed.pop((boot_id, frame_id), None)
 
     def expire(self, now_s: float) -> list[IncompleteFrame]:
         """Give up frames of which nothing came for `max_age_s`.
 
         Returns:
-            They, and those given up since the last call, to make room or by `forget`, oldest
+            They, and those given up since the last call, to make room or by `give_up`, oldest
             first; of the latter no more than `max_frames` (`evicted` counts all that gave room).
         """
         incomplete = list(self._given_up)

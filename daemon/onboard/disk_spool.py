@@ -34,8 +34,9 @@ from daemon.link.beacon import Beacon
 from daemon.link.commands import Report
 from daemon.link.packet import SPOOLED, Channel, FrameKey, PacketHeader, header_of
 from daemon.link.repeats import Handle, Unacknowledged
-from daemon.onboard.segment_log import Found, Recovery, SegmentLog
+from daemon.onboard.segment_log import Found, SegmentLog
 from daemon.onboard.spool import EVICTED, UNACKNOWLEDGED, OnDrop, SpooledPacket, Turns, kept_packet
+from daemon.records import Recovery
 
 log = logging.getLogger(__name__)
 

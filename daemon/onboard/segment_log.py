@@ -22,20 +22,20 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from daemon.disk import Disk
+from daemon.disk import Disk, read_whole
 from daemon.errors import DamagedRecordError
 from daemon.records import (
     CURSORS_BYTES,
     HEADER_BYTES,
     OVERHEAD_BYTES,
+    Recovery,
     cursor_of,
     packed,
     packed_cursor,
-    packet_of,
+    payload_of,
     scan,
 )
 
@@ -45,38 +45,8 @@ _NONE: Final = 1 << 64
 """Above every sequence."""
 _MOST_IN_A_SEGMENT: Final = 1 << 32
 """Sequences that a segment which cannot be read may have used, and more."""
-_READ_BYTES: Final = 8 << 20
 _BEGINNING_BYTES: Final = 64
 """Of a packet: its headers and more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recovery:
-    """What was found when a log was opened.
-
-    Attributes:
-        records: Records that wait.
-        read_bytes: Bytes read.
-        skipped_bytes: Bytes that are no record.
-        skipped_places: Stretches of them; what a crash left unfinished at an end is one.
-        unreadable: Segments that could not be read at all.
-    """
-
-    records: int = 0
-    read_bytes: int = 0
-    skipped_bytes: int = 0
-    skipped_places: int = 0
-    unreadable: int = 0
-
-    def __add__(self, other: Recovery) -> Recovery:
-        """What was found in both."""
-        return Recovery(
-            records=self.records + other.records,
-            read_bytes=self.read_bytes + other.read_bytes,
-            skipped_bytes=self.skipped_bytes + other.skipped_bytes,
-            skipped_places=self.skipped_places + other.skipped_places,
-            unreadable=self.unreadable + other.unreadable,
-        )
 
 
 class Found(NamedTuple):
@@ -254,7 +224,7 @@ class SegmentLog:
         head = self._segments[0]
         at, size, sequence = head.done, head.sizes[head.done], head.sequences[head.done]
         raw = self._disk.read(self._file(head), OVERHEAD_BYTES + size, head.starts[at])
-        if (packet := packet_of(raw, sequence)) is None:
+        if (packet := payload_of(raw, sequence)) is None:
             raise DamagedRecordError(head.path, head.starts[at])
         return packet
 
@@ -297,7 +267,7 @@ class SegmentLog:
         finally:
             if not was_open:
                 self._close(segment)
-        if (packet := packet_of(raw, sequence)) is None:
+        if (packet := payload_of(raw, sequence)) is None:
             raise DamagedRecordError(segment.path, segment.starts[at])
         return packet
 
@@ -383,7 +353,7 @@ class SegmentLog:
     def _recover(self, path: Path, done: int, now_s: float) -> None:
         segment, first = _Segment(path), int(path.stem)
         try:
-            data = self._whole(self._file(segment))
+            data = read_whole(self._disk, self._file(segment))
         except OSError:
             self.recovery += Recovery(unreadable=1)
             self._unreadable = min(self._unreadable, first)
@@ -415,12 +385,6 @@ class SegmentLog:
             self._segments.append(segment)
         else:
             self._put_away(segment)
-
-    def _whole(self, file: int) -> bytes:
-        size, parts = self._disk.size(file), []
-        for offset in range(0, size, _READ_BYTES):
-            parts.append(self._disk.read(file, min(_READ_BYTES, size - offset), offset))
-        return b"".join(parts)
 
     def _read_cursor(self) -> int:
         return cursor_of(self._disk.read(self._cursor, CURSORS_BYTES, 0))

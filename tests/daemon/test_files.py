@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.errors import OutputError
-from daemon.files import check_writable, write_whole
+from daemon.files import check_writable, sync_folder, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -80,3 +80,10 @@ def test_a_place_that_cannot_be_written_is_an_error_that_names_it(
 
     assert caught.value.path == tmp_path / where
     assert names(tmp_path) == ["file", "folder"]
+
+
+def test_a_folder_that_cannot_be_synced_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """Names in it might be gone after a loss of power; where it can be, nothing is to be seen."""
+    sync_folder(tmp_path)
+    with pytest.raises(OutputError, match="absent"):
+        sync_folder(tmp_path / "absent")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from daemon.link.packet import Channel, Packet
+from daemon.link.segment import Segmenter
 from daemon.link.sockets import Endpoint, PacketListener, PacketSender, TileSender
 from daemon.tile_message import TileMessage
 from fakes.cubes import tile as fake_tile
+from fakes.ground import frames
 from fakes.processes import PATIENCE_S, Desk, Numbers, until
 
 PATCHES = 4
@@ -104,6 +107,56 @@ def test_the_ground_goes_on_without_the_board(desk: Desk, small_bundle: Path) ->
         assert flight.metrics().total("tile_sequence_gaps_total") == 2
         flight.kill()
     assert ground.stop().total("patches_decoded_total") == 1 + 2 * PATCHES
+
+
+def test_a_killed_ground_goes_on_with_what_it_archived(desk: Desk, small_bundle: Path) -> None:
+    """What was written is not decoded again, what was begun is, and no cube differs."""
+    segmenter = Segmenter(boot_id=3, apid=1, mtu_bytes=256, repair={})
+    sent = [
+        segmenter.packets(frame.raw, frame.channel, 0.0)
+        for sequence in range(2)
+        for frame in frames(fake_tile(bands=6, rows=128, cols=128 * PATCHES, sequence=sequence))
+    ]
+    folder = desk.cubes.parent
+    settings = (
+        "archive.sync_ms=10",
+        f"archive.directory={folder / 'archive'}",
+        "output.format=npy",
+    )
+
+    def play(raw: list[bytes]) -> None:
+        with PacketSender(Endpoint(address=desk.link, bind=False)) as air:
+            assert all(air.send(packet, PATIENCE_S) for packet in raw)
+
+    ground = desk.ground(small_bundle, *settings).until_ready()
+    *begun, cut = sent[: 2 * PATCHES]
+    play([*chain(*begun), *cut[:-1]])
+    ground.until_metrics(
+        lambda n: (
+            n.total("archive_frames") == len(begun)
+            and n.total("tiles_written_total", state="complete") == 1
+        ),
+        "the first tile, and half of the second",
+    )
+    ground.kill()
+
+    ground = desk.ground(small_bundle, *settings).until_ready()
+    play(list(chain(*sent)))
+    until(lambda: whole(desk) == {0, 1}, "both tiles")
+    numbers = ground.stop()
+    assert numbers.total("patches_decoded_total") == PATCHES
+    assert numbers.total("archive_recovered_frames") == len(begun)
+    assert numbers.total("frames_set_aside_total", reason="repeated") == len(begun)
+
+    undisturbed = folder / "undisturbed"
+    other = desk.ground(small_bundle, "output.format=npy", f"output.directory={undisturbed}")
+    other.until_ready()
+    play(list(chain(*sent)))
+    other.until_metrics(
+        lambda n: n.total("tiles_written_total", state="complete") == 2, "both tiles again"
+    )
+    for cube in desk.cubes.glob("*.npy"):
+        assert cube.read_bytes() == (undisturbed / cube.name).read_bytes()
 
 
 def first_frames(board: PacketListener, count: int) -> list[list[bytes]]:

@@ -157,7 +157,7 @@ class TwoEnds:
             apid=APID,
             mtu_bytes=UPLINK_BYTES,
             lacks=self.reassembler.lacks,
-            give_up=self.reassembler.forget,
+            give_up=self.reassembler.give_up,
             times=ReportTimes(),
         )
         self.reporter.durable(self.got)

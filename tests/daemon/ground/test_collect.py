@@ -118,3 +118,13 @@ def test_a_packet_that_contradicts_its_frame_is_an_error() -> None:
         feed(target, [replace(rest[0], channel=Channel.SIDE)])
 
     assert len(feed(target, rest)) == 1
+
+
+def test_a_frame_that_could_not_be_kept_comes_out_again() -> None:
+    """When it is sent again; others, of which packets come again, do not."""
+    target, _ = worker(FakeClock())
+    items = packets(bytes(200), bytes(300))
+    feed(target, items)
+    target.forget([(9, 1), (9, 7)])
+
+    assert [frame.frame_id for frame in feed(target, items)] == [1]

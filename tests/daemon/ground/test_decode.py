@@ -384,3 +384,28 @@ def test_on_threads_a_bug_is_counted_too(
     assert rig.metrics.totals()[bugs] == 2
     assert "MemoryError: no room" in caplog.text
     caplog.clear()  # the records hold on to frames, and these to threads
+
+
+def test_patches_given_up_are_told() -> None:
+    """Whoever keeps them knows that they are not under way any more."""
+    given_up = list[CollectedFrame]()
+    worker = DecodeWorker(
+        {klt_bundle().model: decoder()}, threads=1, max_parked_bytes=1 << 20, max_age_s=MAX_AGE_S,
+        clock=FakeClock(), metrics=GroundMetrics(new_registry()), on_give_up=given_up.append,
+    )  # fmt: skip
+    _, *patches = frames(TILE)
+    for patch in patches:
+        list(worker.accept(patch))
+    worker.finish()
+
+    assert given_up == patches
+
+
+def test_what_is_read_from_the_archive_shows_no_tile_to_be_missing() -> None:
+    """Tiles between the ones that are decoded again were written long ago."""
+    rig = Rig()
+    for sequence in (3, 90):
+        side, *_ = frames(cubes.tile(bands=2, rows=8, cols=8, sequence=sequence))
+        rig.feed(replace(side, replayed=True))  # type: ignore[type-var]
+
+    assert rig.metrics.totals()["prismlink_tiles_missing"] == 0

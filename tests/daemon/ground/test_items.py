@@ -21,6 +21,8 @@ def test_sizes_are_those_of_what_is_held() -> None:
     assert part.size_bytes == len(side.payload)
     assert patch.tile_id == side.tile_id
     assert part.sent_as == (first.boot_id, first.frame_id)
-    restored = RestoredTile(tile=decoded, side=side, missing=(), frames=(), frame_bytes=0)
+    restored = RestoredTile(
+        tile=decoded, side=side, sent_as=(7, 0), missing=(), frames=(), frame_bytes=0
+    )
     assert restored.patches == 1
     assert restored.size_bytes == 3 * 8 * 9 * 2

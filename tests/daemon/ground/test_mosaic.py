@@ -273,3 +273,16 @@ def test_a_tile_sent_anew_is_remembered_anew(monkeypatch: pytest.MonkeyPatch) ->
     rig.feed(again[1:2])
 
     assert rig.after(DEADLINE_S) == []
+
+
+def test_a_finished_tile_is_begun_anew_from_the_archive() -> None:
+    """By its side information alone: then all of its patches follow."""
+    rig = Rig()
+    rig.feed(PARTS[:2])
+    rig.after(DEADLINE_S)
+    again = [replace(part, frame=replace(part.frame, replayed=True)) for part in PARTS]  # type: ignore[type-var]
+    assert rig.feed(again[1:]) == []
+    (restored,) = rig.feed(again)
+
+    assert (restored.missing, restored.sent_as) == ((), PARTS[0].sent_as)
+    assert rig.feed(again[1:]) == []

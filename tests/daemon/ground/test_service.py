@@ -200,6 +200,7 @@ def test_rubbish_is_counted_and_passed_over(bundle_file: Path, tmp_path: Path) -
     ("mailbox", "lost"),
     [
         ("packets", {"dropped_packets_total": len(PACKETS)}),
+        ("collected", {"dropped_frames_total": 3, "patches_failed_total": 6}),
         ("frames", {"dropped_frames_total": 3, "patches_failed_total": 6}),
         ("patches", {"dropped_frames_total": 3, "dropped_patches_total": 6}),
         ("tiles", {"dropped_tiles_total": 3, "dropped_patches_total": 6}),
@@ -342,3 +343,37 @@ def test_sealed_packets_are_opened_once_in_all_restarts(bundle_file: Path, tmp_p
     assert first['prismlink_packets_refused_total{reason="replay"}'] == 0
     assert second['prismlink_packets_refused_total{reason="replay"}'] == len(PACKETS)
     assert summed(second, "packets_received_total") == 0
+
+
+def test_a_ground_goes_on_with_what_an_earlier_one_archived(
+    bundle_file: Path, tmp_path: Path
+) -> None:
+    """Stopped in the middle of a tile: the rest of its packets completes it, in place."""
+    options = load(bundle_file, tmp_path, f"archive.directory={tmp_path}/archive")
+    half = packets(TILES[2])
+    cut = next(at for at, raw in enumerate(half) if Packet.unpack(raw).frame_id == 2)
+    first = listen(half[:cut], options)
+    second = listen(half[cut:], options)
+    third = listen(half, options)
+
+    assert first['prismlink_tiles_written_total{state="partial"}'] == 1
+    assert second['prismlink_tiles_written_total{state="complete"}'] == 1
+    assert second["prismlink_archive_recovered_frames"] == 2
+    assert summed(second, "frames_read_back_total") == 3
+    assert second["prismlink_archive_limit_bytes"] == 4096 << 20
+    assert third["prismlink_patches_decoded_total"] == 0
+    assert summed(third, "frames_set_aside_total") == 4
+    (said,) = manifests(tmp_path / "out").values()
+    expected = decoder().decode(frame.raw for frame in frames(TILES[2]))
+    back = read_tile(tmp_path / "out" / str(said["file"]))
+    np.testing.assert_array_equal(back.samples, expected.samples)
+
+
+def test_an_archive_that_cannot_be_used_costs_no_tile(bundle_file: Path, tmp_path: Path) -> None:
+    """The process runs without, says so, and takes frames that are sent again."""
+    (tmp_path / "archive").write_bytes(b"a file in its place")
+    options = load(bundle_file, tmp_path, f"archive.directory={tmp_path}/archive")
+    totals = listen([*PACKETS, *PACKETS], options)
+
+    assert totals["prismlink_archive_degraded"] == 1
+    assert totals['prismlink_tiles_written_total{state="complete"}'] == 3

@@ -35,7 +35,12 @@ def restored(tile: Tile = TILE, missing: tuple[tuple[int, int], ...] = ()) -> Re
     side = parse(frames(tile)[0].raw)
     assert isinstance(side, SideFrame)
     return RestoredTile(
-        tile=tile, side=side, missing=missing, frames=((7, 0), (7, 1)), frame_bytes=99
+        tile=tile,
+        side=side,
+        sent_as=(7, 0),
+        missing=missing,
+        frames=((7, 0), (7, 1)),
+        frame_bytes=99,
     )
 
 
@@ -208,3 +213,23 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> N
     assert not left.exists()
     assert all(other.exists() for other in others)
     assert (tmp_path / "tile.npy").exists()
+
+
+def test_a_tile_is_told_once_it_would_survive_a_loss_of_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its files and their names are on the disk; one that could not be written never is."""
+    told = list[object]()
+    monkeypatch.setattr("daemon.ground.write.sync_folder", told.append)
+    target = WriteWorker(tmp_path, "npy", GroundMetrics(new_registry()), told.append)
+    item = restored()
+    list(target.accept(item))
+    assert told == [tmp_path, item]
+
+    def fails(path: Path) -> None:
+        raise OutputError(path, "no")
+
+    monkeypatch.setattr("daemon.ground.write.sync_folder", fails)
+    with pytest.raises(OutputError):
+        list(target.accept(item))
+    assert told == [tmp_path, item]

@@ -209,3 +209,12 @@ def test_completed_frames_are_remembered_in_bounded_number(monkeypatch: pytest.M
     assert target.frames == 0
     assert target.feed(replace(ONE[3], frame_id=0), 0.0) is None
     assert target.frames == 1
+
+
+def test_a_frame_that_is_forgotten_is_given_again() -> None:
+    """Of those that were completed, and no others."""
+    target, packets = reassembler(), parse(cut([bytes(300)]))
+    target.forget(7, 0)
+    assert feed(target, packets + packets) == [bytes(300)]
+    target.forget(7, 0)
+    assert feed(target, packets + packets) == [bytes(300)]
