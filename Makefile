@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench soak report clean distclean
+.PHONY: help demo test check bench soak chaos report clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ bench: $(VENV)/.ground ## measure the flight side, from tile message to spooled 
 soak: $(VENV)/.ground ## an hour at EnMAP's rate: nothing lost, nothing late, memory flat
 	# Speed 1: at 0 the ground's share of two cores is too little for symbols coded so well.
 	$(BIN)/python tests/benchmarks/soak.py --speed 1
+
+chaos: $(VENV)/.dev ## kill -9 board and ground a hundred times, in all: nothing durable is lost
+	PRISMLINK_KILLS=100 $(BIN)/python -m pytest tests/end_to_end/test_chaos.py
 
 report: $(VENV)/.dev ## score the default bundle and every baseline on SCENES=folder; see docs/results.md
 	$(BIN)/prismlink-train report deploy/models/default.safetensors --scenes $(SCENES) \
