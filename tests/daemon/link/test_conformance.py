@@ -17,6 +17,7 @@ from spacepackets.ccsds.spacepacket import (  # type: ignore[import-untyped]
     parse_space_packets,
 )
 
+from daemon.link.commands import Command, Kind, Report, Wanted
 from daemon.link.fec import RepairPolicy
 from daemon.link.packet import OVERHEAD_BYTES, Channel, Packet
 from daemon.link.seal import OVERHEAD_BYTES as SEAL_BYTES
@@ -188,3 +189,25 @@ def test_space_packet_parser_reads_sealed_packets(sealed: list[bytes]) -> None:
     """Packet by packet; what is inside it cannot know."""
     users = [packet.user_data for packet in space_packet_parser.ccsds_generator(b"".join(sealed))]
     assert users == [raw[6:] for raw in sealed]
+
+
+def test_strangers_read_commands() -> None:
+    """Telecommands with a secondary header, by their counts and lengths without a fault."""
+    raw = [
+        Command(apid=APID, kind=Kind.REPORT, session=7, number=n, body=report(n)).pack()
+        for n in range(1, 20)
+    ]
+    for number, one in enumerate(raw, start=1):
+        header = SpacePacketHeader.unpack(one)
+        assert (header.packet_type, header.sec_header_flag) == (PacketType.TC, True)
+        assert (header.apid, header.seq_count, header.packet_len) == (APID, number, len(one))
+    complaints = ccsdspy.utils.validate(io.BytesIO(b"".join(raw)), valid_apids=[APID])
+    assert [record for record in complaints if record.levelno >= logging.WARNING] == []
+    users = [packet.user_data for packet in space_packet_parser.ccsds_generator(b"".join(raw))]
+    assert users == [one[6:] for one in raw]
+
+
+def report(number: int) -> bytes:
+    """A report's body, of another length each."""
+    wanted = tuple(Wanted(frame_id=i) for i in range(number))
+    return Report(loss=0.1, boot_id=1, below=0, wanted=wanted).pack()
