@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from contracts.acknowledged import AcknowledgedContract
 from contracts.spool import Drops, SpoolContract
 from daemon.clock import Clock
 from daemon.errors import SpoolFullError
@@ -35,6 +36,14 @@ class TestMemorySpool(SpoolContract):
             (b"s", Channel.SIDE, "shutdown"),
         ]
         assert (spool.packets, spool.used_bytes, spool.end("shutdown")) == (0, 0, 0)
+
+
+class TestMemorySpoolAcknowledged(AcknowledgedContract):
+    """`MemorySpool`, where the ground acknowledges."""
+
+    def make(self, max_bytes: int, clock: Clock, drops: Drops) -> Spool:
+        """An empty one."""
+        return MemorySpool(max_bytes=max_bytes, clock=clock, on_drop=drops, acknowledged=True)
 
 
 def frame(channel: Channel, *packets: bytes, received_s: float) -> FramePackets:

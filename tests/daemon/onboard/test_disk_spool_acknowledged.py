@@ -1,0 +1,195 @@
+"""The disk spool where the ground acknowledges: what was sent outlives process and disk, too."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+
+from contracts.acknowledged import (
+    BOOT,
+    PACKET_BYTES,
+    PATCH,
+    SIDE,
+    AcknowledgedContract,
+    Frames,
+    names,
+    report,
+    send,
+)
+from contracts.spool import Drops
+from daemon.clock import Clock
+from daemon.link.commands import Wanted
+from daemon.onboard.disk_spool import DiskSpool, DiskSpoolLimits
+from daemon.onboard.spool import Spool
+from fakes.clock import FakeClock
+from fakes.disk import FailingDisk
+
+
+def limits_of(max_bytes: int = 1 << 20, max_memory_bytes: int = 1 << 20) -> DiskSpoolLimits:
+    """Small segments, each packet synced as it comes."""
+    return DiskSpoolLimits(
+        max_bytes=max_bytes,
+        max_memory_bytes=max_memory_bytes,
+        segment_bytes=3 * PACKET_BYTES,
+        sync_packets=1,
+        sync_s=1.0,
+        retry_s=10.0,
+    )
+
+
+class TestDiskSpoolAcknowledged(AcknowledgedContract):
+    """By the contract."""
+
+    @pytest.fixture(autouse=True)
+    def folders(self) -> Iterator[None]:
+        """Where spools are made; all of it goes in the end."""
+        self._root = Path(mkdtemp())
+        yield
+        shutil.rmtree(self._root)
+
+    def make(self, max_bytes: int, clock: Clock, drops: Drops) -> Spool:
+        """An empty one."""
+        return DiskSpool(
+            self._root, limits=limits_of(max_bytes), clock=clock, on_drop=drops, acknowledged=True
+        )
+
+
+class Rig:
+    """A spool on a disk that can fail."""
+
+    def __init__(self, folder: Path, disk: FailingDisk | None = None, **limits: int) -> None:
+        self.clock, self.drops = FakeClock(), Drops()
+        self.spool = DiskSpool(
+            folder,
+            limits=limits_of(**limits),
+            clock=self.clock,
+            on_drop=self.drops,
+            acknowledged=True,
+            disk=disk or FailingDisk(),
+        )
+
+
+def files(folder: Path) -> int:
+    """Segments on the disk."""
+    return len(list(folder.glob("*/*.log")))
+
+
+def test_what_was_sent_is_found_again(tmp_path: Path) -> None:
+    """By the next process, which repeats none of it unasked, and any of it when asked."""
+    frames, first = Frames(), Rig(tmp_path).spool
+    first.append(frames.packets(SIDE), SIDE)
+    for _ in range(3):
+        first.append(frames.packets(count=2), PATCH)
+    assert names(send(first, 4)) == [(0, 0), (1, 0), (1, 1), (2, 0)]
+    second = Rig(tmp_path).spool
+    assert (second.packets, second.kept_frames) == (3, 3)
+    states = [(b.boot_id, b.kept_from, b.sent_below) for b in second.beacon(0).boots]
+    assert states == [(BOOT, 0, 2)]
+    report(second, 1, wanted=(Wanted(frame_id=1, spans=((1, 2),)),))
+    second.append(Frames(boot_id=8).packets(), PATCH)
+
+    assert names(send(second)) == [(1, 1), (2, 1), (3, 0), (3, 1), (0, 0)]
+    assert [(b.boot_id, b.sent_below) for b in second.beacon(0).boots] == [(BOOT, 4), (8, 1)]
+
+
+def test_files_go_when_all_in_them_is_acknowledged(tmp_path: Path) -> None:
+    """Wherever they are among the others; what is left can still be had."""
+    rig, frames = Rig(tmp_path), Frames()
+    for _ in range(12):
+        rig.spool.append(frames.packets(), PATCH)
+    send(rig.spool)
+    before = files(tmp_path)
+    assert before >= 4
+    report(rig.spool, 1, 0, done=((4, 12),))
+    assert files(tmp_path) < before
+    report(rig.spool, 2, wanted=(Wanted(frame_id=2),))
+    assert names(send(rig.spool)) == [(2, 0)]
+    report(rig.spool, 3, 12)
+    assert files(tmp_path) <= 1
+    assert rig.spool.used_bytes == 0
+    again = Rig(tmp_path).spool
+    report(again, 1, 12)
+    assert (again.kept_frames, again.used_bytes) == (0, 0)
+
+
+def test_a_record_that_rots_is_gone_and_said_so(tmp_path: Path) -> None:
+    """Asked for, its frame is given up, counted; the others come."""
+    rig, frames = Rig(tmp_path), Frames()
+    for _ in range(2):
+        rig.spool.append(frames.packets(count=2), PATCH)
+    send(rig.spool)
+    path = min((tmp_path / "patch").glob("*.log"))
+    data = bytearray(path.read_bytes())
+    data[60] ^= 1
+    path.write_bytes(bytes(data))
+    report(rig.spool, 1, wanted=(Wanted(frame_id=0), Wanted(frame_id=1)))
+
+    assert names(send(rig.spool)) == [(1, 0), (1, 1)]
+    assert [reason for *_, reason in rig.drops.told] == ["damaged"] * 2
+    assert rig.spool.beacon(0).gone == ((BOOT, 0, 1),)
+
+
+def test_what_cannot_be_read_now_is_repeated_later(tmp_path: Path) -> None:
+    """It is asked for still."""
+    disk = FailingDisk()
+    rig, frames = Rig(tmp_path, disk), Frames()
+    for _ in range(8):
+        rig.spool.append(frames.packets(), PATCH)
+    send(rig.spool)
+    report(rig.spool, 1, wanted=(Wanted(frame_id=0),))
+    disk.fails, disk.error = {"read"}, errno.EIO
+    assert rig.spool.take(0.0) is None
+    assert rig.spool.beacon(0).answered == 0
+    disk.fails = set()
+    rig.clock.advance(10.0)
+    assert names(send(rig.spool)) == [(0, 0)]
+    assert rig.spool.beacon(0).answered == 1
+
+
+def test_what_a_failing_disk_left_in_memory_is_kept_there(tmp_path: Path) -> None:
+    """Until it is acknowledged, repeated from there, or there is no more room for it."""
+    disk = FailingDisk()
+    rig, frames = Rig(tmp_path, disk, max_memory_bytes=4 * PACKET_BYTES), Frames()
+    rig.spool.append(frames.packets(), PATCH)
+    send(rig.spool)
+    disk.fails = {"write"}
+    for _ in range(4):
+        rig.spool.append(frames.packets(), PATCH)
+    send(rig.spool)
+    report(rig.spool, 1, wanted=(Wanted(frame_id=0), Wanted(frame_id=2)))
+    assert names(send(rig.spool)) == [(0, 0), (2, 0)]
+    rig.spool.append(frames.packets(count=2), PATCH)
+    assert [reason for *_, reason in rig.drops.told] == ["unacknowledged"] * 2
+    assert rig.spool.kept_frames == 3
+    report(rig.spool, 2, 5)
+    send(rig.spool)
+    report(rig.spool, 3, 6)
+    assert (rig.spool.used_bytes, rig.spool.kept_frames) == (0, 0)
+    assert rig.spool.end("shutdown") == 0
+
+
+def test_a_disk_found_late_holds_older_boots(tmp_path: Path) -> None:
+    """Their frames were not all sent, and those of this boot wait behind them."""
+    old = Frames(boot_id=3)
+    first = Rig(tmp_path / "disk").spool
+    first.append(old.packets(), PATCH)
+    first.append(old.packets(), PATCH)
+    send(first, 1)
+    (tmp_path / "spool").touch()  # where the disk is mounted, later
+    rig, frames = Rig(tmp_path / "spool"), Frames()
+    rig.spool.append(frames.packets(), PATCH)
+    (tmp_path / "spool").unlink()
+    (tmp_path / "disk").rename(tmp_path / "spool")
+    rig.clock.advance(10.0)
+    rig.spool.tick()
+
+    states = {b.boot_id: (b.kept_from, b.sent_below) for b in rig.spool.beacon(0).boots}
+    assert states == {3: (0, 1), BOOT: (0, 0)}
+    assert names(send(rig.spool)) == [(1, 0), (0, 0)]
+    states = {b.boot_id: (b.kept_from, b.sent_below) for b in rig.spool.beacon(0).boots}
+    assert states == {3: (0, 2), BOOT: (0, 1)}
