@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, Field, PositiveFloat, PositiveInt, model_validator
 
 from daemon.config_sections import Address, Bind, Directory, Section
 from daemon.link.fec import MAX_MINIMUM, MAX_RATIO, RepairPolicy
+from daemon.link.lanes import Level
 from daemon.link.packet import MAX_APID, MAX_PACKET_BYTES, Channel
 from daemon.link.passes import ContactPlan, Pass, TokenBucket
 
@@ -15,6 +17,7 @@ MIN_MTU_BYTES: Final = 256
 """Below this, headers are most of a packet."""
 
 Ratio = Annotated[float, Field(ge=0, le=MAX_RATIO)]
+Apid = Annotated[int, Field(ge=0, le=MAX_APID)]
 Count = Annotated[int, Field(ge=0, le=MAX_MINIMUM)]
 
 
@@ -105,7 +108,30 @@ class FlightUplinkSettings(Section):
     address: Address = "tcp://127.0.0.1:47102"
     bind: Bind = True
     beacon_s: PositiveFloat = 1.0
-    housekeeping_apid: Annotated[int, Field(ge=0, le=MAX_APID)] = 101
+    housekeeping_apid: Apid = 101
+
+
+class ScenesSettings(Section):
+    """Scenes that are more or less urgent than others, by patterns as of file names.
+
+    Attributes:
+        high: Leave first.
+        low: Leave last, and give way first.
+        high_apid: Application process identifier of packets of the first, which have own counts.
+        low_apid: Of the others, likewise.
+    """
+
+    high: tuple[str, ...] = ()
+    low: tuple[str, ...] = ()
+    high_apid: Apid = 102
+    low_apid: Apid = 103
+
+    def level_of(self, scene: str) -> Level:
+        """How urgent a scene is."""
+        for level, patterns in ((Level.HIGH, self.high), (Level.LOW, self.low)):
+            if any(fnmatchcase(scene, pattern) for pattern in patterns):
+                return level
+        return Level.NORMAL
 
 
 class FlightLinkSettings(Section):
@@ -119,17 +145,29 @@ class FlightLinkSettings(Section):
         kbit_per_s: Most in any second [kbit]; null: as fast as the link takes it.
         passes: When the link is open; always, if there are none.
         uplink: Where the ground answers; null: it does not.
+        scenes: Which are urgent.
         repair: Repair packets.
     """
 
     address: Address = "tcp://127.0.0.1:47101"
     bind: Bind = False
-    apid: Annotated[int, Field(ge=0, le=MAX_APID)] = 100
+    apid: Apid = 100
     mtu_bytes: Annotated[int, Field(ge=MIN_MTU_BYTES, le=MAX_PACKET_BYTES)] = 1024
     kbit_per_s: PositiveFloat | None = None
     passes: tuple[PassSettings, ...] = ()
     uplink: FlightUplinkSettings | None = None
+    scenes: ScenesSettings = ScenesSettings()
     repair: RepairSettings = RepairSettings()
+
+    @property
+    def apids(self) -> dict[Level, int]:
+        """Application process identifier of the packets of each level."""
+        scenes = self.scenes
+        return {
+            Level.HIGH: scenes.high_apid,
+            Level.NORMAL: self.apid,
+            Level.LOW: scenes.low_apid,
+        }
 
     @property
     def plan(self) -> ContactPlan:
@@ -149,8 +187,11 @@ class FlightLinkSettings(Section):
     @model_validator(mode="after")
     def _plan_can_be_kept(self) -> Self:
         self.plan  # noqa: B018  # says what is wrong with it
-        if self.uplink is not None and self.uplink.housekeeping_apid == self.apid:
-            raise ValueError("uplink.housekeeping_apid must not be apid: each has its own count")
+        apids = [*self.apids.values()]
+        if self.uplink is not None:
+            apids.append(self.uplink.housekeeping_apid)
+        if len(set(apids)) < len(apids):
+            raise ValueError("each apid must be another: packets of each have their own count")
         for limit in (self.kbit_per_s, *(one.kbit_per_s for one in self.passes)):
             if limit is not None:
                 TokenBucket(1000 * limit, 8 * self.mtu_bytes)

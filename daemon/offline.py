@@ -24,7 +24,7 @@ from daemon.cores import WORKERS_PER_THREAD, claim
 from daemon.errors import OutputError
 from daemon.files import write_whole
 from daemon.ground.write import file_stem
-from daemon.link.packet import Channel
+from daemon.link.lanes import LANES
 from daemon.onboard.segment_log import waiting_in
 
 
@@ -236,9 +236,9 @@ def inspect(path: Path) -> dict[str, Any]:
         except BitstreamError as error:
             raise BitstreamError(f"{path}: {error}") from None
         return {"file": path.name, "frames": frames}
-    if logs := [c for c in Channel if (path / c.name.lower()).is_dir()]:
+    if logs := [lane.folder for lane in LANES if (path / lane.folder).is_dir()]:
         try:
-            return {c.name.lower(): waiting_in(path / c.name.lower()) for c in logs}
+            return {folder: waiting_in(path / folder) for folder in logs}
         except OSError as error:
             raise CodecError(f"{error.filename or path}: {error.strerror}") from None
     raise CodecError(

@@ -78,9 +78,6 @@ _RANGES: Final = (
 )
 
 
-SPOOLED: Final = (Channel.SIDE, Channel.PATCH)
-"""What waits for the link, highest priority first; the others are made when they are sent."""
-
 FrameKey: TypeAlias = tuple[int, int]
 """(boot_id, frame_id)."""
 

@@ -9,18 +9,20 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Final, NamedTuple, TypeAlias
 
 from daemon.link.beacon import MAX_BOOTS, MAX_GONE, SEEN_BITS, Beacon, BootState, Gone
 from daemon.link.commands import Report, Span
-from daemon.link.packet import SPOOLED, Channel, FrameKey, PacketHeader
+from daemon.link.lanes import LANES, Lane, Level
+from daemon.link.packet import FrameKey
 from daemon.link.ranges import Ranges
 from daemon.link.states import SenderState
 
 Handle: TypeAlias = int | bytes
 
-Unsent: TypeAlias = Mapping[Channel, FrameKey | None]
-"""The frame of the next packet of each channel that was not sent yet; None: all were."""
+Unsent: TypeAlias = Mapping[Lane, FrameKey | None]
+"""The frame of the next packet of each lane that was not sent yet; None: all were."""
 
 MAX_BOOTS_KEPT: Final = 64
 """Boots told apart; of more, what the oldest sent is given up."""
@@ -34,13 +36,13 @@ class Repeat(NamedTuple):
     """A packet that was asked for.
 
     Attributes:
-        channel: Its own.
+        lane: Its own.
         key: Its frame.
         segment_index: Its segment.
         handle: What it is found by.
     """
 
-    channel: Channel
+    lane: Lane
     key: FrameKey
     segment_index: int
     handle: Handle
@@ -54,10 +56,11 @@ class _Sent:
 
 
 class _Boot:
-    def __init__(self, order: int, first: int) -> None:
-        self.order, self.first, self.next = order, first, first
+    def __init__(self, level: Level, order: int, first: int) -> None:
+        self.level, self.order, self.first, self.next = level, order, first, first
         self.done = Ranges()
-        self.kept: dict[Channel, OrderedDict[int, _Sent]] = {c: OrderedDict() for c in SPOOLED}
+        lanes = (lane for lane in LANES if lane.level is level)
+        self.kept: dict[Lane, OrderedDict[int, _Sent]] = {lane: OrderedDict() for lane in lanes}
 
     @property
     def lowest_kept(self) -> int:
@@ -70,60 +73,64 @@ class Unacknowledged:
     """Frames of which packets were sent, and the ground has not said that they are done.
 
     Args:
-        release: Told the handles of packets that are needed no more, and their channel.
+        release: Told the handles of packets that are needed no more, and their lane.
 
     Attributes:
         frames: How many are kept.
     """
 
-    def __init__(self, release: Callable[[Channel, Iterable[Handle]], None]) -> None:
+    def __init__(self, release: Callable[[Lane, Iterable[Handle]], None]) -> None:
         self._release = release
         self._boots: OrderedDict[int, _Boot] = OrderedDict()
         self._count = 0
-        self._asked: dict[Channel, OrderedDict[tuple[FrameKey, int], int]]
-        self._asked = {channel: OrderedDict() for channel in SPOOLED}
+        self._asked: dict[Lane, OrderedDict[tuple[FrameKey, int], int]]
+        self._asked = {lane: OrderedDict() for lane in LANES}
         self._gone: OrderedDict[FrameKey, None] = OrderedDict()
         self._session = self._seen = self._seen_bits = 0
         self.frames = 0
 
     # ---- what is sent --------------------------------------------------------------------------
 
-    def note(self, key: FrameKey) -> None:
+    def note(self, lane: Lane, key: FrameKey) -> None:
         """A frame was spooled; frames of a boot come in the order of their ids."""
         boot_id, frame_id = key
         boot = self._boots.get(boot_id)
         if boot is None:
-            boot = self._boots[boot_id] = _Boot(self._count, frame_id)
+            boot = self._boots[boot_id] = _Boot(lane.level, self._count, frame_id)
             self._count += 1
             if len(self._boots) > MAX_BOOTS_KEPT:
                 self._forget(next(iter(self._boots)))
         boot.next = max(boot.next, frame_id + 1)
 
-    def find(self, lanes: Sequence[Sequence[FrameKey]]) -> None:
-        """Frames of earlier boots were found, of each channel in the order they were spooled."""
-        order = _merged([list(dict.fromkeys(key[0] for key in lane)) for lane in lanes])
-        fresh = [boot_id for boot_id in order if boot_id not in self._boots]
-        before = min((boot.order for boot in self._boots.values()), default=self._count)
-        for place, boot_id in enumerate(reversed(fresh), start=1):
-            first = min(key[1] for lane in lanes for key in lane if key[0] == boot_id)
-            self._boots[boot_id] = _Boot(before - place, first)
-            self._boots.move_to_end(boot_id, last=False)
-        for lane in lanes:
-            for key in lane:
-                self.note(key)
+    def find(self, lanes: Mapping[Lane, Sequence[FrameKey]]) -> None:
+        """Frames of earlier boots were found, of each lane in the order they were spooled."""
+        for level in Level:
+            found = {lane: keys for lane, keys in lanes.items() if lane.level is level}
+            first = dict[int, int]()
+            for boot_id, frame_id in chain(*found.values()):
+                first[boot_id] = min(first.get(boot_id, frame_id), frame_id)
+            boots = [list(dict.fromkeys(key[0] for key in keys)) for keys in found.values()]
+            order = _merged(boots)
+            fresh = [boot_id for boot_id in order if boot_id not in self._boots]
+            before = min((boot.order for boot in self._boots.values()), default=self._count)
+            for place, boot_id in enumerate(reversed(fresh), start=1):
+                self._boots[boot_id] = _Boot(level, before - place, first[boot_id])
+                self._boots.move_to_end(boot_id, last=False)
+        for lane, keys in lanes.items():
+            for key in keys:
+                self.note(lane, key)
 
-    def add(self, header: PacketHeader, handle: Handle) -> None:
+    def add(self, lane: Lane, key: FrameKey, segment_index: int, handle: Handle) -> None:
         """A packet was sent for the first time."""
-        (boot_id, frame_id), channel = header.key, header.channel
-        boot = self._boots.get(boot_id)
-        if boot is None or frame_id in boot.done:
-            self._release(channel, (handle,))
+        boot = self._boots.get(key[0])
+        if boot is None or key[1] in boot.done or lane not in boot.kept:
+            self._release(lane, (handle,))
             return
-        sent = boot.kept[channel].get(frame_id)
+        sent = boot.kept[lane].get(key[1])
         if sent is None:
-            sent = boot.kept[channel][frame_id] = _Sent()
+            sent = boot.kept[lane][key[1]] = _Sent()
             self.frames += 1
-        sent.indexes.append(header.segment_index)
+        sent.indexes.append(segment_index)
         sent.handles.append(handle)
 
     def is_done(self, key: FrameKey) -> bool:
@@ -142,17 +149,17 @@ class Unacknowledged:
         is_sent = key[1] < self._sent_below(boot, unsent)
         return SenderState.GONE if is_sent else SenderState.WAITING
 
-    def give_up(self, channel: Channel, *, in_memory: bool = False) -> list[Handle]:
-        """Forget the oldest frame of a channel; return its packets, none if no frame is kept.
+    def give_up(self, lane: Lane, *, in_memory: bool = False) -> list[Handle]:
+        """Forget the oldest frame of a lane; return its packets, none if no frame is kept.
 
         Args:
-            channel: Which.
+            lane: Which.
             in_memory: Whether it must be one whose packets are their own handles.
         """
         for boot in self._boots.values():
-            for frame_id, sent in boot.kept[channel].items():
+            for frame_id, sent in boot.kept.get(lane, {}).items():
                 if not in_memory or any(isinstance(handle, bytes) for handle in sent.handles):
-                    self._drop(boot, channel, frame_id)
+                    self._drop(boot, lane, frame_id)
                     return sent.handles
         return []
 
@@ -190,38 +197,38 @@ class Unacknowledged:
             self._finish(boot, [(0, report.below), *report.done])
         if newer:
             self._ask(number, report, boot, unsent)
-        if boot is not None and report.boot_id != next(reversed(self._boots)):
+        if boot is not None and report.boot_id not in self._latest():
             is_sent = self._sent_below(boot, unsent) >= boot.next
             if is_sent and boot.done.below >= boot.next:
                 self._forget(report.boot_id)
 
-    def next_repeat(self, channel: Channel) -> Repeat | None:
+    def next_repeat(self, lane: Lane) -> Repeat | None:
         """What was asked for first and not sent yet."""
-        asked = self._asked[channel]
+        asked = self._asked[lane]
         while asked:
             key, index = next(iter(asked))
             boot = self._boots.get(key[0])
-            sent = None if boot is None else boot.kept[channel].get(key[1])
+            sent = None if boot is None else boot.kept[lane].get(key[1])
             if sent is not None:
-                return Repeat(channel, key, index, sent.handles[sent.indexes.index(index)])
+                return Repeat(lane, key, index, sent.handles[sent.indexes.index(index)])
             asked.popitem(last=False)
         return None
 
     def repeated(self, repeat: Repeat) -> bool:
         """It was sent; False if its frame was given up meanwhile."""
         was_asked = (
-            self._asked[repeat.channel].pop((repeat.key, repeat.segment_index), None) is not None
+            self._asked[repeat.lane].pop((repeat.key, repeat.segment_index), None) is not None
         )
         boot = self._boots.get(repeat.key[0])
-        return was_asked and boot is not None and repeat.key[1] in boot.kept[repeat.channel]
+        return was_asked and boot is not None and repeat.key[1] in boot.kept[repeat.lane]
 
     def cannot(self, repeat: Repeat) -> list[Handle]:
         """It cannot be had any more: its frame is given up; return the packets of that."""
         boot = self._boots.get(repeat.key[0])
-        sent = None if boot is None else boot.kept[repeat.channel].get(repeat.key[1])
+        sent = None if boot is None else boot.kept[repeat.lane].get(repeat.key[1])
         if boot is None or sent is None:
             return []
-        self._drop(boot, repeat.channel, repeat.key[1])
+        self._drop(boot, repeat.lane, repeat.key[1])
         self._say_gone(repeat.key)
         return sent.handles
 
@@ -233,32 +240,40 @@ class Unacknowledged:
             unsent: What was not sent yet.
         """
         pending = [number for asked in self._asked.values() for number in asked.values()]
+        latest, below = self._latest(), dict[int, int]()
+        for boot_id, boot in self._boots.items():
+            below[boot_id] = self._sent_below(boot, unsent)
         states = [
             BootState(
                 boot_id=boot_id,
-                kept_from=min(boot.lowest_kept, below := self._sent_below(boot, unsent)),
-                sent_below=below,
+                kept_from=min(boot.lowest_kept, below[boot_id]),
+                sent_below=below[boot_id],
             )
             for boot_id, boot in self._boots.items()
         ]
-        waiting = [state for state in states[:-1] if state.kept_from < state.sent_below]
+        older = [s for s in states if s.boot_id not in latest and s.kept_from < s.sent_below]
+        ours = [state for state in states if state.boot_id in latest]
         return Beacon(
             session=self._session,
             seen=self._seen,
             seen_bits=self._seen_bits,
             answered=min(pending) - 1 if pending else self._seen,
             sent_packets=sent_packets,
-            boots=(*waiting[: MAX_BOOTS - 1], *states[-1:]),
+            boots=(*older[: MAX_BOOTS - len(ours)], *ours),
             gone=self._gone_spans(unsent),
         )
 
     # ---- inside --------------------------------------------------------------------------------
 
+    def _latest(self) -> set[int]:
+        """The last boot of each level, of which more frames may come."""
+        return set({boot.level: boot_id for boot_id, boot in self._boots.items()}.values())
+
     def _sent_below(self, boot: _Boot, unsent: Unsent) -> int:
-        """Every frame of a boot below it was sent: a channel sends boots and frames in order."""
+        """Every frame of a boot below it was sent: a lane sends boots and frames in order."""
         below = boot.next
-        for head in unsent.values():
-            if head is None:
+        for lane, head in unsent.items():
+            if head is None or lane not in boot.kept:
                 continue
             head_boot = self._boots.get(head[0])  # one that is forgotten is older than any
             if head_boot is boot:
@@ -272,9 +287,9 @@ class Unacknowledged:
             for first, last in list(boot.done.gaps(start, min(stop, boot.next))):
                 if not boot.done.add(first, last):
                     continue
-                for channel, frames in boot.kept.items():
+                for lane, frames in boot.kept.items():
                     for frame_id in _both(frames, first, last):
-                        self._drop(boot, channel, frame_id)
+                        self._drop(boot, lane, frame_id)
 
     def _ask(
         self,
@@ -286,8 +301,8 @@ class Unacknowledged:
         sent_below = 2**32 if boot is None else self._sent_below(boot, unsent)
         for wanted in told.wanted:
             key = told.boot_id, wanted.frame_id
-            channel, sent = self._find(boot, wanted.frame_id)
-            if boot is None or channel is None or sent is None:
+            lane, sent = self._find(boot, wanted.frame_id)
+            if boot is None or lane is None or sent is None:
                 if wanted.frame_id < sent_below:
                     self._say_gone(key)
                 continue
@@ -295,16 +310,16 @@ class Unacknowledged:
             lacking = set(indexes if wanted.spans else sent.indexes)
             for index in sent.indexes:
                 if index in lacking:
-                    self._asked[channel].setdefault((key, index), number)
+                    self._asked[lane].setdefault((key, index), number)
                     lacking.discard(index)
             if lacking and wanted.frame_id < sent_below:  # evicted before they were ever sent
-                self._drop(boot, channel, wanted.frame_id)
+                self._drop(boot, lane, wanted.frame_id)
                 self._say_gone(key)
 
-    def _find(self, boot: _Boot | None, frame_id: int) -> tuple[Channel | None, _Sent | None]:
-        for channel in SPOOLED if boot is not None else ():
-            if boot is not None and frame_id in boot.kept[channel]:
-                return channel, boot.kept[channel][frame_id]
+    def _find(self, boot: _Boot | None, frame_id: int) -> tuple[Lane | None, _Sent | None]:
+        for lane, frames in () if boot is None else boot.kept.items():
+            if frame_id in frames:
+                return lane, frames[frame_id]
         return None, None
 
     def _say_gone(self, key: FrameKey) -> None:
@@ -334,15 +349,15 @@ class Unacknowledged:
                 del self._gone[key]
         return tuple(spans)
 
-    def _drop(self, boot: _Boot, channel: Channel, frame_id: int) -> None:
+    def _drop(self, boot: _Boot, lane: Lane, frame_id: int) -> None:
         self.frames -= 1
-        self._release(channel, boot.kept[channel].pop(frame_id).handles)
+        self._release(lane, boot.kept[lane].pop(frame_id).handles)
 
     def _forget(self, boot_id: int) -> None:
         boot = self._boots[boot_id]
-        for channel, frames in boot.kept.items():
+        for lane, frames in boot.kept.items():
             for frame_id in list(frames):
-                self._drop(boot, channel, frame_id)
+                self._drop(boot, lane, frame_id)
         del self._boots[boot_id]
 
 

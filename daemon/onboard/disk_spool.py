@@ -1,4 +1,4 @@
-"""A spool that outlives the process: packets in files, one log a channel.
+"""A spool that outlives the process: packets in files, one log a lane.
 
 A packet is offered to the link only once its record is on the disk. Records are synced together:
 when enough of them wait for it, or the oldest has waited long enough. One thread appends and calls
@@ -20,9 +20,11 @@ import contextlib
 import errno
 import logging
 import math
+import struct
 import threading
+from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -32,9 +34,10 @@ from daemon.disk import Disk, LocalDisk
 from daemon.errors import DamagedRecordError, SpoolFullError
 from daemon.link.beacon import Beacon
 from daemon.link.commands import Report
-from daemon.link.packet import SPOOLED, Channel, FrameKey, PacketHeader, header_of
+from daemon.link.lanes import LANES, Lane
+from daemon.link.packet import FrameKey, header_of
 from daemon.link.repeats import Handle, Unacknowledged
-from daemon.onboard.segment_log import Found, SegmentLog
+from daemon.onboard.segment_log import SegmentLog
 from daemon.onboard.spool import EVICTED, UNACKNOWLEDGED, OnDrop, SpooledPacket, Turns, kept_packet
 from daemon.records import Recovery
 
@@ -55,7 +58,7 @@ class DiskSpoolLimits:
 
     Attributes:
         max_bytes: Most bytes of packets that may wait. Files take 20 bytes more for each packet,
-            and a segment for each channel.
+            and a segment for each lane.
         max_memory_bytes: Most of these that may wait in memory while the disk fails.
         segment_bytes: Size of a file.
         sync_packets: So many packets are synced together.
@@ -71,11 +74,42 @@ class DiskSpoolLimits:
     retry_s: float
 
 
-class _Lane:
-    """What waits on a channel: its log, and in memory what is newer than all of it."""
+class _Found:
+    """What a log held when it was opened.
 
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
+    Attributes:
+        keys: Of its frames, in their order.
+        head: That of the first packet that was not sent.
+        frames: Of each packet that was sent: which of `keys` it is of; its segment; its sequence.
+    """
+
+    def __init__(self) -> None:
+        self.keys: list[FrameKey] = []
+        self.head: FrameKey | None = None
+        self.frames, self.indexes, self.sequences = array("L"), array("H"), array("Q")
+
+    def take(self, sequence: int, beginning: bytes, done: bool) -> bool:
+        """Note a packet; False if it is none."""
+        try:
+            header = header_of(beginning)
+        except (KeyError, struct.error):
+            return False
+        if not self.keys or self.keys[-1] != header.key:
+            self.keys.append(header.key)
+        if done:
+            self.frames.append(len(self.keys) - 1)
+            self.indexes.append(header.segment_index)
+            self.sequences.append(sequence)
+        elif self.head is None:
+            self.head = header.key
+        return True
+
+
+class _Queue:
+    """What waits on a queue: its log, and in memory what is newer than all of it."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
         self.log: SegmentLog | None = None
         self.memory: deque[SpooledPacket] = deque()
         self.offered: SpooledPacket | None = None
@@ -132,7 +166,7 @@ class DiskSpool:
         self._folder, self._limits, self._clock = folder, limits, clock
         self._on_drop, self._disk = on_drop, disk or LocalDisk()
         self._changed = threading.Condition()
-        self._lanes = {channel: _Lane(channel) for channel in SPOOLED}
+        self._queues = {lane: _Queue(lane) for lane in LANES}
         self._kept = Unacknowledged(self._release) if acknowledged else None
         self._turns = Turns()
         self._memory_bytes = 0
@@ -145,13 +179,13 @@ class DiskSpool:
 
     # ---- the writing thread --------------------------------------------------------------------
 
-    def append(self, packets: Sequence[bytes], channel: Channel) -> None:
+    def append(self, packets: Sequence[bytes], lane: Lane) -> None:
         """See `Spool.append`."""
         size = sum(map(len, packets))
         if size > self._limits.max_bytes:
             raise SpoolFullError(size, self._limits.max_bytes)
         now_s = self._clock.monotonic_s()
-        came = [SpooledPacket(raw=raw, channel=channel, spooled_s=now_s) for raw in packets]
+        came = [SpooledPacket(raw=raw, lane=lane, spooled_s=now_s) for raw in packets]
         evicted: list[_Drop] = []
         if self._ended:  # a stage that was given up
             evicted, came, size = [(packet, ENDED) for packet in came], [], 0
@@ -159,10 +193,10 @@ class DiskSpool:
             while self._used() + size > self._limits.max_bytes:
                 evicted += self._make_room()
             if self._kept is not None and came:
-                self._kept.note(key := header_of(came[0].raw).key)
-                if not self._lanes[channel].packets:
-                    self._lanes[channel].head = key
-            self._keep(came, self._lanes[channel], now_s)
+                self._kept.note(lane, key := header_of(came[0].raw).key)
+                if not self._queues[lane].packets:
+                    self._queues[lane].head = key
+            self._keep(came, self._queues[lane], now_s)
             while self._memory_bytes > self._limits.max_memory_bytes:
                 evicted += self._make_room_in_memory()
         for packet, reason in evicted:
@@ -185,18 +219,16 @@ class DiskSpool:
         self._sync()
         with self._changed:
             self._ended = True
-            left = [packet for lane in self._lanes.values() for packet in lane.memory]
-            for channel in SPOOLED if self._kept is not None else ():
-                while self._kept is not None and (
-                    lost := self._kept.give_up(channel, in_memory=True)
-                ):
-                    left += [kept_packet(handle, channel) for handle in lost]
-            for lane in self._lanes.values():
-                lane.memory.clear()
-                lane.offered = None
-                if lane.log is not None:
-                    lane.log.close()
-                    lane.log = None
+            left = [packet for queue in self._queues.values() for packet in queue.memory]
+            for lane in LANES if self._kept is not None else ():
+                while self._kept is not None and (lost := self._kept.give_up(lane, in_memory=True)):
+                    left += [kept_packet(handle, lane) for handle in lost]
+            for queue in self._queues.values():
+                queue.memory.clear()
+                queue.offered = None
+                if queue.log is not None:
+                    queue.log.close()
+                    queue.log = None
             self._memory_bytes, self._is_off = 0, True
         for packet in left:
             self._on_drop(packet, reason)
@@ -218,16 +250,19 @@ class DiskSpool:
     def sent(self, packet: SpooledPacket) -> bool:
         """See `Spool.sent`."""
         with self._changed:
-            self._turns.sent(packet.channel)
+            self._turns.sent(packet.lane)
             if packet.repeat is not None:
                 return self._kept is not None and self._kept.repeated(packet.repeat)
-            lane = self._lanes[packet.channel]
-            if lane.offered is not packet:
+            queue = self._queues[packet.lane]
+            if queue.offered is not packet:
                 return False
             if self._kept is None:
-                self._forget_oldest(lane)
+                self._forget_oldest(queue)
             else:
-                self._kept.add(header_of(packet.raw), self._keep_oldest(lane))
+                header = header_of(packet.raw)
+                self._kept.add(
+                    packet.lane, header.key, header.segment_index, self._keep_oldest(queue)
+                )
             return True
 
     def hear(self, session: int, number: int, report: Report) -> None:
@@ -249,13 +284,13 @@ class DiskSpool:
     def outlives(self) -> bool:
         """See `Spool.outlives`: what is in memory does not."""
         with self._changed:
-            return not any(lane.memory for lane in self._lanes.values())
+            return not any(queue.memory for queue in self._queues.values())
 
     @property
     def packets(self) -> int:
         """See `Spool.packets`."""
         with self._changed:
-            return sum(lane.packets for lane in self._lanes.values())
+            return sum(queue.packets for queue in self._queues.values())
 
     @property
     def kept_frames(self) -> int:
@@ -273,158 +308,158 @@ class DiskSpool:
     def oldest_age_s(self) -> float:
         """See `Spool.oldest_age_s`; what an earlier process left is as old as this one."""
         with self._changed:
-            heads = [lane.oldest_s for lane in self._lanes.values() if lane.packets]
+            heads = [queue.oldest_s for queue in self._queues.values() if queue.packets]
         return self._clock.monotonic_s() - min(heads) if heads else 0.0
 
     # ---- inside, under the lock ----------------------------------------------------------------
 
     def _used(self) -> int:
-        logs = (lane.log for lane in self._lanes.values() if lane.log is not None)
+        logs = (queue.log for queue in self._queues.values() if queue.log is not None)
         return self._memory_bytes + sum(log_.used_bytes for log_ in logs)
 
     def _unsynced(self) -> int:
-        return sum(lane.log.unsynced for lane in self._lanes.values() if lane.log is not None)
+        return sum(queue.log.unsynced for queue in self._queues.values() if queue.log is not None)
 
-    def _keep(self, packets: Sequence[SpooledPacket], lane: _Lane, now_s: float) -> None:
-        if packets and not self._is_off and lane.log is not None:
+    def _keep(self, packets: Sequence[SpooledPacket], queue: _Queue, now_s: float) -> None:
+        if packets and not self._is_off and queue.log is not None:
             try:
-                lane.log.append([packet.raw for packet in packets], now_s)
+                queue.log.append([packet.raw for packet in packets], now_s)
             except OSError as error:
                 self._degrade(error)
             else:
                 if self._unsynced_since_s is None:
                     self._unsynced_since_s = now_s
                 return
-        lane.memory.extend(packets)
+        queue.memory.extend(packets)
         self._memory_bytes += sum(len(packet.raw) for packet in packets)
         self._changed.notify_all()
 
     def _next(self, damaged: list[_Drop]) -> SpooledPacket | None:
         """What to send next; what cannot be read is given up."""
         now_s = self._clock.monotonic_s()
-        for lane in map(self._lanes.__getitem__, self._turns.order):
-            if now_s >= lane.unreadable_until_s and (repeat := self._next_repeat(lane, damaged)):
+        for queue in map(self._queues.__getitem__, self._turns.order):
+            if now_s >= queue.unreadable_until_s and (repeat := self._next_repeat(queue, damaged)):
                 return repeat
             while True:
-                self._offer(lane, now_s, damaged)
-                if lane.offered is None or self._kept is None:
+                self._offer(queue, now_s, damaged)
+                if queue.offered is None or self._kept is None:
                     break
-                lane.head = header_of(lane.offered.raw).key
-                if not self._kept.is_done(lane.head):
+                queue.head = header_of(queue.offered.raw).key
+                if not self._kept.is_done(queue.head):
                     break
-                self._forget_oldest(lane)  # the ground has it, from an earlier time
-            if lane.offered is not None:
-                return lane.offered
+                self._forget_oldest(queue)  # the ground has it, from an earlier time
+            if queue.offered is not None:
+                return queue.offered
         return None
 
-    def _offer(self, lane: _Lane, now_s: float, damaged: list[_Drop]) -> None:
-        """Read the oldest packet of a lane that can be read."""
-        while lane.offered is None and lane.log is not None and lane.log.readable:
-            if now_s < lane.unreadable_until_s:
+    def _offer(self, queue: _Queue, now_s: float, damaged: list[_Drop]) -> None:
+        """Read the oldest packet of a queue that can be read."""
+        while queue.offered is None and queue.log is not None and queue.log.readable:
+            if now_s < queue.unreadable_until_s:
                 break
             try:
-                raw = lane.log.oldest()
+                raw = queue.log.oldest()
             except DamagedRecordError as error:
                 log.warning("spooled packet lost", extra={"error": str(error)})
-                damaged.append(self._give_up(lane, DAMAGED))
+                damaged.append(self._give_up(queue, DAMAGED))
             except OSError as error:  # of the disk, not of the record: it may pass
-                self._cannot_read(lane, now_s, error)
+                self._cannot_read(queue, now_s, error)
             else:
-                lane.offered = SpooledPacket(
-                    raw=raw, channel=lane.channel, spooled_s=lane.log.oldest_s
+                queue.offered = SpooledPacket(
+                    raw=raw, lane=queue.lane, spooled_s=queue.log.oldest_s
                 )
-        waits = lane.logged and now_s >= lane.unreadable_until_s
-        if lane.offered is None and not waits and lane.memory:
-            lane.offered = lane.memory[0]
+        waits = queue.logged and now_s >= queue.unreadable_until_s
+        if queue.offered is None and not waits and queue.memory:
+            queue.offered = queue.memory[0]
 
-    def _next_repeat(self, lane: _Lane, damaged: list[_Drop]) -> SpooledPacket | None:
+    def _next_repeat(self, queue: _Queue, damaged: list[_Drop]) -> SpooledPacket | None:
         """The packet that was asked for first."""
         now_s = self._clock.monotonic_s()
-        while self._kept is not None and (repeat := self._kept.next_repeat(lane.channel)):
+        while self._kept is not None and (repeat := self._kept.next_repeat(queue.lane)):
             raw = repeat.handle
             try:
-                if isinstance(raw, int) and lane.log is not None:
-                    raw = lane.log.read(raw)
+                if isinstance(raw, int) and queue.log is not None:
+                    raw = queue.log.read(raw)
             except DamagedRecordError as error:
                 log.warning("spooled packet lost", extra={"error": str(error)})
                 lost = self._kept.cannot(repeat)
-                damaged += [(kept_packet(handle, lane.channel), DAMAGED) for handle in lost]
+                damaged += [(kept_packet(handle, queue.lane), DAMAGED) for handle in lost]
                 continue
             except OSError as error:
-                self._cannot_read(lane, now_s, error)
+                self._cannot_read(queue, now_s, error)
             if isinstance(raw, bytes):
-                return SpooledPacket(raw=raw, channel=lane.channel, spooled_s=now_s, repeat=repeat)
+                return SpooledPacket(raw=raw, lane=queue.lane, spooled_s=now_s, repeat=repeat)
             break
         return None
 
-    def _cannot_read(self, lane: _Lane, now_s: float, error: OSError) -> None:
+    def _cannot_read(self, queue: _Queue, now_s: float, error: OSError) -> None:
         log.warning("spool cannot be read", extra={"error": str(error)})
-        lane.unreadable_until_s = now_s + self._limits.retry_s
+        queue.unreadable_until_s = now_s + self._limits.retry_s
 
-    def _unsent(self) -> dict[Channel, FrameKey | None]:
-        """The frame of the next packet of each lane that was not sent."""
-        return {c: lane.head if lane.packets else None for c, lane in self._lanes.items()}
+    def _unsent(self) -> dict[Lane, FrameKey | None]:
+        """The frame of the next packet of each queue that was not sent."""
+        return {lane: q.head if q.packets else None for lane, q in self._queues.items()}
 
     def _make_room(self) -> list[_Drop]:
         """Give up what has the lowest priority and is oldest."""
-        for lane in reversed(self._lanes.values()):
-            if lost := self._kept.give_up(lane.channel) if self._kept is not None else []:
-                return [(kept_packet(handle, lane.channel), UNACKNOWLEDGED) for handle in lost]
-            if lane.packets:
-                return [self._give_up(lane, EVICTED)]
+        for queue in reversed(self._queues.values()):
+            if lost := self._kept.give_up(queue.lane) if self._kept is not None else []:
+                return [(kept_packet(handle, queue.lane), UNACKNOWLEDGED) for handle in lost]
+            if queue.packets:
+                return [self._give_up(queue, EVICTED)]
         return []
 
-    def _give_up(self, lane: _Lane, reason: str) -> tuple[SpooledPacket, str]:
-        """Forget a lane's oldest packet; its bytes are told only where they can be read."""
-        packet = lane.offered
-        if packet is None and lane.logged and lane.log is not None:
+    def _give_up(self, queue: _Queue, reason: str) -> tuple[SpooledPacket, str]:
+        """Forget a queue's oldest packet; its bytes are told only where they can be read."""
+        packet = queue.offered
+        if packet is None and queue.logged and queue.log is not None:
             raw = b""
             if reason != DAMAGED:
                 with contextlib.suppress(OSError, DamagedRecordError):
-                    raw = lane.log.oldest()
-            packet = SpooledPacket(raw=raw, channel=lane.channel, spooled_s=lane.log.oldest_s)
-        packet = packet or lane.memory[0]
-        self._forget_oldest(lane)
+                    raw = queue.log.oldest()
+            packet = SpooledPacket(raw=raw, lane=queue.lane, spooled_s=queue.log.oldest_s)
+        packet = packet or queue.memory[0]
+        self._forget_oldest(queue)
         return packet, reason
 
     def _make_room_in_memory(self) -> list[_Drop]:
-        for lane in reversed(self._lanes.values()):
+        for queue in reversed(self._queues.values()):
             kept = self._kept
-            if lost := kept.give_up(lane.channel, in_memory=True) if kept is not None else []:
-                return [(kept_packet(handle, lane.channel), UNACKNOWLEDGED) for handle in lost]
-            if lane.memory:
-                packet = lane.memory.popleft()
+            if lost := kept.give_up(queue.lane, in_memory=True) if kept is not None else []:
+                return [(kept_packet(handle, queue.lane), UNACKNOWLEDGED) for handle in lost]
+            if queue.memory:
+                packet = queue.memory.popleft()
                 self._memory_bytes -= len(packet.raw)
-                if lane.offered is packet:
-                    lane.offered = None
+                if queue.offered is packet:
+                    queue.offered = None
                 return [(packet, EVICTED)]
         return []
 
-    def _keep_oldest(self, lane: _Lane) -> Handle:
+    def _keep_oldest(self, queue: _Queue) -> Handle:
         """What is offered was sent, and is kept; return what it is found by."""
-        if lane.log is not None and lane.log.packets and not lane.offers_memory:
-            handle: Handle = lane.log.oldest_sequence
-            lane.log.finish_oldest(keep=True)
+        if queue.log is not None and queue.log.packets and not queue.offers_memory:
+            handle: Handle = queue.log.oldest_sequence
+            queue.log.finish_oldest(keep=True)
         else:
-            handle = lane.memory.popleft().raw
-        lane.offered = None
+            handle = queue.memory.popleft().raw
+        queue.offered = None
         return handle
 
-    def _release(self, channel: Channel, handles: Iterable[Handle]) -> None:
-        log_ = self._lanes[channel].log
+    def _release(self, lane: Lane, handles: Iterable[Handle]) -> None:
+        log_ = self._queues[lane].log
         for handle in handles:
             if isinstance(handle, bytes):
                 self._memory_bytes -= len(handle)
             elif log_ is not None:
                 log_.release(handle)
 
-    def _forget_oldest(self, lane: _Lane) -> None:
+    def _forget_oldest(self, queue: _Queue) -> None:
         """What is offered, or the oldest: while it was, a log may have been found before it."""
-        if lane.log is not None and lane.log.packets and not lane.offers_memory:
-            lane.log.finish_oldest()
+        if queue.log is not None and queue.log.packets and not queue.offers_memory:
+            queue.log.finish_oldest()
         else:
-            self._memory_bytes -= len(lane.memory.popleft().raw)
-        lane.offered = None
+            self._memory_bytes -= len(queue.memory.popleft().raw)
+        queue.offered = None
 
     def _degrade(self, error: OSError) -> None:
         """Take back what may not be on the disk, and go on in memory."""
@@ -433,14 +468,14 @@ class DiskSpool:
             log.error("spool degraded to memory", extra={"reason": reason, "error": str(error)})
         self.degraded, self._is_off = reason, True
         self._tried_s = self._clock.monotonic_s()
-        for lane in self._lanes.values():
-            if lane.log is not None:
+        for queue in self._queues.values():
+            if queue.log is not None:
                 again = [
-                    SpooledPacket(raw=raw, channel=lane.channel, spooled_s=spooled_s)
-                    for raw, spooled_s in lane.log.abandon()
+                    SpooledPacket(raw=raw, lane=queue.lane, spooled_s=spooled_s)
+                    for raw, spooled_s in queue.log.abandon()
                 ]
-                in_hand = [lane.memory.popleft()] if lane.offers_memory else []
-                lane.memory.extendleft(reversed([*in_hand, *again]))
+                in_hand = [queue.memory.popleft()] if queue.offers_memory else []
+                queue.memory.extendleft(reversed([*in_hand, *again]))
                 self._memory_bytes += sum(len(packet.raw) for packet in again)
         self._unsynced_since_s = None
         self._changed.notify_all()
@@ -454,19 +489,19 @@ class DiskSpool:
         """
         if self._unsynced_since_s is None:
             return
-        for lane in self._lanes.values():
-            if lane.log is None:
+        for queue in self._queues.values():
+            if queue.log is None:
                 continue
             try:
-                lane.log.sync_files()
+                queue.log.sync_files()
             except OSError as error:
                 with self._changed:
                     self._degrade(error)
                 return
         with self._changed:
-            for lane in self._lanes.values():
-                if lane.log is not None:
-                    lane.log.note_synced()
+            for queue in self._queues.values():
+                if queue.log is not None:
+                    queue.log.note_synced()
             self._unsynced_since_s = None
             if self.degraded is not None:
                 log.info("spool uses the disk again", extra={"was": self.degraded})
@@ -475,45 +510,41 @@ class DiskSpool:
 
     def _open_logs(self) -> None:
         limits, now_s = self._limits, self._clock.monotonic_s()
-        opened = list[_Lane]()
-        for lane in self._lanes.values():
-            if lane.log is None:
-                folder = self._folder / lane.channel.name.lower()
+        opened = dict[Lane, _Found]()
+        for lane, queue in self._queues.items():
+            if queue.log is None:
+                found = _Found()
                 try:
-                    found = SegmentLog(
-                        folder,
+                    log_ = SegmentLog(
+                        self._folder / lane.folder,
                         self._disk,
                         segment_bytes=limits.segment_bytes,
                         now_s=now_s,
-                        keeps=self._kept is not None,
+                        keep=None if self._kept is None else found.take,
                     )
                 except OSError as error:
                     with self._changed:
                         self._degrade(error)
                     break
                 with self._changed:
-                    lane.log = found
-                opened.append(lane)
-                self.recovery += found.recovery
+                    queue.log = log_
+                opened[lane] = found
+                self.recovery += log_.recovery
         with self._changed:
             self._take_back(opened)
 
-    def _take_back(self, lanes: Sequence[_Lane]) -> None:
+    def _take_back(self, opened: Mapping[Lane, _Found]) -> None:
         """Keep what an earlier process sent."""
         if self._kept is None:
             return
-        packets = list[tuple[_Lane, PacketHeader, Found]]()
-        for lane in lanes:
-            if lane.log is not None:
-                packets += ((lane, header_of(found.beginning), found) for found in lane.log.found)
-                lane.log.found = []
-        self._kept.find([[h.key for at, h, _ in packets if at is lane] for lane in lanes])
-        for lane, header, found in reversed(packets):
-            if not found.done:
-                lane.head = header.key
-        for _, header, found in packets:
-            if found.done:
-                self._kept.add(header, found.sequence)
+        self._kept.find({lane: found.keys for lane, found in opened.items()})
+        for lane, found in opened.items():
+            if found.head is not None:
+                self._queues[lane].head = found.head
+            for frame, index, sequence in zip(
+                found.frames, found.indexes, found.sequences, strict=True
+            ):
+                self._kept.add(lane, found.keys[frame], index, sequence)
 
     def _heal(self) -> None:
         """Use the disk again: write to it what memory holds, but for what the link has in hand."""
@@ -521,10 +552,10 @@ class DiskSpool:
         self._open_logs()
         with self._changed:
             now_s = self._clock.monotonic_s()
-            for lane in self._lanes.values():
-                held, in_hand = list(lane.memory), int(lane.offers_memory)
-                lane.memory = deque(held[:in_hand])
+            for queue in self._queues.values():
+                held, in_hand = list(queue.memory), int(queue.offers_memory)
+                queue.memory = deque(held[:in_hand])
                 self._memory_bytes -= sum(len(packet.raw) for packet in held[in_hand:])
                 for start in range(in_hand, len(held), _AT_ONCE):
-                    self._keep(held[start : start + _AT_ONCE], lane, now_s)
+                    self._keep(held[start : start + _AT_ONCE], queue, now_s)
         self._sync()

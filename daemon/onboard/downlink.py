@@ -137,7 +137,7 @@ class Downlink:
         packet = self._spool.take(wait_s)
         # Evicted meanwhile it is counted as that, and once is enough.
         if packet is not None and self._send(packet.raw) and self._spool.sent(packet):
-            self._metrics.sent(packet.channel, len(packet.raw) + self._seal_bytes)
+            self._metrics.sent(packet.lane.channel, len(packet.raw) + self._seal_bytes)
             self._metrics.packets_repeated.inc(packet.repeat is not None)
 
     def pending(self) -> bool:

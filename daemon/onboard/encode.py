@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from codec.encoder import Encoder
+from daemon.link.lanes import lane_of
 from daemon.link.packet import Channel
 from daemon.metrics import FlightMetrics
 from daemon.onboard.items import Batch, EncodedFrame
@@ -30,4 +31,5 @@ class EncodeWorker(KeepsNothing):
         frames = self._encoder.encode_batch([opened.job for opened in item.opened])
         for opened, raw in zip(item.opened, frames, strict=True):
             self._steps.learn(opened.job, opened.expected_bytes, len(raw))
-            yield EncodedFrame(raw=raw, channel=Channel.PATCH, received_s=opened.received_s)
+            lane = lane_of(Channel.PATCH, opened.level)
+            yield EncodedFrame(raw=raw, lane=lane, received_s=opened.received_s)

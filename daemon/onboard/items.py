@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from codec.encoder import PatchJob
 from codec.patch_grid import PatchGrid
 from codec.tile import Tile
+from daemon.link.lanes import Lane, Level
 from daemon.link.packet import Channel
 
 
@@ -37,11 +38,13 @@ class OpenedPatch:
         job: The patch.
         received_s: When its tile came in [s, monotonic].
         expected_bytes: What its frame should take, where that was estimated.
+        level: How urgent it is.
     """
 
     job: PatchJob
     received_s: float
     expected_bytes: float | None = None
+    level: Level = Level.NORMAL
 
     @property
     def patches(self) -> int:
@@ -76,8 +79,13 @@ class EncodedFrame:
     """A frame ready for the link."""
 
     raw: bytes
-    channel: Channel
+    lane: Lane
     received_s: float
+
+    @property
+    def channel(self) -> Channel:
+        """What it is."""
+        return self.lane.channel
 
     @property
     def patches(self) -> int:
@@ -95,8 +103,13 @@ class FramePackets:
     """The packets of one frame, repair packets last."""
 
     packets: tuple[bytes, ...]
-    channel: Channel
+    lane: Lane
     received_s: float
+
+    @property
+    def channel(self) -> Channel:
+        """What they are of."""
+        return self.lane.channel
 
     @property
     def patches(self) -> int:

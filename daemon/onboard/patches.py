@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from daemon.link.lanes import Level, lane_of
 from daemon.link.packet import Channel
 from daemon.metrics import FlightMetrics
 from daemon.onboard.items import EncodedFrame, OpenedPatch, ReceivedTile
@@ -21,7 +22,9 @@ class PatchWorker(KeepsNothing):
         pace: Pace,
         metrics: FlightMetrics,
         octaves: Callable[[], float] = lambda: 0.0,
+        level_of: Callable[[str], Level] = lambda _: Level.NORMAL,
     ) -> None:
+        self._level_of = level_of
         self._steps, self._pace = steps, pace
         self._metrics, self._octaves = metrics, octaves
 
@@ -33,6 +36,10 @@ class PatchWorker(KeepsNothing):
         job = opened.job
         if job.empty:
             self._metrics.tiles_empty.inc()
-        yield EncodedFrame(raw=job.side_frame, channel=Channel.SIDE, received_s=item.received_s)
+        level = self._level_of(item.tile.info.scene)
+        lane = lane_of(Channel.SIDE, level)
+        yield EncodedFrame(raw=job.side_frame, lane=lane, received_s=item.received_s)
         for patch, expected_bytes in zip(job.patches, opened.expected_bytes, strict=True):
-            yield OpenedPatch(job=patch, received_s=item.received_s, expected_bytes=expected_bytes)
+            yield OpenedPatch(
+                job=patch, received_s=item.received_s, expected_bytes=expected_bytes, level=level
+            )

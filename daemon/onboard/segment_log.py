@@ -21,9 +21,9 @@ import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from daemon.disk import Disk, read_whole
 from daemon.errors import DamagedRecordError
@@ -47,14 +47,6 @@ _MOST_IN_A_SEGMENT: Final = 1 << 32
 """Sequences that a segment which cannot be read may have used, and more."""
 _BEGINNING_BYTES: Final = 64
 """Of a packet: its headers and more."""
-
-
-class Found(NamedTuple):
-    """A record that was found when a log was opened."""
-
-    sequence: int
-    beginning: bytes
-    done: bool
 
 
 class _Segment:
@@ -89,12 +81,11 @@ class SegmentLog:
         disk: The file system.
         segment_bytes: A segment that has grown to this gets no more records.
         now_s: When what is found counts as spooled [s, monotonic].
-        keeps: Whether records are kept when they are done, until they are released.
+        keep: Told the sequence of each record found, the beginning of its packet, and whether it is
+            done; one that is, and for which it says False, is not kept. None: none is kept.
 
     Attributes:
         recovery: What was found.
-        found: The sequence, the beginning of the packet, and whether it was done, of each record
-            found; only where records are kept. The caller empties it.
         packets: Packets that wait, durable or not.
         used_bytes: Bytes of these, and of those that are kept.
 
@@ -103,11 +94,16 @@ class SegmentLog:
     """
 
     def __init__(
-        self, folder: Path, disk: Disk, *, segment_bytes: int, now_s: float, keeps: bool = False
+        self,
+        folder: Path,
+        disk: Disk,
+        *,
+        segment_bytes: int,
+        now_s: float,
+        keep: Callable[[int, bytes, bool], bool] | None = None,
     ) -> None:
         self._folder, self._disk, self._segment_bytes = folder, disk, segment_bytes
-        self._keeps = keeps
-        self.found: list[Found] = []
+        self._keep = keep
         self._done: list[_Segment] = []
         """Segments of which nothing waits, and something is kept."""
         self._segments: deque[_Segment] = deque()
@@ -363,16 +359,16 @@ class SegmentLog:
             self._close(segment)
         found = scan(data)
         for sequence, start, size in found.records:
-            is_done = sequence < done
-            if self._keeps or not is_done:
+            is_done, is_kept = sequence < done, False
+            if self._keep is not None:
+                begins = start + HEADER_BYTES
+                beginning = data[begins : begins + min(size, _BEGINNING_BYTES)]
+                is_kept = self._keep(sequence, beginning, is_done)
+            if is_kept or not is_done:
                 segment.add(sequence, start, size, now_s)
                 segment.done += is_done
                 self.packets += not is_done
                 self.used_bytes += size
-            if self._keeps:
-                begins = start + HEADER_BYTES
-                beginning = data[begins : begins + min(size, _BEGINNING_BYTES)]
-                self.found.append(Found(sequence, beginning, is_done))
             self._next = max(self._next, sequence + 1)
         segment.end = len(data)
         self.recovery += Recovery(

@@ -18,6 +18,7 @@ from daemon.config import FlightSettings
 from daemon.config_downlink import FlightUplinkSettings
 from daemon.config_sections import MIB
 from daemon.lifecycle import StopSignal, shut_down, wait_to_end
+from daemon.link.lanes import Level
 from daemon.link.packet import Channel
 from daemon.link.seal import DOWNLINK_SPI, UPLINK_SPI
 from daemon.link.segment import Segmenter
@@ -232,6 +233,7 @@ class FlightLine:
             lambda: tiles.fill,
             metrics.encoding_speed.set,
         )
+        patcher = PatchWorker(steps, pace, metrics, octaves, settings.link.scenes.level_of)
         gather = BatchWorker(
             max_patches=settings.batch.max_patches,
             max_bytes=boxes.batches.max_bytes,
@@ -250,18 +252,21 @@ class FlightLine:
             """Side information keeps all of its repair packets: a tile waits for it."""
             repair[Channel.PATCH] = link.repair.policies[Channel.PATCH].at(loss)
 
-        segmenter = Segmenter(
-            boot_id=boot_id,
-            apid=link.apid,
-            mtu_bytes=link.mtu_bytes - settings.security.seal_bytes,
-            repair=repair,
-        )
+        segmenters = {
+            level: Segmenter(
+                boot_id=boot_id if level is Level.NORMAL else secrets.randbits(32),
+                apid=apid,
+                mtu_bytes=link.mtu_bytes - settings.security.seal_bytes,
+                repair=repair,
+            )
+            for level, apid in link.apids.items()
+        }
         stages: list[Source | Stage[Any, Any]] = [
             line.source("ingest", ingest.poll, ingest.pending),
-            line.stage("patches", PatchWorker(steps, pace, metrics, octaves), tiles, opened.put),
+            line.stage("patches", patcher, tiles, opened.put),
             line.stage("batches", gather, opened, batches.put),
             line.stage("encode", EncodeWorker(encoder, steps, metrics), batches, hand_on),
-            line.stage("packets", PacketWorker(segmenter, clock), frames, packets.put),
+            line.stage("packets", PacketWorker(segmenters, clock), frames, packets.put),
             line.stage("spool", SpoolWorker(self.spool, clock, metrics, note), packets, None),
         ]
         packet_bits = 8 * link.mtu_bytes

@@ -17,7 +17,8 @@ from daemon.clock import Clock
 from daemon.errors import SpoolFullError
 from daemon.link.beacon import Beacon
 from daemon.link.commands import Report
-from daemon.link.packet import SPOOLED, Channel, FrameKey, header_of
+from daemon.link.lanes import LANES, Lane
+from daemon.link.packet import FrameKey, header_of
 from daemon.link.repeats import Handle, Repeat, Unacknowledged
 from daemon.metrics import FlightMetrics
 from daemon.onboard.items import FramePackets
@@ -34,13 +35,13 @@ class SpooledPacket:
 
     Attributes:
         raw: Its bytes.
-        channel: Lower numbers leave first.
+        lane: Lower numbers leave first.
         spooled_s: When it came in [s, monotonic].
         repeat: What it was asked for as; None: it was never sent.
     """
 
     raw: bytes
-    channel: Channel
+    lane: Lane
     spooled_s: float
     repeat: Repeat | None = None
 
@@ -50,27 +51,29 @@ OnDrop: TypeAlias = Callable[[SpooledPacket, str], None]
 
 
 class Turns:
-    """Whose turn it is: the highest priority's, but for one packet in eight."""
+    """Whose turn it is: the highest priority's; of one packet in eight, who has waited longest."""
 
     _SHARE: Final = 8
 
     def __init__(self) -> None:
-        self._since = 0
+        self._since, self._oldest_first = 0, list(reversed(LANES))
 
     @property
-    def order(self) -> Sequence[Channel]:
-        """Channels in their turn: the first that has something sends."""
-        return SPOOLED if self._since + 1 < self._SHARE else SPOOLED[::-1]
+    def order(self) -> Sequence[Lane]:
+        """Lanes in their turn: the first that has something sends."""
+        return LANES if self._since + 1 < self._SHARE else self._oldest_first
 
-    def sent(self, channel: Channel) -> None:
-        """A packet of a channel has left."""
-        self._since = self._since + 1 if channel is SPOOLED[0] else 0
+    def sent(self, lane: Lane) -> None:
+        """A packet of a lane has left."""
+        self._since = (self._since + 1) % self._SHARE
+        self._oldest_first.remove(lane)
+        self._oldest_first.append(lane)
 
 
 class Spool(Protocol):
     """Holds packets between the encoder and the link."""
 
-    def append(self, packets: Sequence[bytes], channel: Channel) -> None:
+    def append(self, packets: Sequence[bytes], lane: Lane) -> None:
         """Keep packets, all of them or none.
 
         Raises:
@@ -152,13 +155,13 @@ class MemorySpool:
         self, *, max_bytes: int, clock: Clock, on_drop: OnDrop, acknowledged: bool = False
     ) -> None:
         self._max_bytes, self._clock, self._on_drop = max_bytes, clock, on_drop
-        self._queues: dict[Channel, deque[SpooledPacket]] = {c: deque() for c in SPOOLED}
+        self._queues: dict[Lane, deque[SpooledPacket]] = {lane: deque() for lane in LANES}
         self._used_bytes = 0
         self._sent = Unacknowledged(self._release) if acknowledged else None
         self._turns = Turns()
         self._changed = threading.Condition()
 
-    def append(self, packets: Sequence[bytes], channel: Channel) -> None:
+    def append(self, packets: Sequence[bytes], lane: Lane) -> None:
         """See `Spool.append`."""
         size = sum(map(len, packets))
         if size > self._max_bytes:
@@ -169,9 +172,9 @@ class MemorySpool:
             while self._used_bytes + size > self._max_bytes:
                 dropped += self._give_up()
             if self._sent is not None and packets:
-                self._sent.note(header_of(packets[0]).key)
-            self._queues[channel].extend(
-                SpooledPacket(raw=raw, channel=channel, spooled_s=now_s) for raw in packets
+                self._sent.note(lane, header_of(packets[0]).key)
+            self._queues[lane].extend(
+                SpooledPacket(raw=raw, lane=lane, spooled_s=now_s) for raw in packets
             )
             self._used_bytes += size
             self._changed.notify_all()
@@ -189,17 +192,18 @@ class MemorySpool:
     def sent(self, packet: SpooledPacket) -> bool:
         """See `Spool.sent`."""
         with self._changed:
-            self._turns.sent(packet.channel)
+            self._turns.sent(packet.lane)
             if packet.repeat is not None:
                 return self._sent is not None and self._sent.repeated(packet.repeat)
-            queue = self._queues[packet.channel]
+            queue = self._queues[packet.lane]
             if not queue or queue[0] is not packet:
                 return False
             queue.popleft()
             if self._sent is None:
                 self._used_bytes -= len(packet.raw)
             else:
-                self._sent.add(header_of(packet.raw), packet.raw)
+                header = header_of(packet.raw)
+                self._sent.add(packet.lane, header.key, header.segment_index, packet.raw)
             return True
 
     def hear(self, session: int, number: int, report: Report) -> None:
@@ -254,13 +258,13 @@ class MemorySpool:
         return self._clock.monotonic_s() - min(heads) if heads else 0.0
 
     def _next(self) -> SpooledPacket | None:
-        for channel in self._turns.order:
-            queue = self._queues[channel]
-            repeat = None if self._sent is None else self._sent.next_repeat(channel)
+        for lane in self._turns.order:
+            queue = self._queues[lane]
+            repeat = None if self._sent is None else self._sent.next_repeat(lane)
             if repeat is not None and isinstance(repeat.handle, bytes):
                 return SpooledPacket(
                     raw=repeat.handle,
-                    channel=channel,
+                    lane=lane,
                     spooled_s=self._clock.monotonic_s(),
                     repeat=repeat,
                 )
@@ -272,28 +276,28 @@ class MemorySpool:
                 return queue[0]
         return None
 
-    def _heads(self) -> dict[Channel, FrameKey | None]:
-        return {c: header_of(q[0].raw).key if q else None for c, q in self._queues.items()}
+    def _heads(self) -> dict[Lane, FrameKey | None]:
+        return {a: header_of(q[0].raw).key if q else None for a, q in self._queues.items()}
 
     def _give_up(self) -> list[tuple[SpooledPacket, str]]:
         """Make room of what has the lowest priority and is oldest."""
-        for channel, queue in reversed(self._queues.items()):
-            if self._sent is not None and (handles := self._sent.give_up(channel)):
-                return [(kept_packet(handle, channel), UNACKNOWLEDGED) for handle in handles]
+        for lane, queue in reversed(self._queues.items()):
+            if self._sent is not None and (handles := self._sent.give_up(lane)):
+                return [(kept_packet(handle, lane), UNACKNOWLEDGED) for handle in handles]
             if queue:
                 packet = queue.popleft()
                 self._used_bytes -= len(packet.raw)
                 return [(packet, EVICTED)]
         return []
 
-    def _release(self, _channel: Channel, handles: Iterable[Handle]) -> None:
+    def _release(self, _lane: Lane, handles: Iterable[Handle]) -> None:
         self._used_bytes -= sum(len(raw) for raw in handles if isinstance(raw, bytes))
 
 
-def kept_packet(handle: Handle, channel: Channel) -> SpooledPacket:
+def kept_packet(handle: Handle, lane: Lane) -> SpooledPacket:
     """What is told of a packet that was sent, and is given up."""
     raw = handle if isinstance(handle, bytes) else b""
-    return SpooledPacket(raw=raw, channel=channel, spooled_s=0.0)
+    return SpooledPacket(raw=raw, lane=lane, spooled_s=0.0)
 
 
 class SpoolWorker(KeepsNothing):
@@ -321,7 +325,7 @@ class SpoolWorker(KeepsNothing):
         Raises:
             SpoolFullError: If they are larger than the spool itself; the caller counts it.
         """
-        self._spool.append(item.packets, item.channel)
+        self._spool.append(item.packets, item.lane)
         self._note(item.size_bytes)
         self._metrics.frames.labels(item.channel.name.lower()).inc()
         latency_s = self._clock.monotonic_s() - item.received_s

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.clock import SystemClock
-from daemon.link.packet import Channel
+from daemon.link.lanes import Lane
 from daemon.onboard.disk_spool import DiskSpool, DiskSpoolLimits
 from daemon.onboard.spool import SpooledPacket
 
@@ -102,7 +102,7 @@ def spool(place: Path, packets: int) -> None:
     """Spool frames of sixteen packets."""
     made = opened(place)
     for _ in range(packets // 16):
-        made.append([PACKET] * 16, Channel.PATCH)
+        made.append([PACKET] * 16, Lane.PATCH)
     made.end("end")
     if made.degraded is not None:
         raise SystemExit(f"the disk failed: {made.degraded}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from contracts.spool import Drops
 from daemon.clock import Clock
 from daemon.link.commands import Report, Span, Wanted
-from daemon.link.packet import Channel, FrameKey, Packet
+from daemon.link.lanes import Lane
+from daemon.link.packet import FrameKey, Packet
 from daemon.link.segment import Segmenter
 from daemon.onboard.spool import Spool
 from fakes.clock import FakeClock
 
-SIDE, PATCH = Channel.SIDE, Channel.PATCH
+SIDE, PATCH = Lane.SIDE, Lane.PATCH
 PACKET_BYTES = 98
 BOOT = 7
 
@@ -22,9 +23,9 @@ class Frames:
         self.boot_id = boot_id
         self._segmenter = Segmenter(boot_id=boot_id, apid=1, mtu_bytes=PACKET_BYTES, repair={})
 
-    def packets(self, channel: Channel = PATCH, count: int = 1) -> list[bytes]:
+    def packets(self, lane: Lane = PATCH, count: int = 1) -> list[bytes]:
         """The packets of the next frame."""
-        return self._segmenter.packets(bytes(56 * count), channel, 0.0)
+        return self._segmenter.packets(bytes(56 * count), lane.channel, 0.0)
 
 
 def names(packets: list[bytes]) -> list[tuple[int, int]]:

@@ -10,22 +10,22 @@ from hypothesis import strategies as st
 
 from daemon.clock import Clock
 from daemon.errors import SpoolFullError
-from daemon.link.packet import SPOOLED, Channel
+from daemon.link.lanes import LANES, Lane
 from daemon.onboard.spool import Spool, SpooledPacket
 from fakes.clock import FakeClock
 
-SIDE, PATCH = Channel.SIDE, Channel.PATCH
+SIDE, PATCH = Lane.SIDE, Lane.PATCH
 
 
 class Drops:
     """Who is told of packets given up."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[bytes, Channel, str]] = []
+        self.told: list[tuple[bytes, Lane, str]] = []
 
     def __call__(self, packet: SpooledPacket, reason: str) -> None:
         """Take note."""
-        self.told.append((packet.raw, packet.channel, reason))
+        self.told.append((packet.raw, packet.lane, reason))
 
 
 def send_all(spool: Spool) -> list[bytes]:
@@ -68,6 +68,17 @@ class SpoolContract:
 
         assert send_all(spool)[:40] == ([b"s"] * 7 + [b"p"]) * 5
 
+    def test_urgent_scenes_leave_first_and_give_way_last(self) -> None:
+        """Side information of all levels before patches of any; then by level, then by age."""
+        drops = Drops()
+        spool = self.make(14, FakeClock(), drops)
+        for lane in reversed(LANES):
+            spool.append([b"%d" % lane, b"%d" % lane], lane)
+        spool.append([b"new"], Lane.SIDE_LOW)
+        assert [lane for _, lane, _ in drops.told] == [Lane.PATCH_LOW]
+
+        assert b"".join(send_all(spool)[:7]) == b"001122new"
+
     def test_a_packet_stays_until_it_was_sent(self) -> None:
         """Taking is not forgetting: a link that did not take the packet is offered it again."""
         spool = self.make(100, FakeClock(), Drops())
@@ -76,7 +87,7 @@ class SpoolContract:
 
         assert first is not None
         assert first == again
-        assert (first.raw, first.channel) == (b"abc", PATCH)
+        assert (first.raw, first.lane) == (b"abc", PATCH)
         assert (spool.packets, spool.used_bytes) == (1, 3)
         assert spool.sent(first)
         assert spool.take(0.0) is None
@@ -187,7 +198,7 @@ class SpoolContract:
         st.lists(
             st.one_of(
                 st.tuples(
-                    st.sampled_from(SPOOLED),
+                    st.sampled_from(LANES),
                     st.lists(st.binary(min_size=1, max_size=6), min_size=1),
                 ),
                 st.none(),
@@ -196,7 +207,7 @@ class SpoolContract:
         )
     )
     def test_every_packet_is_sent_or_told(
-        self, steps: list[tuple[Channel, list[bytes]] | None]
+        self, steps: list[tuple[Lane, list[bytes]] | None]
     ) -> None:
         """Whatever comes and goes: in = sent + told + waiting, and the limit holds."""
         drops = Drops()
@@ -207,9 +218,9 @@ class SpoolContract:
                 packet = spool.take(0.0)
                 sent += packet is not None and spool.sent(packet)
             else:
-                channel, packets = step
+                lane, packets = step
                 try:
-                    spool.append(packets, channel)
+                    spool.append(packets, lane)
                     came += len(packets)
                 except SpoolFullError:
                     assert sum(map(len, packets)) > 20

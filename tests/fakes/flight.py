@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from codec.encoder import Encoder
-from daemon.link.packet import Channel
+from daemon.link.lanes import Lane
 from daemon.onboard.items import EncodedFrame, OpenedPatch
 from daemon.onboard.pace import Pace
 from fakes.bundles import klt_bundle
@@ -25,7 +25,7 @@ def calm() -> Pace:
 
 def side(raw: bytes = b"side", received_s: float = 0.0) -> EncodedFrame:
     """A frame of side information."""
-    return EncodedFrame(raw=raw, channel=Channel.SIDE, received_s=received_s)
+    return EncodedFrame(raw=raw, lane=Lane.SIDE, received_s=received_s)
 
 
 def opened(rows: int = 9, cols: int = 8, received_s: float = 0.0) -> tuple[OpenedPatch, ...]:

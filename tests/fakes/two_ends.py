@@ -16,6 +16,7 @@ from daemon.errors import LinkError, PacketError
 from daemon.link.beacon import Beacon
 from daemon.link.commands import Command, Report
 from daemon.link.fec import RepairPolicy
+from daemon.link.lanes import Level, lane_of
 from daemon.link.packet import OVERHEAD_BYTES, Channel, FrameKey, Packet
 from daemon.link.passes import ContactPlan, Pass
 from daemon.link.reassembly import Reassembler
@@ -136,7 +137,9 @@ class TwoEnds:
         raw = self.rng.randbytes(size_bytes)
         self.made[self._next] = raw
         self._next = self._next[0], self._next[1] + 1
-        self.spool.append(self.segmenter.packets(raw, channel, self.clock.utc_s()), channel)
+        self.spool.append(
+            self.segmenter.packets(raw, channel, self.clock.utc_s()), lane_of(channel, Level.NORMAL)
+        )
 
     def send(self, raw: bytes, timeout_s: float) -> bool:
         """The downlink's door to the link."""

@@ -16,13 +16,13 @@ from contracts.spool import Drops, SpoolContract, send_all
 from daemon.clock import Clock, SystemClock
 from daemon.disk import LocalDisk
 from daemon.errors import SpoolFullError
-from daemon.link.packet import Channel
+from daemon.link.lanes import Lane
 from daemon.onboard.disk_spool import DiskSpool, DiskSpoolLimits
 from daemon.onboard.spool import Spool
 from fakes.clock import FakeClock
 from fakes.disk import FailingDisk
 
-SIDE, PATCH = Channel.SIDE, Channel.PATCH
+SIDE, PATCH = Lane.SIDE, Lane.PATCH
 
 
 def limits_of(**given: float) -> DiskSpoolLimits:

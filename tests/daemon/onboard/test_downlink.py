@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from contracts.spool import Drops
-from daemon.link.packet import Channel
+from daemon.link.lanes import Lane
 from daemon.link.passes import ContactPlan, Pass
 from daemon.metrics import FlightMetrics, new_registry
 from daemon.onboard.downlink import Downlink
@@ -44,8 +44,8 @@ def downlink(
 def test_packets_are_sent_and_counted_by_channel() -> None:
     """Each poll sends one packet, side information first; packets and bytes are counted."""
     target, spool, sender, metrics, _ = downlink()
-    spool.append([b"patch"], Channel.PATCH)
-    spool.append([b"abc"], Channel.SIDE)
+    spool.append([b"patch"], Lane.PATCH)
+    spool.append([b"abc"], Lane.SIDE)
     while target.pending():
         target.poll()
 
@@ -59,7 +59,7 @@ def test_packets_are_sent_and_counted_by_channel() -> None:
 def test_what_the_seal_adds_is_counted() -> None:
     """Bytes are those on the link: the budget of a pass is."""
     _, spool, sender, metrics, _ = downlink()
-    spool.append([b"abc"], Channel.SIDE)
+    spool.append([b"abc"], Lane.SIDE)
     Downlink(
         spool, sender, ContactPlan(()), packet_bits=800, clock=FakeClock(), metrics=metrics,
         seal_bytes=31,
@@ -70,7 +70,7 @@ def test_what_the_seal_adds_is_counted() -> None:
 def test_a_packet_the_link_did_not_take_stays() -> None:
     """While the link is down nothing is lost or counted; then the same packet goes first."""
     target, spool, sender, metrics, _ = downlink()
-    spool.append([b"1", b"2"], Channel.PATCH)
+    spool.append([b"1", b"2"], Lane.PATCH)
     sender.up = False
     target.poll()
     target.poll()
@@ -88,8 +88,8 @@ def test_a_packet_the_link_did_not_take_stays() -> None:
 def test_a_packet_evicted_under_way_is_not_counted_twice() -> None:
     """Counted as evicted, it is not counted as sent as well: packets in = sent + dropped."""
     target, spool, sender, metrics, drops = downlink(max_bytes=2)
-    spool.append([b"1", b"2"], Channel.PATCH)
-    sender.meanwhile = lambda: spool.append([b"3"], Channel.PATCH)
+    spool.append([b"1", b"2"], Lane.PATCH)
+    sender.meanwhile = lambda: spool.append([b"3"], Lane.PATCH)
     target.poll()
 
     assert [raw for raw, *_ in drops.told] == [b"1"]
@@ -108,7 +108,7 @@ class PassRig:
         self.clock, self.metrics = FakeClock(), FlightMetrics(new_registry())
         self.sent_s = list[float]()
         self.spool = MemorySpool(max_bytes=1 << 20, clock=self.clock, on_drop=Drops())
-        self.spool.append([bytes(100)] * 300, Channel.PATCH)
+        self.spool.append([bytes(100)] * 300, Lane.PATCH)
         plan = ContactPlan([Pass(opens_utc_s=OPENS_S, closes_utc_s=CLOSES_S, bits_per_s=8_000)])
         self.target = Downlink(
             self.spool, self, plan, packet_bits=1_000, clock=self.clock, metrics=self.metrics

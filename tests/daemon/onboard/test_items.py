@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from codec.patch_grid import PATCH_PX
+from daemon.link.lanes import LANES, Lane
 from daemon.link.packet import Channel
 from daemon.onboard.items import Batch, EncodedFrame, FramePackets, ReceivedTile
 from fakes.cubes import tile
@@ -30,11 +31,13 @@ def test_patches_share_out_the_bytes_of_their_tile() -> None:
     assert [patch.patches for patch in patches] == [1, 1]
 
 
-@pytest.mark.parametrize(("channel", "patches"), [(Channel.SIDE, 0), (Channel.PATCH, 1)])
-def test_a_frame_counts_as_a_patch_only_if_it_is_one(channel: Channel, patches: int) -> None:
+@pytest.mark.parametrize(
+    ("lane", "patches"), [(lane, int(lane.channel is Channel.PATCH)) for lane in LANES]
+)
+def test_a_frame_counts_as_a_patch_only_if_it_is_one(lane: Lane, patches: int) -> None:
     """With side information no patch is lost here: those that follow are counted by themselves."""
-    frame = EncodedFrame(raw=b"12345", channel=channel, received_s=0.0)
-    packets = FramePackets(packets=(b"123", b"4567"), channel=channel, received_s=0.0)
+    frame = EncodedFrame(raw=b"12345", lane=lane, received_s=0.0)
+    packets = FramePackets(packets=(b"123", b"4567"), lane=lane, received_s=0.0)
 
     assert (frame.patches, frame.size_bytes) == (patches, 5)
     assert (packets.patches, packets.size_bytes) == (patches, 7)

@@ -8,7 +8,7 @@ from contracts.acknowledged import AcknowledgedContract
 from contracts.spool import Drops, SpoolContract
 from daemon.clock import Clock
 from daemon.errors import SpoolFullError
-from daemon.link.packet import Channel
+from daemon.link.lanes import Lane
 from daemon.metrics import FlightMetrics, new_registry
 from daemon.onboard.items import FramePackets
 from daemon.onboard.spool import MemorySpool, Spool, SpoolWorker
@@ -26,14 +26,14 @@ class TestMemorySpool(SpoolContract):
         """What is left at the end is told under the reason given."""
         drops = Drops()
         spool = self.make(100, FakeClock(), drops)
-        spool.append([b"s"], Channel.SIDE)
-        spool.append([b"p", b"q"], Channel.PATCH)
+        spool.append([b"s"], Lane.SIDE)
+        spool.append([b"p", b"q"], Lane.PATCH)
 
         assert spool.end("shutdown") == 3
         assert sorted(drops.told) == [
-            (b"p", Channel.PATCH, "shutdown"),
-            (b"q", Channel.PATCH, "shutdown"),
-            (b"s", Channel.SIDE, "shutdown"),
+            (b"p", Lane.PATCH, "shutdown"),
+            (b"q", Lane.PATCH, "shutdown"),
+            (b"s", Lane.SIDE, "shutdown"),
         ]
         assert (spool.packets, spool.used_bytes, spool.end("shutdown")) == (0, 0, 0)
 
@@ -46,9 +46,9 @@ class TestMemorySpoolAcknowledged(AcknowledgedContract):
         return MemorySpool(max_bytes=max_bytes, clock=clock, on_drop=drops, acknowledged=True)
 
 
-def frame(channel: Channel, *packets: bytes, received_s: float) -> FramePackets:
+def frame(lane: Lane, *packets: bytes, received_s: float) -> FramePackets:
     """The packets of one frame."""
-    return FramePackets(packets=packets, channel=channel, received_s=received_s)
+    return FramePackets(packets=packets, lane=lane, received_s=received_s)
 
 
 def test_the_worker_counts_frames_and_how_long_they_took() -> None:
@@ -59,8 +59,8 @@ def test_the_worker_counts_frames_and_how_long_they_took() -> None:
     received_s = clock.monotonic_s()
     clock.advance(0.25)
 
-    assert worker.accept(frame(Channel.SIDE, b"s", received_s=received_s)) == ()
-    worker.accept(frame(Channel.PATCH, b"p", b"r", received_s=received_s))
+    assert worker.accept(frame(Lane.SIDE, b"s", received_s=received_s)) == ()
+    worker.accept(frame(Lane.PATCH, b"p", b"r", received_s=received_s))
 
     assert (worker.tick(), worker.finish(), spool.packets) == ((), (), 3)
     totals = metrics.totals()
@@ -74,6 +74,6 @@ def test_a_frame_that_is_refused_is_not_counted() -> None:
     clock, metrics = FakeClock(), FlightMetrics(new_registry())
     worker = SpoolWorker(MemorySpool(max_bytes=1, clock=clock, on_drop=Drops()), clock, metrics)
     with pytest.raises(SpoolFullError):
-        worker.accept(frame(Channel.PATCH, b"12", received_s=0.0))
+        worker.accept(frame(Lane.PATCH, b"12", received_s=0.0))
 
     assert metrics.totals()['prismlink_frames_total{channel="patch"}'] == 0
