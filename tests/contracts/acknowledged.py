@@ -197,6 +197,22 @@ class AcknowledgedContract:
         assert [boot.boot_id for boot in spool.beacon(0).boots] == [8]
         assert spool.used_bytes == 0
 
+    def test_what_is_urgent_can_be_asked_for_while_others_wait(self) -> None:
+        """Each level says for itself how far it is, and repeats before the others send."""
+        spool, _, _ = self.rig()
+        for frames, lane in (
+            (Frames(boot_id=20), Lane.PATCH_LOW),
+            (Frames(boot_id=21), Lane.PATCH_HIGH),
+        ):
+            for _ in range(3):
+                spool.append(frames.packets(), lane)
+        assert names(send(spool, 3)) == [(0, 0), (1, 0), (2, 0)]
+        states = {b.boot_id: (b.kept_from, b.sent_below) for b in spool.beacon(0).boots}
+        assert states == {20: (0, 0), 21: (0, 3)}
+        report(spool, 1, wanted=(Wanted(frame_id=1),), boot_id=21)
+        again = [Packet.unpack(raw) for raw in send(spool)]
+        assert [(p.boot_id, p.frame_id) for p in again] == [(21, 1), (20, 0), (20, 1), (20, 2)]
+
     def test_reports_on_boots_nobody_knows_change_nothing(self) -> None:
         """And are no error: a board that lost its disk says that such frames are gone."""
         spool, frames, _ = self.rig()
