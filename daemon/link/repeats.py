@@ -120,18 +120,20 @@ class Unacknowledged:
             for key in keys:
                 self.note(lane, key)
 
-    def add(self, lane: Lane, key: FrameKey, segment_index: int, handle: Handle) -> None:
-        """A packet was sent for the first time."""
+    def add(
+        self, lane: Lane, key: FrameKey, indexes: Sequence[int], handles: Sequence[Handle]
+    ) -> None:
+        """Packets of a frame were sent for the first time."""
         boot = self._boots.get(key[0])
         if boot is None or key[1] in boot.done or lane not in boot.kept:
-            self._release(lane, (handle,))
+            self._release(lane, handles)
             return
         sent = boot.kept[lane].get(key[1])
         if sent is None:
             sent = boot.kept[lane][key[1]] = _Sent()
             self.frames += 1
-        sent.indexes.append(segment_index)
-        sent.handles.append(handle)
+        sent.indexes.extend(indexes)
+        sent.handles.extend(handles)
 
     def is_done(self, key: FrameKey) -> bool:
         """Whether the ground has said so: what is unsent of it need not be sent."""

@@ -24,7 +24,7 @@ import struct
 import threading
 from array import array
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -80,13 +80,12 @@ class _Found:
     Attributes:
         keys: Of its frames, in their order.
         head: That of the first packet that was not sent.
-        frames: Of each packet that was sent: which of `keys` it is of; its segment; its sequence.
     """
 
     def __init__(self) -> None:
         self.keys: list[FrameKey] = []
         self.head: FrameKey | None = None
-        self.frames, self.indexes, self.sequences = array("L"), array("H"), array("Q")
+        self._sent: list[tuple[FrameKey, array[int], array[int]]] = []
 
     def take(self, sequence: int, beginning: bytes, done: bool) -> bool:
         """Note a packet; False if it is none."""
@@ -97,12 +96,20 @@ class _Found:
         if not self.keys or self.keys[-1] != header.key:
             self.keys.append(header.key)
         if done:
-            self.frames.append(len(self.keys) - 1)
-            self.indexes.append(header.segment_index)
-            self.sequences.append(sequence)
+            if not self._sent or self._sent[-1][0] != header.key:
+                self._sent.append((header.key, array("H"), array("Q")))
+            _, indexes, sequences = self._sent[-1]
+            indexes.append(header.segment_index)
+            sequences.append(sequence)
         elif self.head is None:
             self.head = header.key
         return True
+
+    def sent(self) -> Iterator[tuple[FrameKey, array[int], array[int]]]:
+        """Frames, and segments and sequences of their packets that were sent; each given once."""
+        self._sent.reverse()
+        while self._sent:
+            yield self._sent.pop()
 
 
 class _Queue:
@@ -260,9 +267,8 @@ class DiskSpool:
                 self._forget_oldest(queue)
             else:
                 header = header_of(packet.raw)
-                self._kept.add(
-                    packet.lane, header.key, header.segment_index, self._keep_oldest(queue)
-                )
+                index, handle = header.segment_index, self._keep_oldest(queue)
+                self._kept.add(packet.lane, header.key, (index,), (handle,))
             return True
 
     def hear(self, session: int, number: int, report: Report) -> None:
@@ -541,10 +547,8 @@ class DiskSpool:
         for lane, found in opened.items():
             if found.head is not None:
                 self._queues[lane].head = found.head
-            for frame, index, sequence in zip(
-                found.frames, found.indexes, found.sequences, strict=True
-            ):
-                self._kept.add(lane, found.keys[frame], index, sequence)
+            for key, indexes, sequences in found.sent():
+                self._kept.add(lane, key, indexes, sequences)
 
     def _heal(self) -> None:
         """Use the disk again: write to it what memory holds, but for what the link has in hand."""

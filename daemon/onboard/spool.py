@@ -203,7 +203,8 @@ class MemorySpool:
                 self._used_bytes -= len(packet.raw)
             else:
                 header = header_of(packet.raw)
-                self._sent.add(packet.lane, header.key, header.segment_index, packet.raw)
+                index = header.segment_index
+                self._sent.add(packet.lane, header.key, (index,), (packet.raw,))
             return True
 
     def hear(self, session: int, number: int, report: Report) -> None:

@@ -3,7 +3,8 @@
     python tests/benchmarks/spooling.py --folder /var/tmp --json spooling.json
 
 Packets of 1 KiB, synced 64 at a time, into the spool and, in turn, plainly appended to a file that
-is synced as often: what the disk allows. Then spools of several sizes are opened again.
+is synced as often: what the disk allows. Then spools of several sizes are opened again, once with
+all packets waiting and once with all of them sent, and kept until they are acknowledged.
 """
 
 from __future__ import annotations
@@ -11,20 +12,29 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from daemon.clock import SystemClock
 from daemon.link.lanes import Lane
+from daemon.link.packet import OVERHEAD_BYTES, Channel
+from daemon.link.segment import Segmenter
 from daemon.onboard.disk_spool import DiskSpool, DiskSpoolLimits
 from daemon.onboard.spool import SpooledPacket
 
-PACKET = os.urandom(1024)
+FRAME = 16
+SEGMENTER = Segmenter(boot_id=1, apid=1, mtu_bytes=1024, repair={})
+ROOM_BYTES = (1024 - OVERHEAD_BYTES) // 8 * 8
+PACKETS = SEGMENTER.packets(os.urandom(FRAME * ROOM_BYTES), Channel.PATCH, 0.0)
+PACKET_BYTES = len(PACKETS[0])
 GROUP = 64
+FRAME_ID_AT = 26
+"""Of a packet, see docs/wire-format.md."""
 GIB = 1 << 30
 
 
@@ -46,7 +56,10 @@ def main() -> None:
         f"{found['appended_per_s']:,.0f}: {found['share']:.0%} of it"
     )
     for size in found["recovered"]:
-        print(f"opened again: {size['gib']:g} GiB, {size['packets']:,} packets, {size['s']:.2f} s")
+        print(
+            f"opened again: {size['gib']:g} GiB, {size['packets']:,} packets: {size['s']:.2f} s "
+            f"waiting, {size['sent_s']:.2f} s sent"
+        )
     if chosen.json is not None:
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")
 
@@ -56,16 +69,19 @@ def measure(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     spooled, appended = [], []
     for number in range(chosen.rounds):
         place = folder / str(number)
-        spooled.append(chosen.packets / timed(lambda place=place: spool(place, chosen.packets)))
+        spooled.append(chosen.packets / spool(place, chosen.packets))
         file = folder / f"{number}.plain"
         appended.append(chosen.packets / timed(lambda file=file: plain(file, chosen.packets)))
         file.unlink()
     recovered = []
     for gib in map(float, chosen.sizes.split(",")):
-        place, packets = folder / f"{gib}", int(gib * GIB) // len(PACKET)
+        place, packets = folder / f"{gib}", int(gib * GIB) // PACKET_BYTES // FRAME * FRAME
         spool(place, packets)
-        took_s = timed(lambda place=place, packets=packets: reopen(place, packets))
-        recovered.append({"gib": gib, "packets": packets, "s": took_s})
+        waiting_s = timed(lambda place=place, packets=packets: reopen(place, waiting=packets))
+        send_all(place)
+        sent_s = timed(lambda place=place, packets=packets: reopen(place, sent=packets))
+        shutil.rmtree(place)
+        recovered.append({"gib": gib, "packets": packets, "s": waiting_s, "sent_s": sent_s})
     rates = {
         "spooled_per_s": statistics.median(spooled),
         "appended_per_s": statistics.median(appended),
@@ -95,33 +111,49 @@ def opened(place: Path) -> DiskSpool:
         sync_s=1.0,
         retry_s=10.0,
     )
-    return DiskSpool(place, limits=limits, clock=SystemClock(), on_drop=lost)
+    return DiskSpool(place, limits=limits, clock=SystemClock(), on_drop=lost, acknowledged=True)
 
 
-def spool(place: Path, packets: int) -> None:
-    """Spool frames of sixteen packets."""
-    made = opened(place)
-    for _ in range(packets // 16):
-        made.append([PACKET] * 16, Lane.PATCH)
-    made.end("end")
+def frames(count: int) -> Iterator[list[bytes]]:
+    """Packets of frames; their ids differ."""
+    for frame_id in range(count):
+        packed = frame_id.to_bytes(4)
+        yield [raw[:FRAME_ID_AT] + packed + raw[FRAME_ID_AT + 4 :] for raw in PACKETS]
+
+
+def spool(place: Path, packets: int) -> float:
+    """Spool frames of sixteen packets; return how long the spool took [s]."""
+    made, took_s = opened(place), 0.0
+    for each in frames(packets // FRAME):
+        took_s += timed(lambda each=each: made.append(each, Lane.PATCH))
+    took_s += timed(lambda: made.end("end"))
     if made.degraded is not None:
         raise SystemExit(f"the disk failed: {made.degraded}")
+    return took_s
+
+
+def send_all(place: Path) -> None:
+    """Send what waits."""
+    made = opened(place)
+    while (packet := made.take(0.0)) is not None:
+        made.sent(packet)
+    made.end("end")
 
 
 def plain(file: Path, packets: int) -> None:
     """Append the same bytes, synced as often."""
     with file.open("wb", buffering=0) as out:
         for _ in range(packets // GROUP):
-            for _ in range(GROUP // 16):
-                out.write(PACKET * 16)
+            for _ in range(GROUP // FRAME):
+                out.write(b"".join(PACKETS))
             os.fdatasync(out.fileno())
 
 
-def reopen(place: Path, packets: int) -> None:
+def reopen(place: Path, *, waiting: int = 0, sent: int = 0) -> None:
     """Open a spool that another process left."""
     made = opened(place)
-    if made.recovery.records != packets // 16 * 16:
-        raise SystemExit(f"{made.recovery.records} of {packets} packets were found")
+    if (made.packets, made.kept_frames) != (waiting, sent // FRAME):
+        raise SystemExit(f"{made.packets} packets and {made.kept_frames} frames were found")
     made.end("end")
 
 
