@@ -147,7 +147,7 @@ def _open(disk: Disk, path: Path) -> tuple[int, bytes]:
             disk.close(file)
             raise
     except BlockingIOError:
-        problem = "is another process's; give each a security.seal_state of its own"
+        problem = "is another process's; wait until it ends, or give each a security.seal_state"
         raise ConfigError(path, (problem,)) from None
     except OSError as error:
         raise _unusable(path, error) from None

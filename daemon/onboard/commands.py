@@ -7,7 +7,14 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from daemon.errors import PacketError, PacketFieldError
-from daemon.link.commands import Command, Kind, Report, unpack_value
+from daemon.link.commands import (
+    MAX_KBIT_PER_S,
+    MAX_OCTAVES,
+    Command,
+    Kind,
+    Report,
+    unpack_value,
+)
 from daemon.link.states import PassEvent
 from daemon.metrics import FlightMetrics
 from daemon.onboard.downlink import Orders
@@ -18,9 +25,6 @@ log = logging.getLogger(__name__)
 _WAIT_S: Final = 0.1
 """Longest wait for the uplink, so that a stop is noticed [s]."""
 _AT_ONCE: Final = 64
-MAX_OCTAVES: Final = 8.0
-"""Most that a command can make tiles coarser."""
-_MAX_KBIT_PER_S: Final = 1e9
 
 _EVENTS: Final = {
     Kind.OPEN: PassEvent.OPEN,
@@ -87,12 +91,14 @@ class CommandReceiver:
             return
         if kind is Kind.RATE:
             least = 1.001 * self._packet_bits / 1000
-            kbit = unpack_value(command.body, least, _MAX_KBIT_PER_S, "rate [kbit/s]")
+            kbit = unpack_value(command.body, least, MAX_KBIT_PER_S, "rate [kbit/s]")
             orders.bits_per_s = None if kbit is None else 1000 * kbit
             told: object = kbit
         elif kind is Kind.STEP:
             octaves = unpack_value(command.body, 0.0, MAX_OCTAVES, "step [octaves coarser]")
             told = orders.octaves = octaves or 0.0
+        elif command.body:
+            raise PacketFieldError(f"a command to {kind.name.lower()} carries nothing")
         else:
             told = orders.switch.command(_EVENTS[kind]).value
         log.info("command", extra={"kind": kind.name.lower(), "now": told})

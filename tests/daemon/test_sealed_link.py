@@ -33,7 +33,7 @@ class Rig:
             degraded=self.degraded.append, disk=self.disk,
         )  # fmt: skip
         self.opener = SealedOpener(
-            KEY, heard_beside(folder / "state"), spi=DOWNLINK_SPI, clock=self.clock,
+            KEY, heard_beside(folder / "state"), spis=(DOWNLINK_SPI,), clock=self.clock,
             degraded=self.degraded.append, disk=self.disk,
         )  # fmt: skip
 
