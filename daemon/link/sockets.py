@@ -334,5 +334,5 @@ def new_curve_pair() -> tuple[bytes, bytes]:
 
 
 def _milliseconds(seconds: float) -> int:
-    """A timeout for libzmq, rounded up; not infinite, which would be −1 there; 0 if it is none."""
-    return math.ceil(min(max(0.0, seconds), 86_400.0) * 1000)
+    """A timeout for libzmq, rounded up; not infinite, which would be −1 there."""
+    return math.ceil(min(max(seconds, 0.0), 86_400.0) * 1000)
