@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from daemon.clock import Clock
 from daemon.disk import Disk
-from daemon.link.seal import SALT_BYTES, Opener, Sealer, derived_key
+from daemon.link.seal import OPERATOR_SPI, SALT_BYTES, Opener, Sealer, derived_key
 from daemon.reserved_counter import HighestHeard, ReservedCounter
 
 log = logging.getLogger(__name__)
@@ -135,7 +135,8 @@ class SealedOpener:
 
     def _note(self, spi: int, highest: int) -> None:
         try:
-            self._heard.note(spi, highest)
+            # Commands are few, and each does something.
+            self._heard.note(spi, highest, at_once=spi == OPERATOR_SPI)
         except OSError as error:
             self._tell(str(error))
         else:

@@ -52,6 +52,7 @@ class CommandReceiver:
         orders: Told the others.
         unseal: Opens each; None: they are not sealed.
         packet_bits: Bits of the longest packet: no rate can be as low.
+        max_octaves: Most that tiles can be made coarser; 0 where their steps have another aim.
         metrics: Counts them.
     """
 
@@ -64,10 +65,11 @@ class CommandReceiver:
         unseal: Callable[[bytes], bytes] | None,
         apid: int,
         packet_bits: int,
+        max_octaves: float = MAX_OCTAVES,
         metrics: FlightMetrics,
     ) -> None:
         self._listener, self._spool, self._orders = listener, spool, orders
-        self._unseal = unseal
+        self._unseal, self._max_octaves = unseal, max_octaves
         self._apid, self._packet_bits, self._metrics = apid, packet_bits, metrics
 
     def poll(self) -> None:
@@ -95,7 +97,8 @@ class CommandReceiver:
             orders.bits_per_s = None if kbit is None else 1000 * kbit
             told: object = kbit
         elif kind is Kind.STEP:
-            octaves = unpack_value(command.body, 0.0, MAX_OCTAVES, "step [octaves coarser]")
+            most = self._max_octaves
+            octaves = unpack_value(command.body, 0.0, most, "step [octaves coarser]")
             told = orders.octaves = octaves or 0.0
         elif command.body:
             raise PacketFieldError(f"a command to {kind.name.lower()} carries nothing")

@@ -289,6 +289,7 @@ class FlightLine:
                 unseal=unseal,
                 apid=link.apid,
                 packet_bits=packet_bits,
+                max_octaves=model.most_ordered_octaves,
                 metrics=metrics,
             )
             stages.append(line.source("commands", commands.poll, lambda: False))

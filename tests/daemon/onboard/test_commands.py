@@ -14,7 +14,7 @@ import pytest
 
 from contracts.spool import Drops
 from daemon.errors import ReplayError
-from daemon.link.commands import Command, Kind, Report, Wanted, pack_value
+from daemon.link.commands import MAX_OCTAVES, Command, Kind, Report, Wanted, pack_value
 from daemon.link.packet import Channel
 from daemon.link.passes import ContactPlan
 from daemon.link.seal import DOWNLINK_SPI, OPERATOR_SPI, UPLINK_SPI, Sealer, derived_key
@@ -45,7 +45,9 @@ class Spool(MemorySpool):
 class Rig:
     """A receiver with all around it, and a downlink whose link is always open."""
 
-    def __init__(self, opener: SealedOpener | None = None) -> None:
+    def __init__(
+        self, opener: SealedOpener | None = None, max_octaves: float = MAX_OCTAVES
+    ) -> None:
         self.clock, self.metrics, self.orders = FakeClock(), FlightMetrics(new_registry()), Orders()
         self.spool = Spool(max_bytes=1 << 20, clock=self.clock, on_drop=Drops(), acknowledged=True)
         self.air, self.coming = list[bytes](), list[bytes]()
@@ -55,7 +57,7 @@ class Rig:
         )  # fmt: skip
         self.target = CommandReceiver(
             self, self.spool, self.orders, unseal=None if opener is None else opener.open,
-            apid=APID, packet_bits=PACKET_BITS, metrics=self.metrics,
+            apid=APID, packet_bits=PACKET_BITS, max_octaves=max_octaves, metrics=self.metrics,
         )  # fmt: skip
         self.spend(1)  # the link opens
 
@@ -183,6 +185,14 @@ def test_a_report_is_for_the_spool() -> None:
     )  # fmt: skip
     rig.hear(done.pack())
     assert rig.spool.used_bytes == 0
+
+
+def test_where_a_target_sets_the_step_no_command_does() -> None:
+    """It would be counted as obeyed, and told as octaves, and change nothing."""
+    rig = Rig(max_octaves=0.0)
+    rig.hear(command(Kind.STEP, pack_value(1)), command(Kind.STEP, pack_value(0)))
+    assert (rig.refused(), rig.obeyed()) == ({"packet_field": 1}, {"step": 1})
+    assert rig.orders.octaves == 0.0
 
 
 # ---------------------------------------------------------------- what is refused
