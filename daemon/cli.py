@@ -1,7 +1,8 @@
 """`prismlink`: the commands, and the one place where an error becomes an exit status.
 
-Exit status: 0 done; 1 failed; 2 wrong usage; 65 the input is wrong; 69 an address cannot be had;
-73 an output cannot be written; 78 a settings file or a bundle is wrong (do not restart).
+Exit status: 0 done; 1 failed; 2 wrong usage; 65 the input is wrong; 69 an address cannot be had, or
+nobody is there; 73 an output cannot be written; 78 a settings file or a bundle is wrong (do not
+restart).
 
 What a command needs is imported when it runs: `prismlink --help` must not wait for PyTorch.
 """
@@ -41,7 +42,8 @@ from daemon.log import setup
 app = typer.Typer(
     help="Learned hyperspectral compression between a satellite's sensor and its radio.",
     epilog="Exit status: 0 done; 1 failed; 2 wrong usage; 65 the input is wrong; 69 an address "
-    "cannot be had; 73 an output cannot be written; 78 a settings file or a bundle is wrong.",
+    "cannot be had, or nobody is there; 73 an output cannot be written; 78 a settings file or a "
+    "bundle is wrong.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -299,6 +301,44 @@ def keys(folder: Annotated[Path, typer.Argument(help="Where they go.", metavar="
     write_keys(files)
     for path in files:
         out.print(str(path), highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def command(
+    kind: Annotated[
+        Literal["open", "close", "suspend", "resume", "rate", "step"],
+        typer.Argument(help="What the board shall do."),
+    ],
+    settings_file: Annotated[
+        Path, typer.Option("--settings", metavar="FILE", help="The ground's settings file (YAML).")
+    ],
+    value: Annotated[
+        str | None,
+        typer.Argument(help="rate: kbit/s, or `plan`; step: octaves coarser, 0 to 8."),
+    ] = None,
+    overrides: Overrides = None,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", help="Longest wait for the board, in seconds.", min=0)
+    ] = 5.0,
+) -> None:
+    """Command the board: open or close the link, suspend or resume it, set its rate or the step.
+
+    It is sent to link.uplink, also while the ground runs. See docs/link.md for how long it holds.
+
+    Example: prismlink command rate 512 --settings deploy/ground.yaml
+    """
+    from daemon.link.commands import Kind
+    from daemon.telecommand import body_of, send
+
+    try:
+        body = body_of(asked := Kind[kind.upper()], value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    settings = load_ground(settings_file, overrides or ())
+    address = send(settings, settings_file, asked, body, timeout_s=timeout_s)
+    words = kind if value is None else f"{kind} {value}"
+    how = "sealed" if settings.security.seal_key else "not sealed"
+    out.print(f"{words}: sent to {address}, {how}", highlight=False, markup=False, soft_wrap=True)
 
 
 for _command in (encode, decode, inspect, bench):  # listed by --help in this order

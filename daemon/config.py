@@ -36,7 +36,7 @@ from daemon.config_sections import (
     Section,
 )
 from daemon.config_security import FlightSecuritySettings, GroundSecuritySettings, Socket
-from daemon.link.commands import MAX_COMMAND_BYTES, MIN_COMMAND_BYTES
+from daemon.link.commands import MAX_COMMAND_BYTES, MAX_OCTAVES, MIN_COMMAND_BYTES
 from daemon.link.packet import MAX_APID
 from daemon.link.reports import ReportTimes
 from daemon.mailbox import Policy
@@ -125,6 +125,11 @@ class FlightModelSettings(Section):
         if value < info.data.get("speed", 0):
             raise ValueError("is below speed; tiles that wait are not encoded slower")
         return value
+
+    @property
+    def most_ordered_octaves(self) -> float:
+        """How much coarser a command can make tiles: not at all where a target sets their step."""
+        return MAX_OCTAVES if self.rate_bpppc is None and self.psnr_db is None else 0.0
 
     @field_validator("rate_bpppc", "psnr_db")
     @classmethod

@@ -81,7 +81,7 @@ class SecuritySettings(Section):
         curve_peers: Who is admitted where this side binds; who is there, where it connects.
         seal_key: File of the key that packets are sealed with; null: they are not.
         seal_state: File of the counters of what was sealed; those of what was opened are beside it,
-            in one that ends in `.heard`.
+            in one that ends in `.heard`, those of `prismlink command` in `.operator`.
         insecure: Whether sockets may be open to other machines without keys.
     """
 

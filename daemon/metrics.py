@@ -219,6 +219,7 @@ class FlightMetrics(ProcessMetrics):
             LATENCY_BUCKETS_S,
         )
         _begin(self.tile_messages_refused, _reasons(TileMessageError))
+        _begin(self.commands_refused, _reasons(PacketError))
         for counter in (self.frames, self.packets, self.bytes_out):
             _begin(counter, CHANNELS)
 

@@ -119,15 +119,15 @@ class HighestHeard:
             raise ConfigError(self._path, (problem,))
         return highest
 
-    def note(self, index: int, highest: int) -> None:
-        """Write it down.
+    def note(self, index: int, highest: int, *, at_once: bool = False) -> None:
+        """Write it down; sync if it is time to, or `at_once`.
 
         Raises:
             OSError: If the disk does not take it.
         """
         data, offset = packed_cursor(highest)
         self._disk.write(self._file, data, index * CURSORS_BYTES + offset)
-        if self._clock.monotonic_s() - self._synced_s >= SYNC_S:
+        if at_once or self._clock.monotonic_s() - self._synced_s >= SYNC_S:
             self._disk.sync(self._file)
             self._synced_s = self._clock.monotonic_s()
 
@@ -147,7 +147,7 @@ def _open(disk: Disk, path: Path) -> tuple[int, bytes]:
             disk.close(file)
             raise
     except BlockingIOError:
-        problem = "is another process's; give each a security.seal_state of its own"
+        problem = "is another process's; wait until it ends, or give each a security.seal_state"
         raise ConfigError(path, (problem,)) from None
     except OSError as error:
         raise _unusable(path, error) from None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Protocol
 
 from daemon.clock import Clock
 from daemon.disk import Disk
-from daemon.link.seal import SALT_BYTES, Opener, Sealer, derived_key
+from daemon.link.seal import OPERATOR_SPI, SALT_BYTES, Opener, Sealer, derived_key
 from daemon.reserved_counter import HighestHeard, ReservedCounter
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class SealedOpener:
     Args:
         key: What the key's file holds.
         state: The file of counters.
-        spi: The direction.
+        spis: What may come; each has counters of its own.
         clock: Tells when to sync.
         degraded: Told 1 when the disk fails, 0 when it works again.
         disk: The door to it.
@@ -108,33 +108,40 @@ class SealedOpener:
         key: bytes,
         state: Path,
         *,
-        spi: int,
+        spis: Iterable[int],
         clock: Clock,
         degraded: Callable[[float], None],
         disk: Disk | None = None,
     ) -> None:
-        self._spi, self._degraded = spi, degraded
+        self._degraded = degraded
         self._heard = HighestHeard(state, clock=clock, disk=disk)
-        self._noted = self._heard.of(spi)
-        self._opener = Opener({spi: derived_key(key, spi)}, heard={spi: self._noted})
+        self._noted = {spi: self._heard.of(spi) for spi in spis}
+        self._opener = Opener(
+            {spi: derived_key(key, spi) for spi in self._noted}, heard=self._noted
+        )
         self._failed = False
 
     def open(self, raw: bytes) -> bytes:
         """Return the packet that was sealed; see `daemon.link.seal.Opener.open`."""
         packet = self._opener.open(raw)
-        if (highest := self._opener.highest(self._spi)) > self._noted:
-            try:
-                self._heard.note(self._spi, highest)
-            except OSError as error:
-                self._tell(str(error))
-            else:
-                self._noted = highest
-                self._tell(None)
+        for spi, noted in self._noted.items():
+            if (highest := self._opener.highest(spi)) > noted:
+                self._note(spi, highest)
         return packet
 
     def close(self) -> None:
         """Let the file of counters go."""
         self._heard.close()
+
+    def _note(self, spi: int, highest: int) -> None:
+        try:
+            # Commands are few, and each does something.
+            self._heard.note(spi, highest, at_once=spi == OPERATOR_SPI)
+        except OSError as error:
+            self._tell(str(error))
+        else:
+            self._noted[spi] = highest
+            self._tell(None)
 
     def _tell(self, error: str | None) -> None:
         if (error is not None) != self._failed:
@@ -149,3 +156,8 @@ class SealedOpener:
 def heard_beside(state: Path) -> Path:
     """The file of what was opened, beside that of what was sealed."""
     return state.with_name(f"{state.name}.heard")
+
+
+def operator_beside(state: Path) -> Path:
+    """The file of what commands sealed, beside that of what their ground process sealed."""
+    return state.with_name(f"{state.name}.operator")

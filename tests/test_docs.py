@@ -47,6 +47,7 @@ RUN_BY: Final = {
     "prismlink inspect": "tests/daemon/test_cli.py",
     "prismlink bench": "tests/daemon/test_bench.py",
     "prismlink keys": "tests/daemon/test_cli.py",
+    "prismlink command": "tests/end_to_end/test_commands.py",
     "prismlink-train": "tests/training/test_cli.py",
     "accelerate launch": "tests/training/test_distributed.py",
     "apt-get install": "not run: it changes the machine",

@@ -88,7 +88,7 @@ def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str
             key, state = seal
             degraded = metrics.seal_degraded.labels("open").set
             opener = SealedOpener(
-                key, heard_beside(state), spi=DOWNLINK_SPI, clock=clock, degraded=degraded
+                key, heard_beside(state), spis=(DOWNLINK_SPI,), clock=clock, degraded=degraded
             )
             stack.callback(opener.close)
             unseal = opener.open

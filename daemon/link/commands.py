@@ -37,6 +37,11 @@ OVERHEAD_BYTES: Final = _HEADERS.size + _CRC.size
 MIN_COMMAND_BYTES: Final = 128
 """Least MTU of an uplink: room for a report on one frame."""
 MAX_COMMAND_BYTES: Final = 65_535
+MIN_KBIT_PER_S: Final = 2.0
+"""Least rate a command can set: a link's shortest MTU, once a second."""
+MAX_KBIT_PER_S: Final = 1e9
+MAX_OCTAVES: Final = 8.0
+"""Most that a command can make tiles coarser."""
 _U32: Final = 2**32
 _LOSS_ONE: Final = 65_535
 _NUMBER_BYTES: Final = 5

@@ -43,7 +43,10 @@ class ContactPlan:
 
     Args:
         passes: In any order.
-        bits_per_s: Limit where there are no passes.
+        bits_per_s: Limit where there are no passes, and before the first.
+
+    Attributes:
+        bits_per_s: The same.
 
     Raises:
         ValueError: If two overlap.
@@ -56,6 +59,7 @@ class ContactPlan:
                 raise ValueError("two passes overlap")
         always = Pass(opens_utc_s=-math.inf, closes_utc_s=math.inf, bits_per_s=bits_per_s)
         self._passes = tuple(ordered) or (always,)
+        self.bits_per_s = bits_per_s
 
     def at(self, utc_s: float) -> Pass | None:
         """The pass of a moment."""

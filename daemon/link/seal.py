@@ -28,6 +28,8 @@ from daemon.link.sequence import WINDOW, Arrival, Window
 
 DOWNLINK_SPI: Final = 1
 UPLINK_SPI: Final = 2
+OPERATOR_SPI: Final = 3
+"""Ground to board as well, with counters of its own: a command beside the ground's process."""
 KEY_BYTES: Final = 32
 SALT_BYTES: Final = 4
 MAX_COUNTER: Final = 2**64 - 1
@@ -46,11 +48,11 @@ OVERHEAD_BYTES: Final = _SECURITY.size + 1 + _MAC_BYTES
 
 
 def derived_key(key: bytes, spi: int) -> bytes:
-    """The key of one direction: with HKDF-SHA256, so that a file holds one for both.
+    """The key of one direction or use: with HKDF-SHA256, so that a file holds one for all.
 
     Args:
         key: What the file holds, 32 bytes.
-        spi: The direction.
+        spi: Which.
     """
     info = b"prismlink seal" + spi.to_bytes(2)
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(key)

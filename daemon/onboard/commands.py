@@ -7,7 +7,14 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from daemon.errors import PacketError, PacketFieldError
-from daemon.link.commands import Command, Kind, Report, unpack_value
+from daemon.link.commands import (
+    MAX_KBIT_PER_S,
+    MAX_OCTAVES,
+    Command,
+    Kind,
+    Report,
+    unpack_value,
+)
 from daemon.link.states import PassEvent
 from daemon.metrics import FlightMetrics
 from daemon.onboard.downlink import Orders
@@ -18,9 +25,6 @@ log = logging.getLogger(__name__)
 _WAIT_S: Final = 0.1
 """Longest wait for the uplink, so that a stop is noticed [s]."""
 _AT_ONCE: Final = 64
-MAX_OCTAVES: Final = 8.0
-"""Most that a command can make tiles coarser."""
-_MAX_KBIT_PER_S: Final = 1e9
 
 _EVENTS: Final = {
     Kind.OPEN: PassEvent.OPEN,
@@ -49,6 +53,7 @@ class CommandReceiver:
         unseal: Opens each; None: they are not sealed.
         on_loss: Told the share of packets that the ground misses, with each report.
         packet_bits: Bits of the longest packet: no rate can be as low.
+        max_octaves: Most that tiles can be made coarser; 0 where their steps have another aim.
         metrics: Counts them.
     """
 
@@ -62,10 +67,12 @@ class CommandReceiver:
         on_loss: Callable[[float], object],
         apid: int,
         packet_bits: int,
+        max_octaves: float = MAX_OCTAVES,
         metrics: FlightMetrics,
     ) -> None:
         self._listener, self._spool, self._orders = listener, spool, orders
         self._unseal, self._on_loss = unseal, on_loss
+        self._max_octaves = max_octaves
         self._apid, self._packet_bits, self._metrics = apid, packet_bits, metrics
 
     def poll(self) -> None:
@@ -91,12 +98,15 @@ class CommandReceiver:
             return
         if kind is Kind.RATE:
             least = 1.001 * self._packet_bits / 1000
-            kbit = unpack_value(command.body, least, _MAX_KBIT_PER_S, "rate [kbit/s]")
+            kbit = unpack_value(command.body, least, MAX_KBIT_PER_S, "rate [kbit/s]")
             orders.bits_per_s = None if kbit is None else 1000 * kbit
             told: object = kbit
         elif kind is Kind.STEP:
-            octaves = unpack_value(command.body, 0.0, MAX_OCTAVES, "step [octaves coarser]")
+            most = self._max_octaves
+            octaves = unpack_value(command.body, 0.0, most, "step [octaves coarser]")
             told = orders.octaves = octaves or 0.0
+        elif command.body:
+            raise PacketFieldError(f"a command to {kind.name.lower()} carries nothing")
         else:
             told = orders.switch.command(_EVENTS[kind]).value
         log.info("command", extra={"kind": kind.name.lower(), "now": told})

@@ -120,6 +120,7 @@ class Downlink:
         self._spool, self._sender, self._plan = spool, sender, plan
         self._packet_bits, self._clock, self._metrics = packet_bits, clock, metrics
         self._seal_bytes = seal_bytes
+        self._planned = plan.bits_per_s
         self._limit: float | None = None
         self._bucket: TokenBucket | None = None
 
@@ -166,7 +167,9 @@ class Downlink:
     def _is_open(self) -> bool:
         now = self._plan.at(self._clock.utc_s())
         is_open = self.orders.switch.plan(now is not None)
-        limit = self.orders.bits_per_s or (self._limit if now is None else now.bits_per_s)
+        if now is not None:  # else a command opened it, and the last limit goes on
+            self._planned = now.bits_per_s
+        limit = self.orders.bits_per_s or self._planned
         if limit != self._limit:
             self._limit, self._bucket = limit, None
             if limit is not None:  # empty: what left just now may count against it

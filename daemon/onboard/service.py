@@ -20,7 +20,7 @@ from daemon.config_sections import MIB
 from daemon.lifecycle import StopSignal, shut_down, wait_to_end
 from daemon.link.lanes import Level
 from daemon.link.packet import Channel
-from daemon.link.seal import DOWNLINK_SPI, UPLINK_SPI
+from daemon.link.seal import DOWNLINK_SPI, OPERATOR_SPI, UPLINK_SPI
 from daemon.link.segment import Segmenter
 from daemon.link.sockets import Endpoint, PacketListener, PacketSender, TileListener
 from daemon.mailbox import Mailbox, Policy
@@ -119,7 +119,11 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
                 key, state = seal
                 degraded = metrics.seal_degraded.labels("open").set
                 opener = SealedOpener(
-                    key, heard_beside(state), spi=UPLINK_SPI, clock=clock, degraded=degraded
+                    key,
+                    heard_beside(state),
+                    spis=(UPLINK_SPI, OPERATOR_SPI),
+                    clock=clock,
+                    degraded=degraded,
                 )
                 stack.callback(opener.close)
                 unseal = opener.open
@@ -292,6 +296,7 @@ class FlightLine:
                 on_loss=adapt,
                 apid=link.apid,
                 packet_bits=packet_bits,
+                max_octaves=model.most_ordered_octaves,
                 metrics=metrics,
             )
             stages.append(line.source("commands", commands.poll, lambda: False))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import signal
 import subprocess
@@ -21,8 +23,12 @@ from codec.encoder import Encoder
 from codec.tile import Tile, TileInfo
 from codec.tile_files import read_tile, write_tile
 from daemon import cli
+from daemon.errors import SealError
 from daemon.keys import CurveKeys, curve_public, curve_secret, seal_key
-from daemon.link.sockets import Endpoint, TileListener, TileSender
+from daemon.link.commands import Command, Kind, unpack_value
+from daemon.link.seal import DOWNLINK_SPI, OPERATOR_SPI, UPLINK_SPI, Opener, derived_key
+from daemon.link.sockets import Endpoint, PacketListener, TileListener, TileSender
+from daemon.reserved_counter import ReservedCounter
 from fakes import cubes
 from fakes.bundles import klt_bundle
 
@@ -202,6 +208,14 @@ def test_inspect_prints_what_it_found(
 # ---------------------------------------------------------------- errors
 
 
+BAD = (
+    "fly", "suspend 3", "open plan", "rate", "rate fast", "rate 0", "rate -1", "rate inf",
+    "rate nan", "step", "step plan", "step 8.5", "step -1", "suspend --timeout -1",
+    "suspend --timeout nan",
+)  # fmt: skip
+"""Commands that make no sense."""
+
+
 def test_wrong_usage_ends_with_2(prismlink: Prismlink, scene: Path, tmp_path: Path) -> None:
     """An unknown command or option, a missing argument, a value out of range."""
     for words in (
@@ -213,6 +227,8 @@ def test_wrong_usage_ends_with_2(prismlink: Prismlink, scene: Path, tmp_path: Pa
         ["encode", scene, "-o", tmp_path / "x", "--step", "9", "--psnr", "50"],
         ["decode", scene, "-o", tmp_path, "--format", "jpeg"],
         ["feed", scene, "--rate", "-1"],
+        *(["command", *words.split(), "--settings", tmp_path / "never-read.yaml"] for words in BAD),
+        ["command", "suspend"],
     ):
         ended = prismlink(*words)
         assert ended.status == USAGE, words
@@ -451,13 +467,154 @@ def test_an_instrument_shows_its_key(prismlink: Prismlink, scene: Path, tmp_path
     assert prismlink(*words, *secret).status == USAGE
 
 
+# ---------------------------------------------------------------- commands to the board
+
+
+def ground_with_uplink(folder: Path, bundle: Path, more: str = "") -> Path:
+    """The ground's settings, with the board's uplink in the same folder."""
+    uplink = f"link: {{uplink: {{address: 'ipc://{folder}/up', apid: 7}}}}\n"
+    return settings(folder, "ground", bundle, uplink + more)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "value"),
+    [
+        ("open", Kind.OPEN, None),
+        ("close", Kind.CLOSE, None),
+        ("suspend", Kind.SUSPEND, None),
+        ("resume", Kind.RESUME, None),
+        ("rate 512", Kind.RATE, 512.0),
+        ("rate plan", Kind.RATE, None),
+        ("step 1.5", Kind.STEP, 1.5),
+        ("step 0", Kind.STEP, 0.0),
+    ],
+)
+def test_a_command_is_sent(
+    *, prismlink: Prismlink, bundle_file: Path, tmp_path: Path,
+    words: str, kind: Kind, value: float | None,
+) -> None:  # fmt: skip
+    """For the board's APID; what was sent, and where to, is said in a line."""
+    path = ground_with_uplink(tmp_path, bundle_file)
+    with PacketListener(Endpoint(address=f"ipc://{tmp_path}/up", bind=True)) as board:
+        ended = prismlink("command", *words.split(), "--settings", path)
+        (raw,) = board.recv_many(2, 5.0)
+
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out == f"{words}: sent to ipc://{tmp_path}/up, not sealed\n"
+    command = Command.unpack(raw)
+    assert (command.apid, command.kind) == (7, kind)
+    if kind in (Kind.RATE, Kind.STEP):
+        assert unpack_value(command.body, 0, 1e9, "") == value
+    else:
+        assert command.body == b""
+
+
+def test_a_command_is_sealed_beside_its_ground(
+    prismlink: Prismlink, bundle_file: Path, tmp_path: Path
+) -> None:
+    """While the ground holds its counters, with a key and counters of its own: never one twice."""
+    assert prismlink("keys", tmp_path / "keys").status == 0
+    state = tmp_path / "state"
+    security = f"security: {{seal_key: keys/seal.key, seal_state: {state}}}\n"
+    words = (
+        "command",
+        "suspend",
+        "--settings",
+        ground_with_uplink(tmp_path, bundle_file, security),
+    )
+    grounds = ReservedCounter(state)
+    with PacketListener(Endpoint(address=f"ipc://{tmp_path}/up", bind=True)) as board:
+        ended = [prismlink(*words) for _ in range(3)]
+        raw = [board.recv_many(1, 5.0)[0] for _ in ended]
+        operators = ReservedCounter(tmp_path / "state.operator")
+        errors_in_one_line(prismlink(*words), CONFIG, "state.operator", "wait until it ends")
+        operators.close()
+    grounds.close()
+
+    assert {(one.status, one.err) for one in ended} == {(0, "")}
+    assert ended[0].out.endswith(", sealed\n")
+    key = seal_key(tmp_path / "keys" / "seal.key")
+    opener = Opener({OPERATOR_SPI: derived_key(key, OPERATOR_SPI)}, heard={})
+    assert [Command.unpack(opener.open(one)).kind for one in raw] == [Kind.SUSPEND] * 3
+    for spi in (DOWNLINK_SPI, UPLINK_SPI):
+        with pytest.raises(SealError):
+            Opener({OPERATOR_SPI: derived_key(key, spi)}, heard={}).open(raw[0])
+
+
+def test_a_command_shows_its_key(prismlink: Prismlink, bundle_file: Path, tmp_path: Path) -> None:
+    """A board that asks for keys takes the command of who has the ground's, and of nobody else."""
+    for name in ("board", "ground", "stranger"):
+        assert prismlink("keys", tmp_path / name).status == 0
+
+    def security(own: str) -> str:
+        peers = "curve_peers: {uplink: [board/curve.public]}"
+        return f"security: {{curve_secret_key: {own}/curve.secret, {peers}}}\n"
+
+    keys = CurveKeys(
+        secret=curve_secret(tmp_path / "board" / "curve.secret"),
+        peers=(curve_public(tmp_path / "ground" / "curve.public"),),
+    )
+    words = ("command", "suspend", "--settings")
+    with PacketListener(Endpoint(address=f"ipc://{tmp_path}/up", bind=True, curve=keys)) as board:
+        path = ground_with_uplink(tmp_path, bundle_file, security("ground"))
+        assert prismlink(*words, path).status == 0
+        assert len(board.recv_many(2, 5.0)) == 1
+        path = ground_with_uplink(tmp_path, bundle_file, security("stranger"))
+        ended = prismlink(*words, path, "--timeout", 0.5)
+        errors_in_one_line(ended, UNAVAILABLE, "security.curve_peers.uplink")
+        assert board.recv_many(1, 0.0) == []
+
+
+def test_a_command_that_nobody_takes_ends_with_69(
+    prismlink: Prismlink, bundle_file: Path, tmp_path: Path
+) -> None:
+    """After the time it was given, naming the address and what to look at."""
+    words = ("command", "suspend", "--settings", ground_with_uplink(tmp_path, bundle_file))
+    for timeout in ("0.25", "0"):
+        ended = prismlink(*words, "--timeout", timeout)
+        errors_in_one_line(ended, UNAVAILABLE, f"ipc://{tmp_path}/up", f"within {timeout} s")
+
+
+def test_a_command_without_an_uplink_ends_with_78(
+    prismlink: Prismlink, bundle_file: Path, tmp_path: Path
+) -> None:
+    """Nor where the ground's process owns its address: an ipc socket would be taken from it."""
+    path = settings(tmp_path, "ground", bundle_file)
+    words = ("command", "suspend", "--settings", path)
+    errors_in_one_line(prismlink(*words), CONFIG, path, "link.uplink: null")
+    own = f"link.uplink={{address: 'ipc://{tmp_path}/up', bind: true}}"
+    errors_in_one_line(prismlink(*words, "--set", own), CONFIG, path, "link.uplink.bind: true")
+    assert not (tmp_path / "up").exists()
+
+
+def test_a_full_disk_sends_no_command(
+    prismlink: Prismlink, bundle_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a number of its own nothing is sealed: 73, with the file."""
+    assert prismlink("keys", tmp_path / "keys").status == 0
+    security = f"security: {{seal_key: keys/seal.key, seal_state: {tmp_path}/state}}\n"
+    words = (
+        "command",
+        "suspend",
+        "--settings",
+        ground_with_uplink(tmp_path, bundle_file, security),
+    )
+    monkeypatch.setattr(ReservedCounter, "next", full)
+    errors_in_one_line(prismlink(*words), OUTPUT, "state.operator", "No space left")
+
+
+def full(_: ReservedCounter) -> int:
+    """A counter whose disk has no room."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 # ---------------------------------------------------------------- first impressions
 
 
 def test_every_command_shows_an_example(prismlink: Prismlink) -> None:
     """`--help` says what a command does and shows it done."""
     for words in (
-        ["demo"], ["feed"], ["encode"], ["decode"], ["inspect"], ["keys"],
+        ["demo"], ["feed"], ["encode"], ["decode"], ["inspect"], ["keys"], ["command"],
         *([side, command] for side in ("flight", "ground") for command in ("run", "check-config")),
     ):  # fmt: skip
         ended = prismlink(*words, "--help")

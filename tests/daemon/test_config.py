@@ -217,3 +217,15 @@ def test_passes_take_the_links_rate_where_they_have_none(bundle: Path) -> None:
     first, second = settings.link.plan.ahead(0.0, 9)
     assert (first.opens_utc_s, first.closes_utc_s) == (1_795_688_100.0, 1_795_688_700.0)
     assert (first.bits_per_s, second.bits_per_s) == (256_000, 512_000)
+
+
+def test_a_command_leaves_a_target_alone(tmp_path: Path) -> None:
+    """Steps that a rate or a quality sets cannot be ordered coarser."""
+    (tmp_path / "any.safetensors").touch()
+    path = tmp_path / "flight.yaml"
+    path.write_text("model: {bundle: any.safetensors}\n")
+    found = {
+        given: load_flight(path, [f"model.{given}"]).model.most_ordered_octaves
+        for given in ("step=2.0", "rate_bpppc=0.1", "psnr_db=50")
+    }
+    assert found == {"step=2.0": 8.0, "rate_bpppc=0.1": 0.0, "psnr_db=50": 0.0}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from daemon.errors import ConfigError, ReplayError
 from daemon.link.packet import Channel
-from daemon.link.seal import DOWNLINK_SPI
+from daemon.link.seal import DOWNLINK_SPI, OPERATOR_SPI, UPLINK_SPI, Sealer, derived_key
 from daemon.link.segment import Segmenter
 from daemon.reserved_counter import BLOCK
 from daemon.sealed_link import RETRY_S, SealedOpener, SealedSender, heard_beside
@@ -33,7 +34,7 @@ class Rig:
             degraded=self.degraded.append, disk=self.disk,
         )  # fmt: skip
         self.opener = SealedOpener(
-            KEY, heard_beside(folder / "state"), spi=DOWNLINK_SPI, clock=self.clock,
+            KEY, heard_beside(folder / "state"), spis=(DOWNLINK_SPI,), clock=self.clock,
             degraded=self.degraded.append, disk=self.disk,
         )  # fmt: skip
 
@@ -125,6 +126,22 @@ def test_a_ground_whose_disk_fails_goes_on(
 
     with pytest.raises(ReplayError):
         Rig(tmp_path).opener.open(rig.took[4])
+
+
+def test_a_command_is_not_forgotten_when_the_power_fails(tmp_path: Path) -> None:
+    """What an operator sealed is on the disk before it is obeyed; reports wait for others."""
+    disk, clock = FailingDisk(), FakeClock()
+    opener = SealedOpener(
+        KEY, tmp_path / "heard", spis=(UPLINK_SPI, OPERATOR_SPI), clock=clock,
+        degraded=lambda _: None, disk=disk,
+    )  # fmt: skip
+    synced = list[int]()
+    for spi in (UPLINK_SPI, OPERATOR_SPI, OPERATOR_SPI, UPLINK_SPI):
+        source = count(len(synced) + 1)
+        sealer = Sealer(derived_key(KEY, spi), spi, source.__next__, salt=bytes(4))
+        assert opener.open(sealer.seal(RAW)) == RAW
+        synced.append(disk.synced)
+    assert [number - synced[0] for number in synced] == [0, 1, 2, 2]
 
 
 def test_two_boards_do_not_share_a_file(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ class Process:
         self._log_path = directory / f"{name}.log"
         self._report_path = directory / f"{name}.json"
         command = [sys.executable, "-m", "daemon.cli", *map(str, words)]
-        if words[0] not in ("decode", "keys"):  # they write files, no numbers
+        if words[0] not in ("command", "decode", "keys"):  # they write files, no numbers
             command += ["--json", str(self._report_path)]
         with self._log_path.open("wb") as log:
             self._process = subprocess.Popen(

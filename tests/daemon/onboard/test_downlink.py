@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contracts.spool import Drops
 from daemon.link.lanes import Lane
 from daemon.link.passes import ContactPlan, Pass
+from daemon.link.states import PassEvent
 from daemon.metrics import FlightMetrics, new_registry
 from daemon.onboard.downlink import Downlink
 from daemon.onboard.spool import MemorySpool
@@ -104,12 +105,13 @@ OPENS_S, CLOSES_S = 1_700_000_010.0, 1_700_000_020.0
 class PassRig:
     """A downlink with one pass of ten seconds and 8,000 bits in each, from a full spool."""
 
-    def __init__(self) -> None:
+    def __init__(self, bits_per_s: float | None = None) -> None:
         self.clock, self.metrics = FakeClock(), FlightMetrics(new_registry())
         self.sent_s = list[float]()
         self.spool = MemorySpool(max_bytes=1 << 20, clock=self.clock, on_drop=Drops())
         self.spool.append([bytes(100)] * 300, Lane.PATCH)
-        plan = ContactPlan([Pass(opens_utc_s=OPENS_S, closes_utc_s=CLOSES_S, bits_per_s=8_000)])
+        one = Pass(opens_utc_s=OPENS_S, closes_utc_s=CLOSES_S, bits_per_s=8_000)
+        plan = ContactPlan([one], bits_per_s)
         self.target = Downlink(
             self.spool, self, plan, packet_bits=1_000, clock=self.clock, metrics=self.metrics
         )
@@ -144,3 +146,26 @@ def test_no_second_of_a_pass_is_above_its_budget() -> None:
     for start_s in rig.sent_s:
         assert sum(start_s <= at_s < start_s + 1 for at_s in rig.sent_s) * 800 <= 8_000
     assert len(rig.sent_s) * 800 >= 0.85 * 10 * 8_000
+
+
+def test_a_command_opens_the_link_within_its_limit() -> None:
+    """Before the first pass it is the link's own, and so it is again once an ordered rate ends."""
+    rig = PassRig(bits_per_s=4_000)
+    rig.target.poll()
+    rig.target.orders.switch.command(PassEvent.OPEN)
+
+    def sent_in_4_s() -> int:
+        before, until_s = len(rig.sent_s), rig.clock.utc_s() + 4
+        while rig.clock.utc_s() < until_s:
+            rig.target.poll()
+        return 800 * (len(rig.sent_s) - before)
+
+    assert 4 * 2_000 < sent_in_4_s() <= 4 * 4_000
+    rig.target.orders.bits_per_s = 30_000
+    assert sent_in_4_s() > 4 * 20_000
+    rig.target.orders.bits_per_s = None
+    assert rig.clock.utc_s() < OPENS_S
+    before = len(rig.sent_s)
+    while rig.clock.utc_s() < OPENS_S - 0.1:
+        rig.target.poll()
+    assert len(rig.sent_s) - before <= 2 * 4_000 / 800
