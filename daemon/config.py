@@ -87,6 +87,9 @@ class InstrumentSettings(Section):
     limits: TileLimits = TileLimits()
 
 
+_LEAST_COLLECTED_MIB: Final = 10
+"""Memory of the longest frame and its packets [MiB]."""
+
 Speed = Annotated[int, Field(ge=0, le=FASTEST)]
 
 
@@ -391,6 +394,15 @@ class GroundSettings(Section):
     metrics: GroundMetricsSettings = GroundMetricsSettings()
     log: LogSettings = LogSettings()
     shutdown_deadline_s: PositiveFloat = 20.0
+
+    @model_validator(mode="after")
+    def _frames_can_be_collected(self) -> Self:
+        if self.link.uplink is not None and self.collect.max_mib < _LEAST_COLLECTED_MIB:
+            raise ValueError(
+                f"collect.max_mib should be at least {_LEAST_COLLECTED_MIB} where link.uplink is "
+                "set: the longest frame would be asked for and never kept"
+            )
+        return self
 
     @model_validator(mode="after")
     def _frames_come_before_tiles_close(self) -> Self:

@@ -106,6 +106,17 @@ def scan(data: bytes, *, limit: int = MAX_PACKET_BYTES) -> Scan:
     return Scan(records, skipped, places)
 
 
+def with_crc(raw: bytes) -> bytes:
+    """Bytes with their CRC32C behind them."""
+    return raw + _CRC.pack(google_crc32c.value(raw))
+
+
+def without_crc(raw: bytes) -> bytes | None:
+    """What `with_crc` was given; None if it is not that."""
+    body, crc = raw[: -_CRC.size], raw[-_CRC.size :]
+    return body if crc == _CRC.pack(google_crc32c.value(body)) else None
+
+
 def packed_cursor(sequence: int) -> tuple[bytes, int]:
     """The bytes of a cursor, and which place is next to be written."""
     crc = google_crc32c.value(sequence.to_bytes(8))

@@ -53,8 +53,7 @@ class CollectWorker:
             self._reports.heard(item, now_s)
         if item.channel is Channel.HOUSEKEEPING:
             return
-        while self._forgotten:
-            frames.forget(*self._forgotten.popleft())
+        self._forget(now_s)
         repaired, evicted = frames.repaired, frames.evicted
         raw = frames.feed(item, now_s)
         metrics.frames_repaired.inc(frames.repaired - repaired)
@@ -70,6 +69,7 @@ class CollectWorker:
     def tick(self) -> tuple[()]:
         """Report to the board; give up frames that waited too long for their packets."""
         now_s = self._clock.monotonic_s()
+        self._forget(now_s)
         if self._reports is not None:
             self._reports.tick(now_s)
         return self._expire(now_s)
@@ -77,6 +77,13 @@ class CollectWorker:
     def finish(self) -> tuple[()]:
         """Give up what is incomplete."""
         return self._expire(float("inf"))
+
+    def _forget(self, now_s: float) -> None:
+        while self._forgotten:
+            key = self._forgotten.popleft()
+            self._reassembler.forget(*key)
+            if self._reports is not None:
+                self._reports.forgotten(key, now_s)
 
     def _expire(self, now_s: float) -> tuple[()]:
         for frame in self._reassembler.expire(now_s):

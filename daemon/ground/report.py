@@ -15,6 +15,9 @@ from daemon.metrics import GroundMetrics
 
 log = logging.getLogger(__name__)
 
+_AGAIN_S: Final = 10.0
+"""Time until a frame that could not be kept is asked for again: a disk that fails now may not, then
+[s]."""
 _SEND_S: Final = 0.0
 """Longest wait for the uplink: a report that it does not take is as one that is not heard [s]."""
 
@@ -33,6 +36,7 @@ class Reports:
     ) -> None:
         self._reporter, self._send, self._metrics = reporter, send, metrics
         self._durable: deque[FrameKey] = deque()
+        self._forgotten: deque[tuple[float, FrameKey]] = deque()
         self._lost = 0
 
     def durable(self, keys: Iterable[FrameKey]) -> None:
@@ -54,8 +58,14 @@ class Reports:
         """All of a frame is there."""
         self._reporter.whole(key)
 
+    def forgotten(self, key: FrameKey, now_s: float) -> None:
+        """A frame that was whole could not be kept: it is asked for again, not at once."""
+        self._forgotten.append((now_s + _AGAIN_S, key))
+
     def tick(self, now_s: float) -> None:
         """Send what is due."""
+        while self._forgotten and self._forgotten[0][0] <= now_s:
+            self._reporter.forgotten(self._forgotten.popleft()[1])
         while self._durable:
             self._reporter.durable((self._durable.popleft(),))
         for raw in self._reporter.due(now_s):

@@ -242,6 +242,7 @@ def _reports(
         mtu_bytes=uplink.mtu_bytes - settings.security.seal_bytes,
         lacks=reassembler.lacks,
         give_up=reassembler.give_up,
+        begin_anew=reassembler.forget,
         times=uplink.times,
     )
     return Reports(reporter, send, metrics)

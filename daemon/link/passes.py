@@ -90,6 +90,9 @@ class TokenBucket:
         bits_per_s: The budget.
         packet_bits: Bits of the longest packet.
 
+    Attributes:
+        bits_per_s: What it fills with.
+
     Raises:
         ValueError: If the budget is not above one such packet a second.
     """
@@ -97,7 +100,8 @@ class TokenBucket:
     def __init__(self, bits_per_s: float, packet_bits: int) -> None:
         if bits_per_s <= packet_bits:
             raise ValueError(f"{bits_per_s:g} bit/s are no more than a packet of {packet_bits}")
-        self._rate, self._most = bits_per_s - packet_bits, packet_bits
+        self.bits_per_s = self._rate = bits_per_s - packet_bits
+        self._most = packet_bits
         self._bits, self._at_s = float(packet_bits), -math.inf
 
     def wait_s(self, now_s: float, bits: int) -> float:

@@ -7,13 +7,15 @@ ground's. A packet is known here by a handle, whatever its keeper finds it again
 from __future__ import annotations
 
 from array import array
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple, TypeAlias
 
+import msgpack
+
 from daemon.link.beacon import MAX_BOOTS, MAX_GONE, SEEN_BITS, Beacon, BootState, Gone
-from daemon.link.commands import Report, Span
+from daemon.link.commands import Report, Span, list_of, number_of, read_list
 from daemon.link.lanes import LANES, Lane, Level
 from daemon.link.packet import FrameKey
 from daemon.link.ranges import Ranges
@@ -24,8 +26,9 @@ Handle: TypeAlias = int | bytes
 Unsent: TypeAlias = Mapping[Lane, FrameKey | None]
 """The frame of the next packet of each lane that was not sent yet; None: all were."""
 
-MAX_BOOTS_KEPT: Final = 64
-"""Boots told apart; of more, what the oldest sent is given up."""
+MAX_ASKED: Final = 1 << 16
+"""Packets of a lane that are asked for at a time; what is above is asked for again."""
+_U32: Final = 2**32
 _GONE_ASKED: Final = 256
 """Frames asked for in vain that are remembered until that is said."""
 _GONE_AT_ONCE: Final = 4096
@@ -59,14 +62,18 @@ class _Boot:
     def __init__(self, level: Level, order: int, first: int) -> None:
         self.level, self.order, self.first, self.next = level, order, first, first
         self.done = Ranges()
-        lanes = (lane for lane in LANES if lane.level is level)
+        self.is_found = False
+        lanes = [lane for lane in LANES if lane.level is level]
         self.kept: dict[Lane, OrderedDict[int, _Sent]] = {lane: OrderedDict() for lane in lanes}
+        self.in_memory: dict[Lane, OrderedDict[int, None]] = {lane: OrderedDict() for lane in lanes}
 
     @property
     def lowest_kept(self) -> int:
-        """The lowest frame kept; where there is none, the first that may yet come."""
-        lowest = (next(iter(frames)) for frames in self.kept.values() if frames)
-        return min(lowest, default=self.next)
+        """The lowest frame kept; where there is none, the first that may yet come.
+
+        A disk that could not be read for a while has later frames sent before earlier ones.
+        """
+        return min((min(frames) for frames in self.kept.values() if frames), default=self.next)
 
 
 class Unacknowledged:
@@ -77,6 +84,9 @@ class Unacknowledged:
 
     Attributes:
         frames: How many are kept.
+        all_found: Whether nothing of earlier boots may yet be found, or read; until then no frame
+            of theirs is said to be gone.
+        changes: Grows when frames are done.
     """
 
     def __init__(self, release: Callable[[Lane, Iterable[Handle]], None]) -> None:
@@ -85,9 +95,14 @@ class Unacknowledged:
         self._count = 0
         self._asked: dict[Lane, OrderedDict[tuple[FrameKey, int], int]]
         self._asked = {lane: OrderedDict() for lane in LANES}
+        self._pending = Counter[int]()
+        """Packets asked for and not sent, by the number of the report."""
+        self._done: dict[int, Ranges] = {}
+        """What an earlier process knew of boots that are not found yet."""
         self._gone: OrderedDict[FrameKey, None] = OrderedDict()
         self._session = self._seen = self._seen_bits = 0
-        self.frames = 0
+        self.frames = self.changes = 0
+        self.all_found = True
 
     # ---- what is sent --------------------------------------------------------------------------
 
@@ -98,8 +113,6 @@ class Unacknowledged:
         if boot is None:
             boot = self._boots[boot_id] = _Boot(lane.level, self._count, frame_id)
             self._count += 1
-            if len(self._boots) > MAX_BOOTS_KEPT:
-                self._forget(next(iter(self._boots)))
         boot.next = max(boot.next, frame_id + 1)
 
     def find(self, lanes: Mapping[Lane, Sequence[FrameKey]]) -> None:
@@ -114,7 +127,8 @@ class Unacknowledged:
             fresh = [boot_id for boot_id in order if boot_id not in self._boots]
             before = min((boot.order for boot in self._boots.values()), default=self._count)
             for place, boot_id in enumerate(reversed(fresh), start=1):
-                self._boots[boot_id] = _Boot(level, before - place, first[boot_id])
+                boot = self._boots[boot_id] = _Boot(level, before - place, first[boot_id])
+                boot.is_found, boot.done = True, self._done.pop(boot_id, boot.done)
                 self._boots.move_to_end(boot_id, last=False)
         for lane, keys in lanes.items():
             for key in keys:
@@ -132,6 +146,8 @@ class Unacknowledged:
         if sent is None:
             sent = boot.kept[lane][key[1]] = _Sent()
             self.frames += 1
+        if isinstance(handles[0], bytes):
+            boot.in_memory[lane][key[1]] = None
         sent.indexes.extend(indexes)
         sent.handles.extend(handles)
 
@@ -159,10 +175,9 @@ class Unacknowledged:
             in_memory: Whether it must be one whose packets are their own handles.
         """
         for boot in self._boots.values():
-            for frame_id, sent in boot.kept.get(lane, {}).items():
-                if not in_memory or any(isinstance(handle, bytes) for handle in sent.handles):
-                    self._drop(boot, lane, frame_id)
-                    return sent.handles
+            frames = (boot.in_memory if in_memory else boot.kept).get(lane)
+            if frames:
+                return self._drop(boot, lane, next(iter(frames)))
         return []
 
     # ---- what is asked for ---------------------------------------------------------------------
@@ -189,6 +204,7 @@ class Unacknowledged:
             self._session, self._seen, self._seen_bits = session, 0, 0
             for asked in self._asked.values():
                 asked.clear()
+            self._pending.clear()
         newer = number > self._seen
         if newer:
             shift = min(number - self._seen, SEEN_BITS)
@@ -213,14 +229,16 @@ class Unacknowledged:
             sent = None if boot is None else boot.kept[lane].get(key[1])
             if sent is not None:
                 return Repeat(lane, key, index, sent.handles[sent.indexes.index(index)])
-            asked.popitem(last=False)
+            self._answer(lane, key, index)
         return None
+
+    def postpone(self, repeat: Repeat) -> None:
+        """It cannot be had now: others that were asked for come first."""
+        self._asked[repeat.lane].move_to_end((repeat.key, repeat.segment_index))
 
     def repeated(self, repeat: Repeat) -> bool:
         """It was sent; False if its frame was given up meanwhile."""
-        was_asked = (
-            self._asked[repeat.lane].pop((repeat.key, repeat.segment_index), None) is not None
-        )
+        was_asked = self._answer(repeat.lane, repeat.key, repeat.segment_index)
         boot = self._boots.get(repeat.key[0])
         return was_asked and boot is not None and repeat.key[1] in boot.kept[repeat.lane]
 
@@ -230,9 +248,8 @@ class Unacknowledged:
         sent = None if boot is None else boot.kept[repeat.lane].get(repeat.key[1])
         if boot is None or sent is None:
             return []
-        self._drop(boot, repeat.lane, repeat.key[1])
-        self._say_gone(repeat.key)
-        return sent.handles
+        self._gone[repeat.key] = None
+        return self._drop(boot, repeat.lane, repeat.key[1])
 
     def beacon(self, sent_packets: int, unsent: Unsent) -> Beacon:
         """Say how far all is.
@@ -241,14 +258,13 @@ class Unacknowledged:
             sent_packets: Packets sent since the process began.
             unsent: What was not sent yet.
         """
-        pending = [number for asked in self._asked.values() for number in asked.values()]
         latest, below = self._latest(), dict[int, int]()
         for boot_id, boot in self._boots.items():
             below[boot_id] = self._sent_below(boot, unsent)
         states = [
             BootState(
                 boot_id=boot_id,
-                kept_from=min(boot.lowest_kept, below[boot_id]),
+                kept_from=min(boot.lowest_kept, below[boot_id]) if self._knows(boot) else 0,
                 sent_below=below[boot_id],
             )
             for boot_id, boot in self._boots.items()
@@ -259,11 +275,31 @@ class Unacknowledged:
             session=self._session,
             seen=self._seen,
             seen_bits=self._seen_bits,
-            answered=min(pending) - 1 if pending else self._seen,
+            answered=min(self._pending) - 1 if self._pending else self._seen,
             sent_packets=sent_packets,
             boots=(*older[: MAX_BOOTS - len(ours)], *ours),
             gone=self._gone_spans(unsent),
         )
+
+    def acknowledged(self) -> bytes:
+        """What is done, for another process to begin with."""
+        known = {} if self.all_found else dict(self._done)
+        known |= {boot_id: boot.done for boot_id, boot in self._boots.items()}
+        raw: bytes = msgpack.packb([[i, *chain(*done)] for i, done in known.items()])
+        return raw
+
+    def begin_with(self, raw: bytes) -> None:
+        """Take what was done at the end of an earlier process.
+
+        Raises:
+            PacketFieldError: If it is not what `acknowledged` gave.
+        """
+        for entry in read_list(raw, "list of what is done"):
+            boot_id, *numbers = list_of(entry, "a boot")
+            done = self._done.setdefault(number_of(boot_id, _U32, "boot id"), Ranges())
+            ends = [number_of(number, _U32 + 1, "frame id") for number in numbers]
+            for start, stop in zip(ends[::2], ends[1::2], strict=False):
+                done.add(start, stop)
 
     # ---- inside --------------------------------------------------------------------------------
 
@@ -289,6 +325,7 @@ class Unacknowledged:
             for first, last in list(boot.done.gaps(start, min(stop, boot.next))):
                 if not boot.done.add(first, last):
                     continue
+                self.changes += 1
                 for lane, frames in boot.kept.items():
                     for frame_id in _both(frames, first, last):
                         self._drop(boot, lane, frame_id)
@@ -305,16 +342,20 @@ class Unacknowledged:
             key = told.boot_id, wanted.frame_id
             lane, sent = self._find(boot, wanted.frame_id)
             if boot is None or lane is None or sent is None:
-                if wanted.frame_id < sent_below:
+                if wanted.frame_id < sent_below and self._knows(boot):
                     self._say_gone(key)
                 continue
             indexes = (i for start, stop in wanted.spans for i in range(start, stop))
             lacking = set(indexes if wanted.spans else sent.indexes)
             for index in sent.indexes:
                 if index in lacking:
-                    self._asked[lane].setdefault((key, index), number)
                     lacking.discard(index)
-            if lacking and wanted.frame_id < sent_below:  # evicted before they were ever sent
+                    asked = self._asked[lane]
+                    if (key, index) not in asked and len(asked) < MAX_ASKED:
+                        asked[key, index] = number
+                        self._pending[number] += 1
+            # What is lacking was evicted before it was ever sent, or is damaged.
+            if lacking and self._knows(boot) and wanted.frame_id < sent_below:
                 self._drop(boot, lane, wanted.frame_id)
                 self._say_gone(key)
 
@@ -351,9 +392,26 @@ class Unacknowledged:
                 del self._gone[key]
         return tuple(spans)
 
-    def _drop(self, boot: _Boot, lane: Lane, frame_id: int) -> None:
+    def _knows(self, boot: _Boot | None) -> bool:
+        """Whether what is not here of a boot is nowhere."""
+        return self.all_found or (boot is not None and not boot.is_found)
+
+    def _answer(self, lane: Lane, key: FrameKey, index: int) -> bool:
+        """A packet need not be sent again any more; False if it was not asked for."""
+        number = self._asked[lane].pop((key, index), None)
+        if number is None:
+            return False
+        self._pending[number] -= 1
+        if not self._pending[number]:
+            del self._pending[number]
+        return True
+
+    def _drop(self, boot: _Boot, lane: Lane, frame_id: int) -> list[Handle]:
         self.frames -= 1
-        self._release(lane, boot.kept[lane].pop(frame_id).handles)
+        boot.in_memory[lane].pop(frame_id, None)
+        handles = boot.kept[lane].pop(frame_id).handles
+        self._release(lane, handles)
+        return handles
 
     def _forget(self, boot_id: int) -> None:
         boot = self._boots[boot_id]

@@ -27,7 +27,7 @@ from daemon.link.packet import FrameKey
 from daemon.link.ranges import Ranges
 from daemon.link.states import ReceiverState
 
-MAX_BOOTS: Final = 16
+MAX_BOOTS: Final = 64
 """Boots followed; of more, the one not heard of for longest is forgotten."""
 _MAX_SPANS: Final = 64
 """Spans of segments asked for in one frame; a frame with more gaps is asked for in parts."""
@@ -60,6 +60,7 @@ class _Boot:
     whole: set[int] = field(default_factory=set)
     asked: dict[int, int] = field(default_factory=dict)
     sent_below: int = 0
+    listed: bool = False
 
 
 class Reporter:
@@ -71,6 +72,7 @@ class Reporter:
         mtu_bytes: Longest message the uplink takes.
         lacks: Tells which segments would make a frame whole, None where none of it came.
         give_up: Told a boot and a span of its frames that can never be had.
+        begin_anew: Told a frame that is asked for whole: what came of it before is no longer known.
         times: When it speaks.
         max_messages: Most reports at a time.
 
@@ -87,11 +89,12 @@ class Reporter:
         mtu_bytes: int,
         lacks: Callable[[FrameKey], Sequence[int] | None],
         give_up: Callable[[int, int, int], object],
+        begin_anew: Callable[[int, int], object],
         times: ReportTimes,
         max_messages: int = 4,
     ) -> None:
         self._session, self._apid, self._mtu_bytes = session, apid, mtu_bytes
-        self._lacks, self._on_lost = lacks, give_up
+        self._lacks, self._on_lost, self._begin_anew = lacks, give_up, begin_anew
         self._times, self._max_messages = times, max_messages
         self._boots: OrderedDict[int, _Boot] = OrderedDict()
         self._listed: tuple[int, ...] = ()
@@ -132,6 +135,10 @@ class Reporter:
         if key[1] not in boot.done:
             boot.whole.add(key[1])
         boot.asked.pop(key[1], None)
+
+    def forgotten(self, key: FrameKey) -> None:
+        """A frame that was whole could not be kept: it is asked for again."""
+        self._boot(key[0]).whole.discard(key[1])
 
     def durable(self, keys: Iterable[FrameKey]) -> None:
         """Frames are there for good."""
@@ -181,8 +188,12 @@ class Reporter:
         fresh = 0
         for first, last in list(boot.done.gaps(start, stop)):
             fresh += last - first if boot.done.add(first, last) else 0
-        boot.whole = {frame_id for frame_id in boot.whole if not start <= frame_id < stop}
-        boot.asked = {i: number for i, number in boot.asked.items() if not start <= i < stop}
+        if stop - start == 1:
+            boot.whole.discard(start)
+            boot.asked.pop(start, None)
+        else:
+            boot.whole = {frame_id for frame_id in boot.whole if not start <= frame_id < stop}
+            boot.asked = {i: number for i, number in boot.asked.items() if not start <= i < stop}
         return fresh
 
     def _believe(self, beacon: Beacon) -> None:
@@ -195,8 +206,8 @@ class Reporter:
                     self._unheard(number)
         self._listed = tuple(state.boot_id for state in beacon.boots)
         for state in beacon.boots:
-            known = state.boot_id in self._boots
             boot = self._boot(state.boot_id)
+            known, boot.listed = boot.listed, True
             boot.sent_below = max(boot.sent_below, state.sent_below)
             if known:
                 self._give_up(state.boot_id, boot, 0, state.kept_from)
@@ -278,14 +289,19 @@ class Reporter:
         lacking = self._lacks((boot_id, frame_id))
         if lacking is None:
             return Wanted(frame_id=frame_id)
-        spans = _spans(lacking)[:_MAX_SPANS]
+        # As many as one message takes, or nothing behind this frame would ever be said.
+        room = (self._mtu_bytes - REPORT_BYTES - Wanted(frame_id=0).size_bytes) // 6
+        spans = _spans(lacking)[: min(_MAX_SPANS, room)]
         return Wanted(frame_id=frame_id, spans=spans) if spans else None
 
     def _pack(self, report: Report, now_s: float) -> bytes:
         self._number += 1
         self._said[self._number] = self._contact_at(now_s)
         boot = self._boot(report.boot_id)
-        boot.asked |= {wanted.frame_id: self._number for wanted in report.wanted}
+        for wanted in report.wanted:
+            boot.asked[wanted.frame_id] = self._number
+            if not wanted.spans:
+                self._begin_anew(report.boot_id, wanted.frame_id)
         command = Command(
             apid=self._apid,
             kind=Kind.REPORT,

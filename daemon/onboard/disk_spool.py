@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import msgpack
+
 from daemon.clock import Clock
 from daemon.disk import Disk, LocalDisk
 from daemon.errors import DamagedRecordError, SpoolFullError
@@ -39,7 +41,7 @@ from daemon.link.packet import FrameKey, header_of
 from daemon.link.repeats import Handle, Unacknowledged
 from daemon.onboard.segment_log import SegmentLog
 from daemon.onboard.spool import EVICTED, UNACKNOWLEDGED, OnDrop, SpooledPacket, Turns, kept_packet
-from daemon.records import Recovery
+from daemon.records import Recovery, with_crc, without_crc
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,12 @@ ENDED: Final = "ended"
 _AT_ONCE: Final = 256
 """Packets of memory written at a time."""
 
+_REPEAT_RETRY_S: Final = 1.0
+"""Time for which what is new goes first after a packet that was asked for could not be read [s]."""
+_WRITE_DONE_S: Final = 1.0
+"""Time between two writings of what the ground has [s]."""
+_DONE_NAME: Final = "acknowledged"
+
 _Drop: TypeAlias = tuple[SpooledPacket, str]
 
 
@@ -57,8 +65,8 @@ class DiskSpoolLimits:
     """Bounds of a spool on a disk.
 
     Attributes:
-        max_bytes: Most bytes of packets that may wait. Files take 20 bytes more for each packet,
-            and a segment for each lane.
+        max_bytes: Most bytes of packets that may wait or be kept. Files take up to twice as much,
+            a segment for each lane, and 20 bytes more for each packet.
         max_memory_bytes: Most of these that may wait in memory while the disk fails.
         segment_bytes: Size of a file.
         sync_packets: So many packets are synced together.
@@ -113,7 +121,7 @@ class _Found:
 
 
 class _Queue:
-    """What waits on a queue: its log, and in memory what is newer than all of it."""
+    """What waits on a lane: its log, and in memory what is newer than all of it."""
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
@@ -122,7 +130,7 @@ class _Queue:
         self.offered: SpooledPacket | None = None
         self.head: FrameKey | None = None
         """No later than the frame of the oldest packet; only where the ground acknowledges."""
-        self.unreadable_until_s = -math.inf
+        self.unreadable_until_s = self.no_repeats_until_s = -math.inf
 
     @property
     def offers_memory(self) -> bool:
@@ -178,7 +186,8 @@ class DiskSpool:
         self._turns = Turns()
         self._memory_bytes = 0
         self._unsynced_since_s: float | None = None
-        self._tried_s = clock.monotonic_s()
+        self._tried_s = self._written_s = clock.monotonic_s()
+        self._changes = 0
         self._is_off = self._ended = False
         self.degraded: str | None = None
         self.recovery = Recovery()
@@ -197,8 +206,8 @@ class DiskSpool:
         if self._ended:  # a stage that was given up
             evicted, came, size = [(packet, ENDED) for packet in came], [], 0
         with self._changed:
-            while self._used() + size > self._limits.max_bytes:
-                evicted += self._make_room()
+            while self._used() + size > self._limits.max_bytes and (given := self._make_room()):
+                evicted += given
             if self._kept is not None and came:
                 self._kept.note(lane, key := header_of(came[0].raw).key)
                 if not self._queues[lane].packets:
@@ -220,10 +229,15 @@ class DiskSpool:
         if self._is_off and now_s - self._tried_s >= self._limits.retry_s:
             self._tried_s = now_s
             self._heal()
+        if now_s - self._written_s >= _WRITE_DONE_S:
+            self._written_s = now_s
+            self._write_done()
+            self._bound_files()
 
     def end(self, reason: str) -> int:
         """Sync a last time and close; give up, counted under `reason`, what is in memory alone."""
         self._sync()
+        self._write_done()
         with self._changed:
             self._ended = True
             left = [packet for queue in self._queues.values() for packet in queue.memory]
@@ -275,6 +289,7 @@ class DiskSpool:
         """See `Spool.hear`."""
         with self._changed:
             if self._kept is not None:
+                self._kept.all_found = self._all_found()
                 self._kept.hear(session, number, report, self._unsent())
                 self._changed.notify_all()
 
@@ -282,6 +297,7 @@ class DiskSpool:
         """See `Spool.beacon`."""
         with self._changed:
             kept = self._kept or Unacknowledged(self._release)
+            kept.all_found = self._all_found()
             return kept.beacon(sent_packets, self._unsent())
 
     # ---- either --------------------------------------------------------------------------------
@@ -323,6 +339,27 @@ class DiskSpool:
         logs = (queue.log for queue in self._queues.values() if queue.log is not None)
         return self._memory_bytes + sum(log_.used_bytes for log_ in logs)
 
+    def _bound_files(self) -> None:
+        """Give up the little that is left in old files, where these would take too much."""
+        most = self._limits.max_bytes + len(LANES) * self._limits.segment_bytes
+        given = list[_Drop]()
+        with self._changed:
+            while self._kept is not None:
+                dead = {q.lane: q.log.dead_bytes for q in self._queues.values() if q.log}
+                if sum(dead.values()) <= most:
+                    break
+                worst = max(dead, key=dead.__getitem__)
+                if not (lost := self._kept.give_up(worst)):
+                    break
+                given += [(kept_packet(handle, worst), UNACKNOWLEDGED) for handle in lost]
+        for packet, reason in given:
+            self._on_drop(packet, reason)
+
+    def _all_found(self) -> bool:
+        """Whether all that earlier processes left could be read."""
+        logs = [queue.log for queue in self._queues.values()]
+        return all(log_ is not None and not log_.recovery.unreadable for log_ in logs)
+
     def _unsynced(self) -> int:
         return sum(queue.log.unsynced for queue in self._queues.values() if queue.log is not None)
 
@@ -344,14 +381,16 @@ class DiskSpool:
         """What to send next; what cannot be read is given up."""
         now_s = self._clock.monotonic_s()
         for queue in map(self._queues.__getitem__, self._turns.order):
-            if now_s >= queue.unreadable_until_s and (repeat := self._next_repeat(queue, damaged)):
+            if now_s >= queue.no_repeats_until_s and (repeat := self._next_repeat(queue, damaged)):
                 return repeat
             while True:
                 self._offer(queue, now_s, damaged)
                 if queue.offered is None or self._kept is None:
                     break
-                queue.head = header_of(queue.offered.raw).key
-                if not self._kept.is_done(queue.head):
+                key = header_of(queue.offered.raw).key
+                if not (queue.logged and queue.offers_memory):  # else what is older waits
+                    queue.head = key
+                if not self._kept.is_done(key):
                     break
                 self._forget_oldest(queue)  # the ground has it, from an earlier time
             if queue.offered is not None:
@@ -392,7 +431,9 @@ class DiskSpool:
                 damaged += [(kept_packet(handle, queue.lane), DAMAGED) for handle in lost]
                 continue
             except OSError as error:
-                self._cannot_read(queue, now_s, error)
+                log.warning("spool cannot be read", extra={"error": str(error)})
+                queue.no_repeats_until_s = now_s + _REPEAT_RETRY_S
+                self._kept.postpone(repeat)
             if isinstance(raw, bytes):
                 return SpooledPacket(raw=raw, lane=queue.lane, spooled_s=now_s, repeat=repeat)
             break
@@ -537,6 +578,8 @@ class DiskSpool:
                 opened[lane] = found
                 self.recovery += log_.recovery
         with self._changed:
+            if self._kept is not None and opened:
+                self._kept.begin_with(self._read_done())
             self._take_back(opened)
 
     def _take_back(self, opened: Mapping[Lane, _Found]) -> None:
@@ -549,6 +592,33 @@ class DiskSpool:
                 self._queues[lane].head = found.head
             for key, indexes, sequences in found.sent():
                 self._kept.add(lane, key, indexes, sequences)
+
+    def _write_done(self) -> None:
+        """Write down what the ground has, not synced: a loss of power costs knowing it, no more."""
+        with self._changed:
+            kept, is_off = self._kept, self._is_off
+            if kept is None or is_off or kept.changes == self._changes:
+                return
+            self._changes, raw = kept.changes, kept.acknowledged()
+        with contextlib.suppress(OSError):
+            file = self._disk.open(self._folder / _DONE_NAME)
+            try:
+                self._disk.write(file, with_crc(raw), 0)
+                self._disk.cut(file, len(with_crc(raw)))
+            finally:
+                self._disk.close(file)
+
+    def _read_done(self) -> bytes:
+        try:
+            self._disk.names(self._folder)
+            file = self._disk.open(self._folder / _DONE_NAME)
+            try:
+                raw = self._disk.read(file, self._disk.size(file), 0)
+            finally:
+                self._disk.close(file)
+        except OSError:
+            raw = b""
+        return without_crc(raw) or msgpack.packb([])
 
     def _heal(self) -> None:
         """Use the disk again: write to it what memory holds, but for what the link has in hand."""

@@ -63,10 +63,10 @@ class Beacons:
             data=raw,
         ).pack()
 
-    def sent(self) -> None:
-        """It has left."""
+    def sent(self, least_s: float) -> None:
+        """It has left; the next one is due no sooner than after `least_s`."""
         self._counter += 1
-        self._next_s = self._clock.monotonic_s() + self._every_s
+        self._next_s = self._clock.monotonic_s() + max(self._every_s, least_s)
 
 
 @dataclass(slots=True)
@@ -132,7 +132,10 @@ class Downlink:
         if self._beacons is not None and not self._beacons.wait_s:
             raw = self._beacons.packet(self._spool.beacon(self._sent_packets))
             if self._send(raw, Channel.HOUSEKEEPING):
-                self._beacons.sent()
+                bits = 8 * (len(raw) + self._seal_bytes)
+                # A fifth of the budget at most: a slow link is there for packets.
+                least_s = 0.0 if self._bucket is None else 5 * bits / self._bucket.bits_per_s
+                self._beacons.sent(least_s)
             return
         wait_s = _WAIT_S if self._beacons is None else min(_WAIT_S, self._beacons.wait_s)
         packet = self._spool.take(wait_s)

@@ -200,6 +200,13 @@ class SegmentLog:
     # ---- the reading end -----------------------------------------------------------------------
 
     @property
+    def dead_bytes(self) -> int:
+        """Bytes of files beside the records that wait or are kept."""
+        segments = (*self._done, *self._segments)
+        live = self.used_bytes + OVERHEAD_BYTES * sum(segment.kept for segment in segments)
+        return sum(segment.end for segment in segments) - live
+
+    @property
     def readable(self) -> int:
         """Packets that wait and are durable."""
         return self.packets - len(self._unsynced)

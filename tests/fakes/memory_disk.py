@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 
 class MemoryDisk:
-    """See `daemon.disk.Disk`; locks are those of a process, so nobody else holds one."""
+    """See `daemon.disk.Disk`; locks are those of a process, so nobody else holds one.
+
+    Attributes:
+        fails: Whether nothing can be read or written.
+        bad: Files and offsets at which nothing can be read.
+    """
 
     def __init__(self) -> None:
+        self.fails = False
+        self.bad: set[tuple[Path, int]] = set()
         self._files: dict[Path, bytearray] = {}
         self._open: list[Path] = []
 
@@ -37,10 +45,14 @@ class MemoryDisk:
 
     def read(self, file: int, count: int, offset: int) -> bytes:
         """See `Disk`."""
+        if self.fails or (self._open[file], offset) in self.bad:
+            raise OSError(errno.EIO, "I/O error")
         return bytes(self._files[self._open[file]][offset : offset + count])
 
     def write(self, file: int, data: bytes, offset: int) -> None:
         """See `Disk`."""
+        if self.fails:
+            raise OSError(errno.EIO, "I/O error")
         held = self._files[self._open[file]]
         held.extend(bytes(max(0, offset - len(held))))
         held[offset : offset + len(data)] = data

@@ -67,6 +67,7 @@ class TwoEnds:
         made: Every frame spooled, by its key.
         got: Every frame the ground has for good; one that comes twice is an error.
         evicted: Packets the board gave up.
+        keeps: Whether the ground's archive takes frames.
         forgotten_bytes: Packets that a ground had when it ended, of frames that were not whole.
     """
 
@@ -79,8 +80,10 @@ class TwoEnds:
         up: LinkFaults,
         repair: RepairPolicy = RepairPolicy(),  # noqa: B008
         max_bytes: int = 1 << 30,
+        uplink_bytes: int = UPLINK_BYTES,
     ) -> None:
-        self.rng, self.clock, self._disk = random.Random(seed), SimulatedClock(), MemoryDisk()
+        self.rng, self.clock, self.disk = random.Random(seed), SimulatedClock(), MemoryDisk()
+        self._uplink_bytes, self.keeps = uplink_bytes, True
         self._plan, self._repair, self._max_bytes = ContactPlan(passes), repair, max_bytes
         self.down, self.up = FakeLink(down, seed), FakeLink(up, seed + 1)
         self.made: dict[FrameKey, bytes] = {}
@@ -116,7 +119,7 @@ class TwoEnds:
             clock=self.clock,
             on_drop=self.evicted,
             acknowledged=True,
-            disk=self._disk,
+            disk=self.disk,
         )
         self.downlink = Downlink(
             self.spool,
@@ -158,9 +161,10 @@ class TwoEnds:
         self.reporter = Reporter(
             session=self.rng.getrandbits(32),
             apid=APID,
-            mtu_bytes=UPLINK_BYTES,
+            mtu_bytes=self._uplink_bytes,
             lacks=self.reassembler.lacks,
             give_up=self.reassembler.give_up,
+            begin_anew=self.reassembler.forget,
             times=ReportTimes(),
         )
         self.reporter.durable(self.got)
@@ -181,9 +185,7 @@ class TwoEnds:
             self.reporter.beacon(packet.boot_id, Beacon.unpack(packet.data), now_s)
             return
         key = packet.boot_id, packet.frame_id
-        if key in self.got:
-            self.repeated_whole += 1
-            return
+        self.repeated_whole += key in self.got
         try:
             frame = self.reassembler.feed(packet, now_s)
         except LinkError:
@@ -193,9 +195,13 @@ class TwoEnds:
             self._waiting[key] = frame
 
     def make_durable(self) -> None:
-        """What an archive does every so often."""
-        self.got |= self._waiting
-        self.reporter.durable(self._waiting)
+        """What an archive does every so often, or cannot."""
+        for key in self._waiting if not self.keeps else ():
+            self.reassembler.forget(*key)
+            self.reporter.forgotten(key)
+        if self.keeps:
+            self.got |= self._waiting
+            self.reporter.durable(self._waiting)
         self._waiting.clear()
 
     # ---- both ----------------------------------------------------------------------------------
@@ -204,12 +210,13 @@ class TwoEnds:
         """Let time pass, and everybody do what is due."""
         while self.clock.now_s < until_s:
             self.downlink.poll()
+            self.spool.tick()
             now_s = self.clock.now_s
             for at_s, raw in self.down.get(now_s):
                 self.receive(raw, at_s)
             self.make_durable()
             for raw in self.reporter.due(now_s):
-                assert len(raw) <= UPLINK_BYTES
+                assert len(raw) <= self._uplink_bytes
                 self.up.put(raw, now_s)
             for _, raw in self.up.get(now_s):
                 self.hear(raw)

@@ -7,18 +7,19 @@ Each fault that real systems stumbled over is a test of its own: CFDP engines of
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from daemon.link.beacon import Beacon, BootState
-from daemon.link.commands import Command, Kind, Report, Wanted
+from daemon.link.commands import MIN_COMMAND_BYTES, Command, Kind, Report, Wanted
 from daemon.link.fec import RepairPolicy
 from daemon.link.packet import MAX_SEGMENTS, OVERHEAD_BYTES, Channel, Packet
 from daemon.link.passes import Pass
 from daemon.link.reports import ReportTimes
 from daemon.link.states import PassEvent
 from fakes.link import LinkFaults
-from fakes.two_ends import MTU_BYTES, TwoEnds
+from fakes.two_ends import MTU_BYTES, UPLINK_BYTES, TwoEnds
 
 BITS_PER_S = 200_000
 CLEAN = LinkFaults()
@@ -42,10 +43,19 @@ def two_ends(
     every_s: float = 400.0,
     repair: RepairPolicy = RepairPolicy(),  # noqa: B008
     max_bytes: int = 1 << 30,
+    uplink_bytes: int = UPLINK_BYTES,
 ) -> TwoEnds:
     """With a pass every few minutes."""
     plan = passes(count, every_s=every_s)
-    return TwoEnds(seed, passes=plan, down=down, up=up, repair=repair, max_bytes=max_bytes)
+    return TwoEnds(
+        seed,
+        passes=plan,
+        down=down,
+        up=up,
+        repair=repair,
+        max_bytes=max_bytes,
+        uplink_bytes=uplink_bytes,
+    )
 
 
 def spool_tiles(ends: TwoEnds, tiles: int, patches: int = 6) -> None:
@@ -345,6 +355,103 @@ def test_the_ground_learns_how_much_is_lost() -> None:
     spool_tiles(ends, 100)
     ends.run(60)
     assert 0.1 < ends.reporter.loss < 0.2
+
+
+def test_a_disk_that_fails_for_a_while_loses_nothing() -> None:
+    """What cannot be read then was not sent, whatever newer leaves from memory meanwhile."""
+    ends = two_ends(down=LinkFaults(loss=0.1))
+    for _ in range(60):
+        ends.spool_frame(Channel.PATCH, 5_000)
+    ends.run(14)
+    ends.disk.fails = True
+    for _ in range(5):
+        ends.spool_frame(Channel.PATCH, 3_000)
+    ends.run(18)
+    ends.disk.fails = False
+    run_until_done(ends)
+
+    assert ends.got == ends.made
+    assert ends.evicted.told == []
+
+
+def test_a_frame_that_could_not_be_kept_is_asked_for_again() -> None:
+    """A ground whose disk was full for a while gets it when there is room."""
+    ends = two_ends(down=LinkFaults(loss=0.1))
+    spool_tiles(ends, 5)
+    ends.keeps = False
+    ends.run(20)
+    assert ends.got == {}
+    ends.keeps = True
+    run_until_done(ends)
+    assert ends.got == ends.made
+
+
+@pytest.mark.parametrize("uplink_bytes", [MIN_COMMAND_BYTES, 200, 400])
+def test_a_frame_with_many_gaps_holds_up_no_other(uplink_bytes: int) -> None:
+    """It is asked for in parts that fit a message, however short."""
+    ends = two_ends(down=LinkFaults(loss=0.3), uplink_bytes=uplink_bytes)
+    ends.spool_frame(Channel.PATCH, 300_000)
+    spool_tiles(ends, 5)
+    run_until_done(ends)
+    assert ends.got == ends.made
+
+
+def test_a_board_that_reboots_over_and_over_keeps_all() -> None:
+    """Seventy boots, the uplink dead at first: what is long on the ground is not sent for ever."""
+    ends = two_ends(up=LinkFaults(outages=[(0, 60)]), count=200, down=LinkFaults(loss=0.05))
+    for number in range(70):
+        ends.restart_board()
+        for _ in range(2):
+            ends.spool_frame(Channel.PATCH, 1_500)
+        if number % 3:
+            ends.run(ends.clock.now_s + 0.5)
+    ends.run(60)
+    spool_tiles(ends, 5)
+    run_until_done(ends)
+
+    assert ends.got == ends.made
+    assert (ends.reporter.lost, ends.evicted.told) == (0, [])
+    repeated = ends.metrics.totals()["prismlink_packets_repeated_total"]
+    assert repeated < 3 * len(ends.made)
+
+
+def test_one_bad_sector_holds_up_one_frame() -> None:
+    """What was asked for and cannot be read waits; all else goes on."""
+    ends = two_ends(down=LinkFaults(outages=[(10, 13)]))
+    for _ in range(30):
+        ends.spool_frame(Channel.PATCH, 5_000)
+    ends.run(12.5)
+    ends.disk.bad.add((Path("/spool/patch") / f"{0:020d}.log", 0))
+    ends.run(460)
+    assert ends.spool.packets == 0
+    assert ends.made.keys() - ends.got.keys() == {(ends.boot_id, 0)}
+    ends.disk.bad.clear()
+    run_until_done(ends)
+    assert ends.got == ends.made
+
+
+def test_a_slow_link_is_there_for_packets() -> None:
+    """Beacons take a fifth of it at most."""
+    one = Pass(opens_utc_s=0, closes_utc_s=10_000, bits_per_s=8.3e3)
+    ends = TwoEnds(0, passes=[one], down=CLEAN, up=CLEAN)
+    for _ in range(3):
+        ends.spool_frame(Channel.PATCH, 5_000)
+    run_until_done(ends)
+    assert ends.got == ends.made
+
+
+def test_what_an_earlier_ground_had_is_not_lost() -> None:
+    """A ground that knows some frames of a boot does not count those below, which it forgot."""
+    ends = two_ends()
+    spool_tiles(ends, 5)
+    ends.run(30)
+    had, ends.got = ends.got, dict([list(ends.got.items())[-1]])
+    ends.restart_ground()
+    ends.spool_frame(Channel.PATCH, 3_000)
+    ends.run(65)
+    assert ends.reporter.lost == 0
+    assert len(ends.got) == 2
+    assert (had | ends.got) == ends.made
 
 
 def test_a_report_that_comes_late_asks_for_nothing() -> None:

@@ -193,3 +193,59 @@ def test_a_disk_found_late_holds_older_boots(tmp_path: Path) -> None:
     assert names(send(rig.spool)) == [(1, 0), (0, 0)]
     states = {b.boot_id: (b.kept_from, b.sent_below) for b in rig.spool.beacon(0).boots}
     assert states == {3: (0, 2), BOOT: (0, 1)}
+
+
+def test_what_may_yet_be_found_is_not_gone(tmp_path: Path) -> None:
+    """Frames of earlier boots, asked for while the disk is away, or one file of it unreadable."""
+    old, first = Frames(boot_id=3), Rig(tmp_path / "disk").spool
+    for _ in range(4):
+        first.append(old.packets(count=2), PATCH)
+    send(first)
+    (tmp_path / "spool").touch()
+    rig = Rig(tmp_path / "spool")
+    rig.spool.append(Frames().packets(), PATCH)
+    report(rig.spool, 1, wanted=(Wanted(frame_id=1),), boot_id=3)
+    assert rig.spool.beacon(0).gone == ()
+
+    disk = FailingDisk()
+    disk.fails, disk.error = {"size"}, errno.EIO
+    blind = Rig(tmp_path / "disk", disk).spool
+    assert blind.kept_frames == 0
+    report(blind, 1, wanted=(Wanted(frame_id=1),), boot_id=3)
+    assert blind.beacon(0).gone == ()
+
+
+def test_what_is_acknowledged_takes_no_room_after_a_restart(tmp_path: Path) -> None:
+    """In files that hold other frames, too: nothing is evicted for the sake of it."""
+    rig, frames = Rig(tmp_path), Frames()
+    for _ in range(12):
+        rig.spool.append(frames.packets(), PATCH)
+    send(rig.spool, 10)
+    report(rig.spool, 1, 2, done=((3, 5), (6, 11)))
+    rig.clock.advance(1.0)
+    rig.spool.tick()
+    used = rig.spool.used_bytes
+    again = Rig(tmp_path)
+
+    assert (again.spool.kept_frames, again.spool.packets) == (2, 2)
+    assert again.spool.used_bytes == used
+    assert names(send(again.spool)) == [(11, 0)]  # frame 10 is on the ground
+    path = tmp_path / "acknowledged"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert Rig(tmp_path).spool.kept_frames > 2
+
+
+def test_files_are_bounded_however_little_is_left_in_them(tmp_path: Path) -> None:
+    """One frame in each file is never acknowledged: the oldest of these are given up, counted."""
+    rig, frames = Rig(tmp_path, max_bytes=20 * PACKET_BYTES), Frames()
+    for number in range(300):
+        rig.spool.append(frames.packets(), PATCH)
+        send(rig.spool)
+        done = tuple((i, i + 1) for i in range(number) if i % 3)
+        report(rig.spool, number + 1, done=done)
+        rig.clock.advance(1.0)
+        rig.spool.tick()
+    total = sum(path.stat().st_size for path in tmp_path.glob("*/*.log"))
+    limits = limits_of()
+    assert total <= 3 * 20 * PACKET_BYTES + 8 * limits.segment_bytes
+    assert {reason for *_, reason in rig.drops.told} == {"unacknowledged"}
