@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 from urllib.request import urlopen
 
 from daemon.metrics import FlightMetrics, GroundMetrics, new_registry
+from fakes.namespaces import Namespace
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DEPLOY: Final = ROOT / "deploy"
@@ -28,6 +29,7 @@ _ASK_EVERY_S: Final = 0.03
 _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """Several processes share two cores; their math libraries would fight over them."""
 _LOG_TAIL_CHARS: Final = 6_000
+_GET: Final = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())"
 
 T = TypeVar("T")
 
@@ -84,10 +86,12 @@ class Process:
 
     Args:
         name: How messages call it.
-        words: What follows `prismlink`.
+        words: What follows `prismlink`, or the module.
         directory: Where log and report go.
         cwd: Working directory.
         env: Environment.
+        module: What runs, if not `prismlink`.
+        inside: The network it has; None: the test's.
     """
 
     def __init__(
@@ -98,11 +102,14 @@ class Process:
         directory: Path,
         cwd: Path = ROOT,
         env: Mapping[str, str] | None = None,
+        module: str = "daemon.cli",
+        inside: Namespace | None = None,
     ) -> None:
         self.name = name
+        self._enter: Sequence[str] = () if inside is None else inside.enter
         self._log_path = directory / f"{name}.log"
         self._report_path = directory / f"{name}.json"
-        command = [sys.executable, "-m", "daemon.cli", *map(str, words)]
+        command = [*self._enter, sys.executable, "-m", module, *map(str, words)]
         if words[0] not in ("command", "decode", "keys"):  # they write files, no numbers
             command += ["--json", str(self._report_path)]
         with self._log_path.open("wb") as log:
@@ -138,10 +145,14 @@ class Process:
 
     def metrics(self) -> Numbers:
         """What its endpoint tells now."""
-        address = self.events("ready")[0]["metrics"]
-        with urlopen(f"http://{address}/metrics", timeout=PATIENCE_S) as answer:
-            lines = answer.read().decode().splitlines()
-        pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        url = f"http://{self.events('ready')[0]['metrics']}/metrics"
+        if self._enter:
+            get = [*self._enter, sys.executable, "-IS", "-c", _GET, url]
+            lines = subprocess.check_output(get, text=True, timeout=PATIENCE_S).splitlines()
+        else:
+            with urlopen(url, timeout=PATIENCE_S) as answer:
+                lines = answer.read().decode().splitlines()
+        pairs = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
         return Numbers({key: float(value) for key, _, value in pairs})
 
     def until_metrics(self, condition: Callable[[Numbers], object], what: str) -> Numbers:
@@ -222,16 +233,22 @@ class Desk:
         self._directory = directory
         self._processes: list[Process] = []
 
-    def flight(self, bundle: Path, *settings: str, file: str = "flight.yaml") -> Process:
+    def flight(
+        self,
+        bundle: Path,
+        *settings: str,
+        file: str = "flight.yaml",
+        inside: Namespace | None = None,
+    ) -> Process:
         """Start the board's process with a file of deploy/ and these on top."""
         here = (f"instrument.address={self.tiles}", f"link.address={self.link}")
-        return self._service("flight", (f"model.bundle={bundle}", *here, *settings), file)
+        return self._service("flight", (f"model.bundle={bundle}", *here, *settings), file, inside)
 
-    def ground(self, bundle: Path, *settings: str) -> Process:
+    def ground(self, bundle: Path, *settings: str, inside: Namespace | None = None) -> Process:
         """Start the ground's process with deploy/ground.yaml and these on top."""
         here = (f"output.directory={self.cubes}", f"link.address={self.link}")
         return self._service(
-            "ground", (f"model.bundles=[{bundle}]", *here, *settings), "ground.yaml"
+            "ground", (f"model.bundles=[{bundle}]", *here, *settings), "ground.yaml", inside
         )
 
     def feed(self, *words: object) -> Process:
@@ -255,7 +272,9 @@ class Desk:
         for process in self._processes:
             process.end()
 
-    def _service(self, name: str, settings: tuple[str, ...], file: str) -> Process:
+    def _service(
+        self, name: str, settings: tuple[str, ...], file: str, inside: Namespace | None
+    ) -> Process:
         common = ("metrics.port=0", "log.json=true")
         words = [word for setting in (*settings, *common) for word in ("--set", setting)]
-        return self.start(name, name, "run", DEPLOY / file, *words)
+        return self.start(name, name, "run", DEPLOY / file, *words, inside=inside)
