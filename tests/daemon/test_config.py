@@ -204,6 +204,14 @@ def test_a_step_that_may_grow_has_no_target(bundle: Path) -> None:
     assert "leaves psnr_db unmet" in line
 
 
+def test_a_ground_that_asks_again_can_hold_the_longest_frame(bundle: Path) -> None:
+    """It would ask for it for ever."""
+    options = [f"model.bundles=[{bundle}]", "collect.max_mib=9"]
+    assert load_ground(DEPLOY / "ground.yaml", options).collect.max_mib == 9
+    with pytest.raises(ConfigError, match="max_mib should be at least 10"):
+        load_ground(DEPLOY / "ground.yaml", [*options, "link.uplink={}"])
+
+
 def test_passes_take_the_links_rate_where_they_have_none(bundle: Path) -> None:
     """A plan in UTC, whatever offset its times were written with."""
     passes = (
