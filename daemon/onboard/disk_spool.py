@@ -19,12 +19,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import math
-import struct
 import threading
-from array import array
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -39,6 +35,7 @@ from daemon.link.commands import Report
 from daemon.link.lanes import LANES, Lane
 from daemon.link.packet import FrameKey, header_of
 from daemon.link.repeats import Handle, Unacknowledged
+from daemon.onboard.lane_queue import FoundPackets, LaneQueue
 from daemon.onboard.segment_log import SegmentLog
 from daemon.onboard.spool import EVICTED, UNACKNOWLEDGED, OnDrop, SpooledPacket, Turns, kept_packet
 from daemon.records import Recovery, with_crc, without_crc
@@ -82,76 +79,6 @@ class DiskSpoolLimits:
     retry_s: float
 
 
-class _Found:
-    """What a log held when it was opened.
-
-    Attributes:
-        keys: Of its frames, in their order.
-        head: That of the first packet that was not sent.
-    """
-
-    def __init__(self) -> None:
-        self.keys: list[FrameKey] = []
-        self.head: FrameKey | None = None
-        self._sent: list[tuple[FrameKey, array[int], array[int]]] = []
-
-    def take(self, sequence: int, beginning: bytes, done: bool) -> bool:
-        """Note a packet; False if it is none."""
-        try:
-            header = header_of(beginning)
-        except (KeyError, struct.error):
-            return False
-        if not self.keys or self.keys[-1] != header.key:
-            self.keys.append(header.key)
-        if done:
-            if not self._sent or self._sent[-1][0] != header.key:
-                self._sent.append((header.key, array("H"), array("Q")))
-            _, indexes, sequences = self._sent[-1]
-            indexes.append(header.segment_index)
-            sequences.append(sequence)
-        elif self.head is None:
-            self.head = header.key
-        return True
-
-    def sent(self) -> Iterator[tuple[FrameKey, array[int], array[int]]]:
-        """Frames, and segments and sequences of their packets that were sent; each given once."""
-        self._sent.reverse()
-        while self._sent:
-            yield self._sent.pop()
-
-
-class _Queue:
-    """What waits on a lane: its log, and in memory what is newer than all of it."""
-
-    def __init__(self, lane: Lane) -> None:
-        self.lane = lane
-        self.log: SegmentLog | None = None
-        self.memory: deque[SpooledPacket] = deque()
-        self.offered: SpooledPacket | None = None
-        self.head: FrameKey | None = None
-        """No later than the frame of the oldest packet; only where the ground acknowledges."""
-        self.unreadable_until_s = self.no_repeats_until_s = -math.inf
-
-    @property
-    def offers_memory(self) -> bool:
-        """Whether what is offered is not the log's."""
-        return bool(self.memory) and self.offered is self.memory[0]
-
-    @property
-    def logged(self) -> int:
-        return 0 if self.log is None else self.log.packets
-
-    @property
-    def packets(self) -> int:
-        return self.logged + len(self.memory)
-
-    @property
-    def oldest_s(self) -> float:
-        if self.log is not None and self.log.packets:
-            return self.log.oldest_s
-        return self.memory[0].spooled_s
-
-
 class DiskSpool:
     """See `daemon.onboard.spool.Spool`.
 
@@ -181,10 +108,9 @@ class DiskSpool:
         self._folder, self._limits, self._clock = folder, limits, clock
         self._on_drop, self._disk = on_drop, disk or LocalDisk()
         self._changed = threading.Condition()
-        self._queues = {lane: _Queue(lane) for lane in LANES}
+        self._queues = {lane: LaneQueue(lane) for lane in LANES}
         self._kept = Unacknowledged(self._release) if acknowledged else None
         self._turns = Turns()
-        self._memory_bytes = 0
         self._unsynced_since_s: float | None = None
         self._tried_s = self._written_s = clock.monotonic_s()
         self._changes = 0
@@ -213,7 +139,7 @@ class DiskSpool:
                 if not self._queues[lane].packets:
                     self._queues[lane].head = key
             self._keep(came, self._queues[lane], now_s)
-            while self._memory_bytes > self._limits.max_memory_bytes:
+            while self._memory_bytes() > self._limits.max_memory_bytes:
                 evicted += self._make_room_in_memory()
         for packet, reason in evicted:
             self._on_drop(packet, reason)
@@ -245,12 +171,8 @@ class DiskSpool:
                 while self._kept is not None and (lost := self._kept.give_up(lane, in_memory=True)):
                     left += [kept_packet(handle, lane) for handle in lost]
             for queue in self._queues.values():
-                queue.memory.clear()
-                queue.offered = None
-                if queue.log is not None:
-                    queue.log.close()
-                    queue.log = None
-            self._memory_bytes, self._is_off = 0, True
+                queue.close()
+            self._is_off = True
         for packet in left:
             self._on_drop(packet, reason)
         return len(left)
@@ -278,10 +200,10 @@ class DiskSpool:
             if queue.offered is not packet:
                 return False
             if self._kept is None:
-                self._forget_oldest(queue)
+                queue.forget_oldest()
             else:
                 header = header_of(packet.raw)
-                index, handle = header.segment_index, self._keep_oldest(queue)
+                index, handle = header.segment_index, queue.keep_oldest()
                 self._kept.add(packet.lane, header.key, (index,), (handle,))
             return True
 
@@ -336,8 +258,10 @@ class DiskSpool:
     # ---- inside, under the lock ----------------------------------------------------------------
 
     def _used(self) -> int:
-        logs = (queue.log for queue in self._queues.values() if queue.log is not None)
-        return self._memory_bytes + sum(log_.used_bytes for log_ in logs)
+        return sum(queue.used_bytes for queue in self._queues.values())
+
+    def _memory_bytes(self) -> int:
+        return sum(queue.memory_bytes for queue in self._queues.values())
 
     def _bound_files(self) -> None:
         """Give up the little that is left in old files, where these would take too much."""
@@ -363,7 +287,7 @@ class DiskSpool:
     def _unsynced(self) -> int:
         return sum(queue.log.unsynced for queue in self._queues.values() if queue.log is not None)
 
-    def _keep(self, packets: Sequence[SpooledPacket], queue: _Queue, now_s: float) -> None:
+    def _keep(self, packets: Sequence[SpooledPacket], queue: LaneQueue, now_s: float) -> None:
         if packets and not self._is_off and queue.log is not None:
             try:
                 queue.log.append([packet.raw for packet in packets], now_s)
@@ -373,8 +297,7 @@ class DiskSpool:
                 if self._unsynced_since_s is None:
                     self._unsynced_since_s = now_s
                 return
-        queue.memory.extend(packets)
-        self._memory_bytes += sum(len(packet.raw) for packet in packets)
+        queue.remember(packets)
         self._changed.notify_all()
 
     def _next(self, damaged: list[_Drop]) -> SpooledPacket | None:
@@ -392,12 +315,12 @@ class DiskSpool:
                     queue.head = key
                 if not self._kept.is_done(key):
                     break
-                self._forget_oldest(queue)  # the ground has it, from an earlier time
+                queue.forget_oldest()  # the ground has it, from an earlier time
             if queue.offered is not None:
                 return queue.offered
         return None
 
-    def _offer(self, queue: _Queue, now_s: float, damaged: list[_Drop]) -> None:
+    def _offer(self, queue: LaneQueue, now_s: float, damaged: list[_Drop]) -> None:
         """Read the oldest packet of a queue that can be read."""
         while queue.offered is None and queue.log is not None and queue.log.readable:
             if now_s < queue.unreadable_until_s:
@@ -406,7 +329,7 @@ class DiskSpool:
                 raw = queue.log.oldest()
             except DamagedRecordError as error:
                 log.warning("spooled packet lost", extra={"error": str(error)})
-                damaged.append(self._give_up(queue, DAMAGED))
+                damaged.append((queue.give_up(read=False), DAMAGED))
             except OSError as error:  # of the disk, not of the record: it may pass
                 self._cannot_read(queue, now_s, error)
             else:
@@ -417,7 +340,7 @@ class DiskSpool:
         if queue.offered is None and not waits and queue.memory:
             queue.offered = queue.memory[0]
 
-    def _next_repeat(self, queue: _Queue, damaged: list[_Drop]) -> SpooledPacket | None:
+    def _next_repeat(self, queue: LaneQueue, damaged: list[_Drop]) -> SpooledPacket | None:
         """The packet that was asked for first."""
         now_s = self._clock.monotonic_s()
         while self._kept is not None and (repeat := self._kept.next_repeat(queue.lane)):
@@ -439,7 +362,7 @@ class DiskSpool:
             break
         return None
 
-    def _cannot_read(self, queue: _Queue, now_s: float, error: OSError) -> None:
+    def _cannot_read(self, queue: LaneQueue, now_s: float, error: OSError) -> None:
         log.warning("spool cannot be read", extra={"error": str(error)})
         queue.unreadable_until_s = now_s + self._limits.retry_s
 
@@ -453,21 +376,8 @@ class DiskSpool:
             if lost := self._kept.give_up(queue.lane) if self._kept is not None else []:
                 return [(kept_packet(handle, queue.lane), UNACKNOWLEDGED) for handle in lost]
             if queue.packets:
-                return [self._give_up(queue, EVICTED)]
+                return [(queue.give_up(), EVICTED)]
         return []
-
-    def _give_up(self, queue: _Queue, reason: str) -> tuple[SpooledPacket, str]:
-        """Forget a queue's oldest packet; its bytes are told only where they can be read."""
-        packet = queue.offered
-        if packet is None and queue.logged and queue.log is not None:
-            raw = b""
-            if reason != DAMAGED:
-                with contextlib.suppress(OSError, DamagedRecordError):
-                    raw = queue.log.oldest()
-            packet = SpooledPacket(raw=raw, lane=queue.lane, spooled_s=queue.log.oldest_s)
-        packet = packet or queue.memory[0]
-        self._forget_oldest(queue)
-        return packet, reason
 
     def _make_room_in_memory(self) -> list[_Drop]:
         for queue in reversed(self._queues.values()):
@@ -475,38 +385,11 @@ class DiskSpool:
             if lost := kept.give_up(queue.lane, in_memory=True) if kept is not None else []:
                 return [(kept_packet(handle, queue.lane), UNACKNOWLEDGED) for handle in lost]
             if queue.memory:
-                packet = queue.memory.popleft()
-                self._memory_bytes -= len(packet.raw)
-                if queue.offered is packet:
-                    queue.offered = None
-                return [(packet, EVICTED)]
+                return [(queue.give_up_in_memory(), EVICTED)]
         return []
 
-    def _keep_oldest(self, queue: _Queue) -> Handle:
-        """What is offered was sent, and is kept; return what it is found by."""
-        if queue.log is not None and queue.log.packets and not queue.offers_memory:
-            handle: Handle = queue.log.oldest_sequence
-            queue.log.finish_oldest(keep=True)
-        else:
-            handle = queue.memory.popleft().raw
-        queue.offered = None
-        return handle
-
     def _release(self, lane: Lane, handles: Iterable[Handle]) -> None:
-        log_ = self._queues[lane].log
-        for handle in handles:
-            if isinstance(handle, bytes):
-                self._memory_bytes -= len(handle)
-            elif log_ is not None:
-                log_.release(handle)
-
-    def _forget_oldest(self, queue: _Queue) -> None:
-        """What is offered, or the oldest: while it was, a log may have been found before it."""
-        if queue.log is not None and queue.log.packets and not queue.offers_memory:
-            queue.log.finish_oldest()
-        else:
-            self._memory_bytes -= len(queue.memory.popleft().raw)
-        queue.offered = None
+        self._queues[lane].release(handles)
 
     def _degrade(self, error: OSError) -> None:
         """Take back what may not be on the disk, and go on in memory."""
@@ -516,14 +399,7 @@ class DiskSpool:
         self.degraded, self._is_off = reason, True
         self._tried_s = self._clock.monotonic_s()
         for queue in self._queues.values():
-            if queue.log is not None:
-                again = [
-                    SpooledPacket(raw=raw, lane=queue.lane, spooled_s=spooled_s)
-                    for raw, spooled_s in queue.log.abandon()
-                ]
-                in_hand = [queue.memory.popleft()] if queue.offers_memory else []
-                queue.memory.extendleft(reversed([*in_hand, *again]))
-                self._memory_bytes += sum(len(packet.raw) for packet in again)
+            queue.take_back_unsynced()
         self._unsynced_since_s = None
         self._changed.notify_all()
 
@@ -557,10 +433,10 @@ class DiskSpool:
 
     def _open_logs(self) -> None:
         limits, now_s = self._limits, self._clock.monotonic_s()
-        opened = dict[Lane, _Found]()
+        opened = dict[Lane, FoundPackets]()
         for lane, queue in self._queues.items():
             if queue.log is None:
-                found = _Found()
+                found = FoundPackets()
                 try:
                     log_ = SegmentLog(
                         self._folder / lane.folder,
@@ -582,7 +458,7 @@ class DiskSpool:
                 self._kept.begin_with(self._read_done())
             self._take_back(opened)
 
-    def _take_back(self, opened: Mapping[Lane, _Found]) -> None:
+    def _take_back(self, opened: Mapping[Lane, FoundPackets]) -> None:
         """Keep what an earlier process sent."""
         if self._kept is None:
             return
@@ -627,9 +503,7 @@ class DiskSpool:
         with self._changed:
             now_s = self._clock.monotonic_s()
             for queue in self._queues.values():
-                held, in_hand = list(queue.memory), int(queue.offers_memory)
-                queue.memory = deque(held[:in_hand])
-                self._memory_bytes -= sum(len(packet.raw) for packet in held[in_hand:])
-                for start in range(in_hand, len(held), _AT_ONCE):
+                held = queue.empty_memory()
+                for start in range(0, len(held), _AT_ONCE):
                     self._keep(held[start : start + _AT_ONCE], queue, now_s)
         self._sync()
