@@ -1,4 +1,4 @@
-"""What waits on a lane, or was sent on it and is kept: in a log, and where a disk fails in memory."""
+"""What waits on a lane, or was sent and is kept: in a log, and where a disk fails in memory."""
 
 from __future__ import annotations
 

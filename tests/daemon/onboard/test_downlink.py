@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from contracts.spool import Drops
+from daemon.link.beacon import Beacon
 from daemon.link.lanes import Lane
+from daemon.link.packet import Channel, Packet
 from daemon.link.passes import ContactPlan, Pass
+from daemon.link.segment import Segmenter
 from daemon.link.states import PassEvent
 from daemon.metrics import FlightMetrics, new_registry
-from daemon.onboard.downlink import Downlink
+from daemon.onboard.downlink import Beacons, Downlink
 from daemon.onboard.spool import MemorySpool
 from fakes.clock import FakeClock
 
@@ -169,3 +172,30 @@ def test_a_command_opens_the_link_within_its_limit() -> None:
     while rig.clock.utc_s() < OPENS_S - 0.1:
         rig.target.poll()
     assert len(rig.sent_s) - before <= 2 * 4_000 / 800
+
+
+def test_beacons_leave_first_and_every_so_often() -> None:
+    """With counts of their own; on a slow link they take a fifth of it at most."""
+    clock, sender, metrics = FakeClock(), FakeSender(), FlightMetrics(new_registry())
+    spool = MemorySpool(max_bytes=1 << 20, clock=clock, on_drop=Drops(), acknowledged=True)
+    segmenter = Segmenter(boot_id=7, apid=1, mtu_bytes=128, repair={})
+    for _ in range(20):
+        spool.append(segmenter.packets(bytes(80), Channel.PATCH, 0.0), Lane.PATCH)
+    target = Downlink(
+        spool, sender, ContactPlan((), 2_000), packet_bits=1_024, clock=clock, metrics=metrics,
+        beacons=Beacons(boot_id=7, apid=2, every_s=1.0, clock=clock),
+    )  # fmt: skip
+    start_s = clock.monotonic_s()
+    while len(sender.took) < 25 and clock.monotonic_s() < start_s + 300:
+        target.poll()
+
+    sent = [Packet.unpack(raw) for raw in sender.took]
+    beacons = [packet for packet in sent if packet.channel is Channel.HOUSEKEEPING]
+    assert sent[0] is beacons[0]
+    assert [packet.counter for packet in beacons] == list(range(len(beacons)))
+    assert {packet.apid for packet in beacons} == {2}
+    told = [Beacon.unpack(packet.data).sent_packets for packet in beacons]
+    assert told == [sent.index(packet) for packet in beacons]
+    assert sum(len(p.pack()) for p in beacons) < 0.25 * sum(len(raw) for raw in sender.took)
+    totals = metrics.totals()
+    assert totals['prismlink_packets_total{channel="housekeeping"}'] == len(beacons)

@@ -1,0 +1,106 @@
+"""What the ground says goes out when it is due, and what it hears is counted."""
+
+from __future__ import annotations
+
+from daemon.ground.report import Reports
+from daemon.link.beacon import Beacon, BootState
+from daemon.link.commands import Command, Report
+from daemon.link.packet import Channel, Packet
+from daemon.link.reports import Reporter, ReportTimes
+from daemon.metrics import GroundMetrics, new_registry
+
+BOOT = 9
+
+
+class Rig:
+    """Reports with an uplink that takes them while it is up."""
+
+    def __init__(self) -> None:
+        self.metrics, self.sent, self.up = GroundMetrics(new_registry()), list[Report](), True
+        reporter = Reporter(
+            session=1, apid=100, mtu_bytes=256, lacks=lambda _: None,
+            give_up=lambda *_: None, begin_anew=lambda *_: None, times=ReportTimes(),
+        )  # fmt: skip
+        self.reports = Reports(reporter, self.send, self.metrics)
+
+    def send(self, raw: bytes, timeout_s: float) -> bool:
+        """Take a report, if up; nobody may wait for that."""
+        assert timeout_s == 0
+        if self.up:
+            self.sent.append(Report.unpack(Command.unpack(raw).body))
+        return self.up
+
+    def hear(self, body: bytes, now_s: float) -> None:
+        """A packet of housekeeping."""
+        self.reports.heard(
+            Packet(
+                apid=101, channel=Channel.HOUSEKEEPING, boot_id=BOOT, counter=0, time_ticks=0,
+                frame_id=0, segment_index=0, segment_count=1, frame_bytes=len(body), data=body,
+            ),
+            now_s,
+        )  # fmt: skip
+
+
+def beacon(kept_from: int, sent_below: int) -> bytes:
+    """Of one boot."""
+    state = BootState(boot_id=BOOT, kept_from=kept_from, sent_below=sent_below)
+    return Beacon(session=0, seen=0, seen_bits=0, answered=0, sent_packets=0, boots=(state,)).pack()
+
+
+def test_what_lacks_is_asked_for_and_what_is_durable_is_told() -> None:
+    """After the reorder window; frames told by another thread are in the next report."""
+    rig = Rig()
+    rig.hear(beacon(0, 3), 0.0)
+    rig.reports.whole((BOOT, 1))
+    rig.reports.durable([(BOOT, 0)])
+    rig.reports.tick(0.1)
+    assert rig.sent == []
+    rig.reports.tick(1.0)
+    (said,) = rig.sent
+    assert (said.boot_id, said.below, [w.frame_id for w in said.wanted]) == (BOOT, 1, [2])
+    rig.reports.durable([(BOOT, 1)])
+    rig.reports.tick(2.1)
+    assert rig.sent[-1].below == 2
+    assert rig.metrics.totals()['prismlink_reports_total{state="sent"}'] == 2
+
+
+def test_a_frame_that_could_not_be_kept_is_asked_for_later() -> None:
+    """Not at once: the disk that failed would fail again."""
+    rig = Rig()
+    rig.hear(beacon(0, 1), 0.0)
+    rig.reports.whole((BOOT, 0))
+    rig.reports.forgotten((BOOT, 0), 0.0)
+    rig.reports.tick(1.0)
+    assert rig.sent[-1].wanted == ()
+    rig.hear(beacon(0, 1), 10.0)
+    rig.reports.tick(10.6)
+    assert [wanted.frame_id for wanted in rig.sent[-1].wanted] == [0]
+
+
+def test_an_uplink_that_is_away_is_counted() -> None:
+    """The board hears the next one."""
+    rig = Rig()
+    rig.up = False
+    rig.hear(beacon(0, 1), 0.0)
+    rig.reports.tick(1.0)
+    assert rig.metrics.totals()['prismlink_reports_total{state="not_taken"}'] == 1
+
+
+def test_frames_that_can_never_be_had_are_counted() -> None:
+    """When a beacon says so."""
+    rig = Rig()
+    rig.hear(beacon(0, 5), 0.0)
+    rig.reports.tick(1.0)
+    rig.hear(beacon(4, 5), 1.5)
+    rig.reports.tick(2.5)
+    assert rig.metrics.totals()["prismlink_frames_lost_total"] == 4
+
+
+def test_a_beacon_that_is_none_is_a_count() -> None:
+    """And no more."""
+    rig = Rig()
+    rig.hear(b"\x90", 0.0)
+    rig.reports.tick(1.0)
+    assert rig.sent == []
+    totals = rig.metrics.totals()
+    assert totals['prismlink_packets_refused_total{reason="packet_field"}'] == 1
