@@ -386,7 +386,8 @@ def _show_demo(summary: dict[str, Any], out_dir: Path) -> None:
     out.print(stages)
     out.print(
         f"{summary['tiles']} tiles, {summary['patches_decoded']} of {summary['patches_sent']} "
-        f"patches decoded; {summary['packets_lost']} of {summary['packets_sent']} packets lost\n"
+        f"patches decoded; {summary['packets_lost']} of {summary['packets_sent']} packets lost, "
+        f"{summary['packets_repeated']} sent again\n"
         f"{summary['bytes_raw'] / 1e6:.1f} MB → {summary['bytes_down'] / 1e6:.3f} MB: "
         f"{summary['bpppc']:.4f} bits per valid sample, all headers and repair packets counted\n"
         f"PSNR {summary['psnr_db_mean']:.2f} dB (least {summary['psnr_db_min']:.2f}), "

@@ -1,6 +1,8 @@
 """The main job on one desk: an instrument, a board, a radio that loses packets, and the ground.
 
     prismlink feed ──► prismlink flight run ──► radio (loses, repeats, reorders) ──► ground run
+                                       ▲                                                 │
+                                       └──────────── reports: what is lacking ◄──────────┘
 
 Three real processes with the settings files an operator would start from; the radio is this one.
 """
@@ -141,7 +143,8 @@ class _Stream:
 
 def _stream(settings: DemoSettings, scratch: Path) -> _Stream:
     """Run the three processes with the radio between; end them in the direction of the data."""
-    addresses = {name: f"ipc://{scratch / name}" for name in ("tiles", "board", "ground")}
+    addresses = {name: f"ipc://{scratch / name}" for name in ("tiles", "board", "ground", "uplink")}
+    uplink = f"link.uplink={{address: '{addresses['uplink']}'}}"
     model = settings.bundle and settings.bundle.resolve()
     bundle, bundles = (
         ((f"model.bundle={model}",), (f"model.bundles=[{model}]",)) if model else ((), ())
@@ -161,12 +164,12 @@ def _stream(settings: DemoSettings, scratch: Path) -> _Stream:
         ground = start(
             *("ground", "run", settings.ground_yaml),
             *_set(f"link.address={addresses['ground']}", "metrics.port=0", *bundles),
-            *_set(f"output.directory={settings.out.resolve()}"),
+            *_set(f"output.directory={settings.out.resolve()}", uplink),
         )
         flight = start(
             *("flight", "run", settings.flight_yaml),
             *_set(f"link.address={addresses['board']}", "metrics.port=0", *bundle),
-            *_set(f"instrument.address={addresses['tiles']}"),
+            *_set(f"instrument.address={addresses['tiles']}", uplink),
         )
         # A radio loses what nobody takes, and at its first start the ground compiles for a while.
         ground.listens(scratch / "ground")
@@ -383,6 +386,7 @@ def _summary(
         "patches_decoded": sum(r.patches_decoded for r in results),
         "packets_sent": stream.radio.packets,
         "packets_lost": stream.radio.link.lost,
+        "packets_repeated": int(stream.flight["prismlink_packets_repeated_total"]),
         "bytes_raw": sum(r.bytes_raw for r in results),
         "bytes_down": stream.radio.bytes_down,
         "bpppc": 8 * stream.radio.bytes_down / valid,

@@ -146,8 +146,8 @@ class Downlink:
 
     def pending(self) -> bool:
         """Whether anything waits that the process would take along, and could be sent."""
-        waits = self._spool.packets > 0 and not self._spool.outlives
-        return waits and self._is_open()
+        waits = self._spool.packets > 0 or self._spool.kept_frames > 0
+        return waits and not self._spool.outlives and self._is_open()
 
     def _send(self, raw: bytes, channel: Channel | None = None) -> bool:
         """Send when the budget allows; False if it did not soon, or the link did not take it."""

@@ -48,6 +48,7 @@ def stream(out: Path, *, decoded: int, missing: int, **flight: float) -> Any:
     counted = {
         "prismlink_patches_received_total": 4.0,
         "prismlink_patches_encoded_total": 4.0,
+        "prismlink_packets_repeated_total": 3.0,
         'prismlink_frames_total{channel="patch"}': 4.0,
         'prismlink_stage_seconds_sum{stage="patches"}': 1.0,
         'prismlink_stage_seconds_sum{stage="encode"}': 2.0,
@@ -114,8 +115,9 @@ def test_the_whole_is_added_up(tmp_path: Path) -> None:
     assert summary.keys() >= {
         "tiles", "patches_sent", "patches_decoded", "packets_sent", "packets_lost", "bytes_raw",
         "bytes_down", "bpppc", "psnr_db_mean", "psnr_db_min", "spectral_angle_deg_mean",
-        "realtime_factor_enmap", "outputs",
+        "realtime_factor_enmap", "outputs", "packets_repeated",
     }  # fmt: skip
+    assert (summary["packets_lost"], summary["packets_repeated"]) == (2, 3)
     assert (summary["patches_sent"], summary["patches_decoded"]) == (4, 4)
     assert summary["bpppc"] == 8 * 3000 / (2 * TILES[0].samples.size)
     assert summary["stage_seconds_per_patch"]["analyze"] == pytest.approx(0.2)

@@ -55,6 +55,18 @@ def test_the_demo_shows_what_it_promises(
     check_place(enmap, [out / o["file"] for o in shown["outputs"] if o["scene"] in enmap.name])
 
 
+@pytest.mark.usefixtures("shipped_bundle")
+def test_what_a_bad_link_loses_is_sent_again(desk: Desk, tmp_path: Path) -> None:
+    """Two packets of five are lost, more than repair packets mend: every patch comes down."""
+    out = tmp_path / "demo"
+    words = ("--loss", 0.4, "--repeat", 2)
+    shown = desk.start("demo", "demo", "--out", out, *words).report()
+
+    assert shown["packets_lost"] > 0.15 * shown["packets_sent"]
+    assert shown["packets_repeated"] > 0
+    assert shown["patches_decoded"] == shown["patches_sent"] == 4
+
+
 def check_place(scene: Path, restored: list[Path]) -> None:
     """Other software finds the cube where it finds the scene."""
     assert restored
