@@ -257,6 +257,10 @@ class GroundMetrics(ProcessMetrics):
         self.frames_lost = self._counter(
             "frames_lost_total", "Frames that the board can never send again."
         )
+        self.frames_lost_before = self._counter(
+            "frames_lost_before_total",
+            "Frames likewise, sent before this process began: an earlier one may have them.",
+        )
         self.link_loss = self._gauge("link_loss_ratio", "Share of packets that do not come.")
         self.packets_missing = self._gauge(
             "packets_missing", "Packets sent and not received, by where the gap is.", "reason"

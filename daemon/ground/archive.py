@@ -166,6 +166,8 @@ class FrameArchive:
             self._tiles.add(tile, frame.frame_id, frame.channel)
             self._unsynced[frame.key] = None
             self._tell()
+            if not self._tiles.is_newest(tile):
+                return LATE
             if tile.under_way and frame.frame_id >= tile.side:
                 return None
             return WAITS if self._tiles.is_due(tile) or not tile.has_side else LATE
@@ -293,6 +295,8 @@ class FrameArchive:
         self._metrics.archive_recovered_frames.set(len(self._frames))
         self._metrics.archive_skipped_bytes.set(found.skipped_bytes)
         self._metrics.archive_unreadable_files.set(found.unreadable)
+        self._again.extend(self._frames)  # the next sync tells them, however late it is
+        self._since_s = self._clock.monotonic_s()
         return True
 
     def _find(self, place: Place, head: bytes) -> None:

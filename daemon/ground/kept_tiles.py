@@ -87,6 +87,8 @@ class KeptTiles:
         self.unmarked: dict[KeptTile, None] = {}
         self._tiles: dict[tuple[int, bytes], KeptTile] = {}
         self._newest: dict[bytes, KeptTile] = {}
+        self._boots: dict[int, int] = {}
+        """Boots in the order in which frames of them first came: that of their beginnings."""
         self._due: dict[KeptTile, None] = {}
 
     def find(self, boot_id: int, tile_id: bytes) -> KeptTile | None:
@@ -103,10 +105,13 @@ class KeptTiles:
     def add(self, tile: KeptTile, frame_id: int, channel: int) -> None:
         """A frame of a tile is at hand."""
         tile.frames[frame_id] = None
+        order = self._boots.setdefault(tile.key[0], len(self._boots))
         if channel == Channel.SIDE:
             if frame_id > tile.side:
                 tile.begin(frame_id)
-            self._newest[tile.key[1]] = tile
+            newest = self._newest.get(tile.key[1], tile)
+            if order >= self._boots.get(newest.key[0], 0):  # else an earlier boot's, sent again
+                self._newest[tile.key[1]] = tile
         self._look_at(tile)
 
     def mark(self, tile: KeptTile, side: int, *, complete: bool, frames: int, last: int) -> bool:
@@ -134,7 +139,7 @@ class KeptTiles:
         return (
             not (tile.under_way or tile.complete)
             and tile.has_side
-            and self._is_newest(tile)
+            and self.is_newest(tile)
             and len(tile.current) > max(tile.written, tile.tried)
         )
 
@@ -150,7 +155,7 @@ class KeptTiles:
 
     def is_spent(self, tile: KeptTile) -> bool:
         """Whether its frames are not needed any more."""
-        return tile.complete or not self._is_newest(tile)
+        return tile.complete or not self.is_newest(tile)
 
     def remove(self, tile: KeptTile, frame_id: int) -> None:
         """A frame of it is no longer at hand."""
@@ -174,7 +179,8 @@ class KeptTiles:
                 self.unmarked[tile] = None
             self.forget_if_empty(tile)
 
-    def _is_newest(self, tile: KeptTile) -> bool:
+    def is_newest(self, tile: KeptTile) -> bool:
+        """Whether it was not sent anew by a later boot."""
         return self._newest.get(tile.key[1], tile) is tile
 
     def _look_at(self, tile: KeptTile) -> None:

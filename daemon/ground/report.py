@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -16,8 +17,7 @@ from daemon.metrics import GroundMetrics
 log = logging.getLogger(__name__)
 
 _AGAIN_S: Final = 10.0
-"""Time until a frame that could not be kept is asked for again: a disk that fails now may not, then
-[s]."""
+"""Time between two tries of frames that could not be kept [s]."""
 _SEND_S: Final = 0.0
 """Longest wait for the uplink: a report that it does not take is as one that is not heard [s]."""
 
@@ -36,12 +36,15 @@ class Reports:
     ) -> None:
         self._reporter, self._send, self._metrics = reporter, send, metrics
         self._durable: deque[FrameKey] = deque()
-        self._forgotten: deque[tuple[float, FrameKey]] = deque()
-        self._lost = 0
+        self._forgotten: deque[FrameKey] = deque()
+        self._keeps, self._again_s = True, -math.inf
+        self._lost = self._before = 0
 
     def durable(self, keys: Iterable[FrameKey]) -> None:
         """Frames are there for good; any thread may say so."""
+        before = len(self._durable)
         self._durable.extend(keys)
+        self._keeps |= len(self._durable) > before
 
     def heard(self, packet: Packet, now_s: float) -> None:
         """A packet came; a beacon that is none is a line and a count."""
@@ -59,18 +62,27 @@ class Reports:
         self._reporter.whole(key)
 
     def forgotten(self, key: FrameKey, now_s: float) -> None:
-        """A frame that was whole could not be kept: it is asked for again, not at once."""
-        self._forgotten.append((now_s + _AGAIN_S, key))
+        """A frame that was whole could not be kept: it is asked for again when others can be.
+
+        One is now and then, to find out: all of them again and again would fill the link.
+        """
+        if not self._forgotten:
+            self._again_s = now_s + _AGAIN_S
+        self._forgotten.append(key)
+        self._keeps = False
 
     def tick(self, now_s: float) -> None:
         """Send what is due."""
-        while self._forgotten and self._forgotten[0][0] <= now_s:
-            self._reporter.forgotten(self._forgotten.popleft()[1])
+        if now_s >= self._again_s:
+            for _ in range(len(self._forgotten) if self._keeps else min(1, len(self._forgotten))):
+                self._reporter.forgotten(self._forgotten.popleft())
+            self._again_s = now_s + _AGAIN_S
         while self._durable:
             self._reporter.durable((self._durable.popleft(),))
         for raw in self._reporter.due(now_s):
             taken = self._send(raw, _SEND_S)
             self._metrics.reports.labels("sent" if taken else "not_taken").inc()
         self._metrics.frames_lost.inc(self._reporter.lost - self._lost)
-        self._lost = self._reporter.lost
+        self._metrics.frames_lost_before.inc(self._reporter.lost_before - self._before)
+        self._lost, self._before = self._reporter.lost, self._reporter.lost_before
         self._metrics.link_loss.set(self._reporter.loss)

@@ -56,6 +56,8 @@ class _Sent:
 
     def __init__(self) -> None:
         self.indexes, self.handles = array("H"), list[Handle]()
+        self.lacks = False
+        """Whether a packet was asked for that is not there, and all others sent instead."""
 
 
 class _Boot:
@@ -227,7 +229,7 @@ class Unacknowledged:
             key, index = next(iter(asked))
             boot = self._boots.get(key[0])
             sent = None if boot is None else boot.kept[lane].get(key[1])
-            if sent is not None:
+            if sent is not None and index in sent.indexes:
                 return Repeat(lane, key, index, sent.handles[sent.indexes.index(index)])
             self._answer(lane, key, index)
         return None
@@ -242,14 +244,18 @@ class Unacknowledged:
         boot = self._boots.get(repeat.key[0])
         return was_asked and boot is not None and repeat.key[1] in boot.kept[repeat.lane]
 
-    def cannot(self, repeat: Repeat) -> list[Handle]:
-        """It cannot be had any more: its frame is given up; return the packets of that."""
+    def cannot(self, repeat: Repeat) -> None:
+        """It cannot be had any more; others of its frame may do."""
+        self._answer(repeat.lane, repeat.key, repeat.segment_index)
         boot = self._boots.get(repeat.key[0])
         sent = None if boot is None else boot.kept[repeat.lane].get(repeat.key[1])
-        if boot is None or sent is None:
-            return []
-        self._gone[repeat.key] = None
-        return self._drop(boot, repeat.lane, repeat.key[1])
+        if boot is None or sent is None or repeat.segment_index not in sent.indexes:
+            return
+        at = sent.indexes.index(repeat.segment_index)
+        sent.indexes.pop(at)
+        self._release(repeat.lane, (sent.handles.pop(at),))
+        if not sent.handles:
+            self._drop(boot, repeat.lane, repeat.key[1])
 
     def beacon(self, sent_packets: int, unsent: Unsent) -> Beacon:
         """Say how far all is.
@@ -264,7 +270,7 @@ class Unacknowledged:
         states = [
             BootState(
                 boot_id=boot_id,
-                kept_from=min(boot.lowest_kept, below[boot_id]) if self._knows(boot) else 0,
+                kept_from=self._kept_from(boot, below[boot_id]),
                 sent_below=below[boot_id],
             )
             for boot_id, boot in self._boots.items()
@@ -302,6 +308,11 @@ class Unacknowledged:
                 done.add(start, stop)
 
     # ---- inside --------------------------------------------------------------------------------
+
+    def _kept_from(self, boot: _Boot, sent_below: int) -> int:
+        if not self._knows(boot):
+            return boot.done.below
+        return min(boot.lowest_kept, sent_below)
 
     def _latest(self) -> set[int]:
         """The last boot of each level, of which more frames may come."""
@@ -342,22 +353,26 @@ class Unacknowledged:
             key = told.boot_id, wanted.frame_id
             lane, sent = self._find(boot, wanted.frame_id)
             if boot is None or lane is None or sent is None:
-                if wanted.frame_id < sent_below and self._knows(boot):
+                is_done = boot is not None and wanted.frame_id in boot.done
+                if is_done or (wanted.frame_id < sent_below and self._knows(boot)):
                     self._say_gone(key)
                 continue
             indexes = (i for start, stop in wanted.spans for i in range(start, stop))
             lacking = set(indexes if wanted.spans else sent.indexes)
-            for index in sent.indexes:
-                if index in lacking:
-                    lacking.discard(index)
-                    asked = self._asked[lane]
-                    if (key, index) not in asked and len(asked) < MAX_ASKED:
-                        asked[key, index] = number
-                        self._pending[number] += 1
-            # What is lacking was evicted before it was ever sent, or is damaged.
-            if lacking and self._knows(boot) and wanted.frame_id < sent_below:
+            # What is not there was evicted before it was ever sent, or is damaged: others may do.
+            is_sent = wanted.frame_id < sent_below
+            lacks = is_sent and self._knows(boot) and not lacking.issubset(sent.indexes)
+            if lacks and sent.lacks:
                 self._drop(boot, lane, wanted.frame_id)
                 self._say_gone(key)
+                continue
+            sent.lacks = lacks
+            for index in sent.indexes:
+                asked = self._asked[lane]
+                is_asked = lacks or index in lacking
+                if is_asked and (key, index) not in asked and len(asked) < MAX_ASKED:
+                    asked[key, index] = number
+                    self._pending[number] += 1
 
     def _find(self, boot: _Boot | None, frame_id: int) -> tuple[Lane | None, _Sent | None]:
         for lane, frames in () if boot is None else boot.kept.items():
@@ -380,7 +395,7 @@ class Unacknowledged:
             (boot_id, frame_id), _ = self._gone.popitem(last=False)
             boot = self._boots.get(boot_id)
             start, stop = frame_id, frame_id + 1
-            if boot is not None:
+            if boot is not None and self._knows(boot):
                 below = self._sent_below(boot, unsent)
                 kept = set[int]().union(*boot.kept.values())
                 while start > 0 and start - 1 not in kept and frame_id - start < _GONE_AT_ONCE:

@@ -60,7 +60,8 @@ class _Boot:
     whole: set[int] = field(default_factory=set)
     asked: dict[int, int] = field(default_factory=dict)
     sent_below: int = 0
-    listed: bool = False
+    inherited: int = -1
+    """Frames below were sent before this ground heard of the boot."""
 
 
 class Reporter:
@@ -78,6 +79,8 @@ class Reporter:
 
     Attributes:
         lost: Frames that can never be had.
+        lost_before: Likewise, of those sent before the first beacon: an earlier ground may have
+            them.
         loss: Share of packets that do not come.
     """
 
@@ -107,7 +110,8 @@ class Reporter:
         self._next_s = 0.0
         self._came = 0
         self._counted: tuple[int, int, int] | None = None
-        self.lost, self.loss = 0, 0.0
+        self.lost = self.lost_before = 0
+        self.loss = 0.0
 
     # ---- what comes ----------------------------------------------------------------------------
 
@@ -207,7 +211,9 @@ class Reporter:
         self._listed = tuple(state.boot_id for state in beacon.boots)
         for state in beacon.boots:
             boot = self._boot(state.boot_id)
-            known, boot.listed = boot.listed, True
+            known = boot.inherited >= 0
+            if not known:
+                boot.inherited = state.sent_below
             boot.sent_below = max(boot.sent_below, state.sent_below)
             if known:
                 self._give_up(state.boot_id, boot, 0, state.kept_from)
@@ -222,7 +228,9 @@ class Reporter:
             at = first
             for frame_id in [*sorted(i for i in boot.whole if first <= i < last), last]:
                 if at < frame_id:
-                    self.lost += self._finish(boot, at, frame_id)
+                    ours = max(at, min(boot.inherited, frame_id))
+                    self.lost_before += self._finish(boot, at, ours) if at < ours else 0
+                    self.lost += self._finish(boot, ours, frame_id) if ours < frame_id else 0
                     self._on_lost(boot_id, at, frame_id)
                 at = frame_id + 1
 

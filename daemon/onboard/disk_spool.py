@@ -350,8 +350,8 @@ class DiskSpool:
                     raw = queue.log.read(raw)
             except DamagedRecordError as error:
                 log.warning("spooled packet lost", extra={"error": str(error)})
-                lost = self._kept.cannot(repeat)
-                damaged += [(kept_packet(handle, queue.lane), DAMAGED) for handle in lost]
+                self._kept.cannot(repeat)
+                damaged.append((kept_packet(raw, queue.lane), DAMAGED))
                 continue
             except OSError as error:
                 log.warning("spool cannot be read", extra={"error": str(error)})

@@ -77,6 +77,25 @@ def test_a_frame_that_could_not_be_kept_is_asked_for_later() -> None:
     assert [wanted.frame_id for wanted in rig.sent[-1].wanted] == [0]
 
 
+def test_a_disk_that_fails_is_tried_with_one_frame_at_a_time() -> None:
+    """All of them over and over would leave no room for what is new; when one is kept, all."""
+    rig, keys = Rig(), [(BOOT, i) for i in range(5)]
+    for number, key in enumerate(keys):
+        rig.hear(beacon(0, 5), 0.1 * number)
+        rig.reports.whole(key)
+        rig.reports.forgotten(key, 0.1 * number)
+
+    def asked(now_s: float) -> list[int]:
+        rig.hear(beacon(0, 5), now_s - 0.6)
+        rig.reports.tick(now_s)
+        return [wanted.frame_id for wanted in rig.sent[-1].wanted]
+
+    # What was asked for is asked for again: of no report the board says that it was heard.
+    assert [asked(now_s) for now_s in (5.0, 10.0, 15.0, 21.0)] == [[], [0], [0], [0, 1]]
+    rig.reports.durable([(BOOT, 0)])
+    assert asked(32.0) == [1, 2, 3, 4]
+
+
 def test_an_uplink_that_is_away_is_counted() -> None:
     """The board hears the next one."""
     rig = Rig()
@@ -89,11 +108,13 @@ def test_an_uplink_that_is_away_is_counted() -> None:
 def test_frames_that_can_never_be_had_are_counted() -> None:
     """When a beacon says so."""
     rig = Rig()
-    rig.hear(beacon(0, 5), 0.0)
+    rig.hear(beacon(0, 2), 0.0)
     rig.reports.tick(1.0)
     rig.hear(beacon(4, 5), 1.5)
     rig.reports.tick(2.5)
-    assert rig.metrics.totals()["prismlink_frames_lost_total"] == 4
+    totals = rig.metrics.totals()
+    assert totals["prismlink_frames_lost_total"] == 2
+    assert totals["prismlink_frames_lost_before_total"] == 2
 
 
 def test_a_beacon_that_is_none_is_a_count() -> None:

@@ -148,9 +148,12 @@ def test_what_can_never_be_had_is_given_up_once() -> None:
     rig.beacon(1.0, 10, kept_from=5)
     rig.beacon(1.1, 10, kept_from=5)
     rig.said(1.7)
-    assert rig.target.lost == 4
+    assert (rig.target.lost, rig.target.lost_before) == (0, 4)
     assert rig.lost == [(BOOT, 0, 2), (BOOT, 3, 5)]
     rig.target.durable([(BOOT, 2)])
-    rig.beacon(2.0, 10, kept_from=5)
+    rig.beacon(2.0, 20, kept_from=5)
     (said,) = rig.said(2.7)
     assert said.below == 5
+    rig.beacon(3.0, 20, kept_from=15)
+    rig.said(3.7)
+    assert (rig.target.lost, rig.target.lost_before) == (5, 9)  # of 20, ten came after the first

@@ -118,7 +118,10 @@ def test_files_go_when_all_in_them_is_acknowledged(tmp_path: Path) -> None:
 
 
 def test_a_record_that_rots_is_gone_and_said_so(tmp_path: Path) -> None:
-    """Asked for, its frame is given up, counted; the others come."""
+    """Asked for, it is given up, counted, and the others of its frame are sent instead.
+
+    Asked for once more, the frame is said to be gone.
+    """
     rig, frames = Rig(tmp_path), Frames()
     for _ in range(2):
         rig.spool.append(frames.packets(count=2), PATCH)
@@ -129,9 +132,16 @@ def test_a_record_that_rots_is_gone_and_said_so(tmp_path: Path) -> None:
     path.write_bytes(bytes(data))
     report(rig.spool, 1, wanted=(Wanted(frame_id=0), Wanted(frame_id=1)))
 
-    assert names(send(rig.spool)) == [(1, 0), (1, 1)]
-    assert [reason for *_, reason in rig.drops.told] == ["damaged"] * 2
+    assert names(send(rig.spool)) == [(0, 1), (1, 0), (1, 1)]
+    assert [reason for *_, reason in rig.drops.told] == ["damaged"]
+    rotten = (Wanted(frame_id=0, spans=((0, 1),)),)
+    report(rig.spool, 2, wanted=rotten)
+    assert names(send(rig.spool)) == [(0, 1)]
+    assert rig.spool.beacon(0).gone == ()
+    report(rig.spool, 3, wanted=rotten)
+    assert send(rig.spool) == []
     assert rig.spool.beacon(0).gone == ((BOOT, 0, 1),)
+    assert rig.spool.kept_frames == 1
 
 
 def test_what_cannot_be_read_now_is_repeated_later(tmp_path: Path) -> None:
