@@ -10,7 +10,7 @@ What a command needs is imported when it runs: `prismlink --help` must not wait 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +21,6 @@ from codec.errors import BundleError, CodecError
 from daemon.cli_offline import bench, decode, encode, inspect
 from daemon.clock import SystemClock
 from daemon.config import load_flight, load_ground
-from daemon.config_sections import LogSettings
 from daemon.console import (
     REPOSITORY,
     SHIPPED_SCENES,
@@ -35,9 +34,9 @@ from daemon.console import (
     table,
     write_json,
 )
-from daemon.errors import EXIT_CONFIG, EXIT_DATA, DaemonError, FeedError, ShutdownError
+from daemon.errors import EXIT_CONFIG, EXIT_DATA, DaemonError, FeedError
 from daemon.lifecycle import StopSignal
-from daemon.log import setup
+from daemon.process import run_service
 
 app = typer.Typer(
     help="Learned hyperspectral compression between a satellite's sensor and its radio.",
@@ -147,7 +146,7 @@ def flight_run(
     settings = load_flight(settings_file, overrides or ())
     from daemon.onboard.service import run
 
-    _run_service(settings.log, lambda stop, clock: run(settings, stop=stop, clock=clock), json_file)
+    run_service(settings.log, partial(run, settings), json_file)
 
 
 @flight.command("check-config")
@@ -175,7 +174,7 @@ def ground_run(
     settings = load_ground(settings_file, overrides or ())
     from daemon.ground.service import run
 
-    _run_service(settings.log, lambda stop, clock: run(settings, stop=stop, clock=clock), json_file)
+    run_service(settings.log, partial(run, settings), json_file)
 
 
 @ground.command("check-config")
@@ -343,21 +342,6 @@ def command(
 
 for _command in (encode, decode, inspect, bench):  # listed by --help in this order
     app.command()(_command)
-
-
-def _run_service(
-    log: LogSettings,
-    run: Callable[[StopSignal, SystemClock], dict[str, float]],
-    json_file: Path | None,
-) -> None:
-    check_json(json_file)  # hours before it is written
-    clock = SystemClock()
-    setup(log.level, as_json=log.as_json, clock=clock)
-    with StopSignal() as stop:
-        totals = run(stop, clock)
-    write_json(json_file, totals)
-    if late := totals["prismlink_stages_late"]:
-        raise ShutdownError(f"{late:.0f} stages did not drain; what they gave up is counted")
 
 
 def _show_demo(summary: dict[str, Any], out_dir: Path) -> None:

@@ -23,6 +23,9 @@ CLOSED: Final = "closed"
 SHUTDOWN: Final = "shutdown"
 """For `discard`: the process had no time left for the item."""
 
+LOOK_S: Final = 0.25
+"""Longest wait for room until `on_wait` is called again [s]: well below any watchdog's period."""
+
 DROP_REASONS: Final = (FULL_ITEMS, FULL_BYTES, OVERSIZE, AGE, CLOSED, SHUTDOWN)
 
 
@@ -58,6 +61,8 @@ class Mailbox(Generic[T]):
         on_drop: Told every item that will not be got, with one of `DROP_REASONS`. Called without
             the lock, from the thread whose call dropped it, before that call returns. Must not
             raise.
+        on_wait: Called every `LOOK_S` or sooner while `put` waits, from its thread and with the
+            lock: who waits for room does not hang.
 
     Raises:
         ValueError: If a bound is not positive.
@@ -74,6 +79,7 @@ class Mailbox(Generic[T]):
         clock: Clock,
         size_of: Callable[[T], int],
         on_drop: Callable[[T, str], None],
+        on_wait: Callable[[], object] = lambda: None,
     ) -> None:
         if max_items <= 0 or max_bytes <= 0 or (max_age_s is not None and max_age_s <= 0):
             raise ValueError(
@@ -82,7 +88,7 @@ class Mailbox(Generic[T]):
         self.name = name
         self._max_items, self._max_bytes, self._max_age_s = max_items, max_bytes, max_age_s
         self._policy, self._clock = policy, clock
-        self._size_of, self._on_drop = size_of, on_drop
+        self._size_of, self._on_drop, self._on_wait = size_of, on_drop, on_wait
         self._entries: deque[_Entry[T]] = deque()
         self._bytes = 0
         self._closed = False
@@ -195,9 +201,11 @@ class Mailbox(Generic[T]):
             if self._policy is Policy.DROP_OLDEST:
                 dropped.append((self._pop().item, shortage))
             else:
+                self._on_wait()
+                look_s = self._clock.monotonic_s() + LOOK_S
                 oldest_s = self._entries[0].put_s
-                until_s = None if self._max_age_s is None else oldest_s + self._max_age_s
-                self._clock.wait(self._not_full, until_s)
+                until_s = look_s if self._max_age_s is None else oldest_s + self._max_age_s
+                self._clock.wait(self._not_full, min(look_s, until_s))
 
     def _shortage(self, size_bytes: int) -> str | None:
         if len(self._entries) >= self._max_items:

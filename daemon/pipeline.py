@@ -13,6 +13,7 @@ from daemon.config_sections import MailboxSettings
 from daemon.mailbox import Mailbox
 from daemon.metrics import ProcessMetrics
 from daemon.stage import Source, Stage, Worker
+from daemon.watchdog import Pulses
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -25,12 +26,14 @@ class Pipeline:
     Attributes:
         clock: For all of them.
         metrics: Told times, errors and queue lengths.
+        pulses: Told that stages go on.
         tick_s: Longest time between two ticks of a worker [s].
         on_drop: Told the stage in or before which an item was lost, the item, and the reason.
     """
 
     clock: Clock
     metrics: ProcessMetrics
+    pulses: Pulses
     tick_s: float
     on_drop: Callable[[str, Any, str], None]
 
@@ -52,6 +55,7 @@ class Pipeline:
             clock=self.clock,
             size_of=size_of,
             on_drop=partial(self.on_drop, before),
+            on_wait=self.pulses.alive,
         )
         self.metrics.watch(mailbox)
         return mailbox
@@ -72,9 +76,17 @@ class Pipeline:
             tick_s=self.tick_s,
             clock=self.clock,
             observer=self.metrics,
+            pulses=self.pulses,
             on_drop=partial(self.on_drop, name),
         )
 
     def source(self, name: str, poll: Callable[[], object], pending: Callable[[], bool]) -> Source:
         """Make a loop that brings something in, or takes it out."""
-        return Source(name, poll, clock=self.clock, observer=self.metrics, pending=pending)
+        return Source(
+            name,
+            poll,
+            clock=self.clock,
+            observer=self.metrics,
+            pulses=self.pulses,
+            pending=pending,
+        )

@@ -16,6 +16,7 @@ from codec.errors import CodecError
 from daemon.clock import Clock
 from daemon.errors import DaemonError, reason_of
 from daemon.mailbox import SHUTDOWN, Mailbox
+from daemon.watchdog import Pulses
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +74,9 @@ class StageObserver(Protocol):
 class _Threaded:
     """A named thread that can be told to stop and waited for."""
 
-    def __init__(self, name: str, *, clock: Clock, observer: StageObserver) -> None:
+    def __init__(self, name: str, *, clock: Clock, observer: StageObserver, pulses: Pulses) -> None:
         self.name = name
-        self._clock, self._observer = clock, observer
+        self._clock, self._observer, self._pulses = clock, observer, pulses
         self._state = threading.Condition()
         self._stopping = self._abandoned = self._done = self._died = False
         # A daemon thread: one stuck in native code must not keep the process from ending.
@@ -129,7 +130,9 @@ class _Threaded:
 
     def _life(self) -> None:
         try:
+            self._pulses.begin(self.name)
             self._run()
+            self._pulses.end()
         except BaseException:  # of an observer, or a clock: what a stage calls is guarded
             self._died = True
             log.critical("stage ended early", extra={"stage": self.name}, exc_info=True)
@@ -143,6 +146,7 @@ class _Threaded:
 
     def _guard(self, call: Callable[[], T], otherwise: T) -> tuple[T, str | None]:
         """Call; return the result and no reason, or `otherwise` and why it failed."""
+        self._pulses.alive()
         try:
             return call(), None
         except (DaemonError, CodecError) as error:
@@ -169,6 +173,7 @@ class Stage(_Threaded, Generic[In, Out]):
         tick_s: Longest time between two ticks of the worker, while `accept` returns [s].
         clock: Times calls and ticks.
         observer: Told how long items take, and of errors.
+        pulses: Told before every call, and at each thing the worker returns.
         on_drop: Told the item whose `accept` failed, or was given up, with the reason. Must not
             raise.
     """
@@ -183,9 +188,10 @@ class Stage(_Threaded, Generic[In, Out]):
         tick_s: float,
         clock: Clock,
         observer: StageObserver,
+        pulses: Pulses,
         on_drop: Callable[[In, str], None],
     ) -> None:
-        super().__init__(name, clock=clock, observer=observer)
+        super().__init__(name, clock=clock, observer=observer, pulses=pulses)
         self._worker, self._inbox, self._deliver = worker, inbox, deliver
         self._tick_s, self._on_drop = tick_s, on_drop
         # An item such a worker has begun may be among what it keeps: given up in hand, it would be
@@ -246,7 +252,7 @@ class Stage(_Threaded, Generic[In, Out]):
         if self._keeps and not self._empty_hand():
             return
         start_s = self._clock.monotonic_s()
-        outputs, reason = self._guard(lambda: list(self._worker.accept(item)), list[Out]())
+        outputs, reason = self._guard(lambda: self._all_of(self._worker.accept(item)), list[Out]())
         self._observer.took(self.name, self._clock.monotonic_s() - start_s)
         if not self._keeps and not self._empty_hand():
             return
@@ -282,7 +288,14 @@ class Stage(_Threaded, Generic[In, Out]):
             self._on_drop(item, reason)
 
     def _call(self, call: Callable[[], Iterable[Out]]) -> None:
-        self._pass_on(self._guard(lambda: list(call()), list[Out]())[0])
+        self._pass_on(self._guard(lambda: self._all_of(call()), list[Out]())[0])
+
+    def _all_of(self, outputs: Iterable[Out]) -> list[Out]:
+        made = []
+        for output in outputs:
+            self._pulses.alive()  # one item may free many that waited for it
+            made.append(output)
+        return made
 
     def _pass_on(self, outputs: list[Out]) -> None:
         if self._deliver is not None:
@@ -300,6 +313,7 @@ class Source(_Threaded):
             the source rest for `PAUSE_S`.
         clock: Times that rest.
         observer: Told of errors; not of times, for a poll mostly waits.
+        pulses: Told before every poll.
         pending: Asked once intake has stopped: while it says True, polling goes on. For a loop
             that empties something, such as the downlink its spool.
     """
@@ -311,9 +325,10 @@ class Source(_Threaded):
         *,
         clock: Clock,
         observer: StageObserver,
+        pulses: Pulses,
         pending: Callable[[], bool] = lambda: False,
     ) -> None:
-        super().__init__(name, clock=clock, observer=observer)
+        super().__init__(name, clock=clock, observer=observer, pulses=pulses)
         self._poll, self._pending = poll, pending
 
     def _run(self) -> None:

@@ -10,6 +10,7 @@ import math
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from codec.bundle import load_bundle
@@ -41,9 +42,11 @@ from daemon.link.sequence import SequenceTracker
 from daemon.link.sockets import Endpoint, PacketListener, PacketSender
 from daemon.mailbox import Mailbox
 from daemon.metrics import GroundMetrics, new_registry, serve
+from daemon.notify import Notifier
 from daemon.pipeline import Pipeline
 from daemon.sealed_link import SealedOpener, SealedSender, Sender, heard_beside
 from daemon.stage import Source, Stage
+from daemon.watchdog import Pulses, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +62,9 @@ _TICK_S: Final = 0.1
 """Longest time between two looks at deadlines, which are seconds [s]."""
 
 
-def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str, float]:
+def run(
+    settings: GroundSettings, *, stop: StopSignal, clock: Clock, notifier: Notifier
+) -> dict[str, float]:
     """Run until asked to stop, then write what arrived.
 
     Returns:
@@ -71,6 +76,7 @@ def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         OutputError: If the output directory cannot be made.
     """
     metrics = GroundMetrics(new_registry())
+    notifier.loading("the models")
     decoders = load_decoders(settings.model)
     link, security = settings.link, settings.security
     metrics.insecure.set(bool(settings.exposed))
@@ -114,11 +120,13 @@ def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         )
         reports = _reports(settings, send, reassembler, metrics)
         collector = CollectWorker(reassembler, clock, metrics, reports)
+        notifier.loading("the archive")
         archive = _archive(settings.archive, clock, metrics, collector.forget)
         if archive is not None:
             stack.callback(archive.close)
             if reports is not None:
                 reports.durable(archive.keys())
+        pulses = Pulses(clock)
         stages = _line(
             settings,
             decoders,
@@ -129,9 +137,11 @@ def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str
             on_durable=_unheard if reports is None else reports.durable,
             clock=clock,
             metrics=metrics,
+            pulses=pulses,
         )
         for stage in reversed(stages):
             stage.start()
+        notifier.ready()
         log.info(
             "ready",
             extra={
@@ -139,7 +149,9 @@ def run(settings: GroundSettings, *, stop: StopSignal, clock: Clock) -> dict[str
                 "metrics": f"{settings.metrics.address}:{server.port}",
             },
         )
-        wait_to_end(stop, settings.exposed)
+        with Watchdog(pulses, notifier, partial(_summary, metrics), clock):
+            wait_to_end(stop, settings.exposed)
+        notifier.stopping()
         late = shut_down(stages, deadline_s=settings.shutdown_deadline_s, clock=clock)
         stages[0].drain(LAST_POLL_S)
         metrics.stages_late.set(len(late))
@@ -177,6 +189,7 @@ def _line(
     on_durable: Callable[[Iterable[Key]], object],
     clock: Clock,
     metrics: GroundMetrics,
+    pulses: Pulses,
 ) -> tuple[Source | Stage[Any, Any], ...]:
     """The stages of the ground process in the direction of the data."""
     boxes, collect = settings.mailboxes, settings.collect
@@ -186,7 +199,7 @@ def _line(
         if stage == "keep" and isinstance(item, CollectedFrame):
             collector.forget([item.key])  # the board will send it again
 
-    line = Pipeline(clock=clock, metrics=metrics, tick_s=_TICK_S, on_drop=on_drop)
+    line = Pipeline(clock=clock, metrics=metrics, pulses=pulses, tick_s=_TICK_S, on_drop=on_drop)
     packets: Mailbox[Packet] = line.mailbox(
         "packets", boxes.packets, before="collect", size_of=lambda packet: len(packet.data)
     )
@@ -266,6 +279,13 @@ def _archive(
         retry_s=settings.retry_s,
     )
     return FrameArchive(settings.directory, limits, clock, metrics=metrics, on_lost=on_lost)
+
+
+def _summary(metrics: GroundMetrics) -> str:
+    """One line for people."""
+    totals = metrics.totals().items()
+    tiles = sum(value for key, value in totals if key.startswith("prismlink_tiles_written_total"))
+    return f"{tiles:.0f} tiles written"
 
 
 def _unheard(_: object) -> None:

@@ -25,6 +25,7 @@ from daemon.link.segment import Segmenter
 from daemon.link.sockets import Endpoint, PacketListener, PacketSender, TileListener
 from daemon.mailbox import Mailbox, Policy
 from daemon.metrics import FlightMetrics, new_registry, serve
+from daemon.notify import Notifier
 from daemon.onboard.batches import BatchWorker
 from daemon.onboard.commands import CommandReceiver
 from daemon.onboard.commands import Listener as Uplink
@@ -51,6 +52,7 @@ from daemon.pipeline import Pipeline
 from daemon.sealed_link import SealedOpener, SealedSender, heard_beside
 from daemon.stage import Source, Stage
 from daemon.tile_message import TileLimits
+from daemon.watchdog import Pulses, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,9 @@ _BACKSTOP: Final = 4
 only somewhat too long must come through to be counted."""
 
 
-def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str, float]:
+def run(
+    settings: FlightSettings, *, stop: StopSignal, clock: Clock, notifier: Notifier
+) -> dict[str, float]:
     """Run until asked to stop, then drain.
 
     Returns:
@@ -73,6 +77,7 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
         AddressError: If a socket or the metrics endpoint cannot be opened.
     """
     metrics = FlightMetrics(new_registry())
+    notifier.loading("the model")
     encoder = load_encoder(settings.model, metrics.timer)
     steps = control_steps(settings.model, encoder)
     metrics.uses(encoder.bundle.name, encoder.backend.name)
@@ -127,6 +132,7 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
                 )
                 stack.callback(opener.close)
                 unseal = opener.open
+        notifier.loading("the spool")
         line = FlightLine(
             settings,
             encoder,
@@ -139,6 +145,7 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
             metrics=metrics,
         )
         line.start()
+        notifier.ready()
         log.info(
             "ready",
             extra={
@@ -147,7 +154,9 @@ def run(settings: FlightSettings, *, stop: StopSignal, clock: Clock) -> dict[str
                 "metrics": f"{settings.metrics.address}:{server.port}",
             },
         )
-        wait_to_end(stop, settings.exposed)
+        with Watchdog(line.pulses, notifier, line.summary, clock):
+            wait_to_end(stop, settings.exposed)
+        notifier.stopping()
         late = shut_down(line.stages, deadline_s=settings.shutdown_deadline_s, clock=clock)
         kept = line.spool.packets
         left = line.spool.end("shutdown")
@@ -179,6 +188,7 @@ class FlightLine:
 
     Attributes:
         spool: What waits for the link.
+        pulses: When each stage was last seen alive.
         stages: The stages, for `daemon.lifecycle.shut_down`.
     """
 
@@ -196,8 +206,13 @@ class FlightLine:
         metrics: FlightMetrics,
     ) -> None:
         boxes = settings.mailboxes
+        self.pulses = Pulses(clock)
         line = Pipeline(
-            clock=clock, metrics=metrics, tick_s=_TICK_S, on_drop=partial(_count_drop, metrics)
+            clock=clock,
+            metrics=metrics,
+            pulses=self.pulses,
+            tick_s=_TICK_S,
+            on_drop=partial(_count_drop, metrics),
         )
         self.spool = spool = make_spool(settings, clock, metrics)
         tiles: Mailbox[ReceivedTile] = line.mailbox("tiles", boxes.tiles, before="patches")
@@ -306,6 +321,10 @@ class FlightLine:
         """Start all stages, the last one first."""
         for stage in reversed(self.stages):
             stage.start()
+
+    def summary(self) -> str:
+        """One line for people."""
+        return f"{self.spool.packets} packets wait for the link"
 
 
 def _count_drop(metrics: FlightMetrics, stage: str, item: Item, reason: str) -> None:

@@ -316,7 +316,7 @@ def test_a_service_that_could_not_report_does_not_start(
     taken, path = tmp_path / "file", settings(tmp_path, side, bundle_file)
     taken.write_bytes(b"")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(f"daemon.{side.replace('flight', 'onboard')}.service.run", "never called")
+        patch.setattr(f"daemon.{side.replace('flight', 'onboard')}.service.run", pytest.fail)
         ended = prismlink(side, "run", path, "--json", taken / "x.json")
 
     errors_in_one_line(ended, OUTPUT, taken / "x.json")

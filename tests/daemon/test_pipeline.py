@@ -7,6 +7,7 @@ from daemon.mailbox import Policy
 from daemon.metrics import FlightMetrics, new_registry
 from daemon.pipeline import Pipeline
 from daemon.stage import KeepsNothing
+from daemon.watchdog import Pulses
 from fakes.clock import FakeClock
 
 
@@ -27,6 +28,7 @@ class Rig:
         self.line = Pipeline(
             clock=FakeClock(),
             metrics=self.metrics,
+            pulses=Pulses(FakeClock()),
             tick_s=1.0,
             on_drop=lambda stage, item, reason: self.lost.append((stage, item, reason)),
         )

@@ -17,6 +17,7 @@ from daemon.errors import PacketFieldError
 from daemon.lifecycle import shut_down
 from daemon.mailbox import Mailbox, Policy
 from daemon.stage import PAUSE_S, KeepsNothing, Source, Stage
+from daemon.watchdog import Pulses
 from fakes.clock import FakeClock
 
 JOIN_S = 10.0
@@ -112,6 +113,7 @@ def stage(
         tick_s=HOUR_S,
         clock=clock,
         observer=notes,
+        pulses=Pulses(clock),
         on_drop=notes.drop,
     )
 
@@ -546,7 +548,7 @@ def test_a_line_of_stages_stopped_at_any_moment_is_exact(
 
 def source(poll: Callable[[], object], notes: Notes, clock: Clock, **more: Any) -> Source:
     """A source named socket."""
-    return Source("socket", poll, clock=clock, observer=notes, **more)
+    return Source("socket", poll, clock=clock, observer=notes, pulses=Pulses(clock), **more)
 
 
 def test_a_source_polls_until_it_is_stopped() -> None:

@@ -238,17 +238,17 @@ class Desk:
         bundle: Path,
         *settings: str,
         file: str = "flight.yaml",
-        inside: Namespace | None = None,
+        **given: Any,
     ) -> Process:
         """Start the board's process with a file of deploy/ and these on top."""
         here = (f"instrument.address={self.tiles}", f"link.address={self.link}")
-        return self._service("flight", (f"model.bundle={bundle}", *here, *settings), file, inside)
+        return self._service("flight", (f"model.bundle={bundle}", *here, *settings), file, given)
 
-    def ground(self, bundle: Path, *settings: str, inside: Namespace | None = None) -> Process:
+    def ground(self, bundle: Path, *settings: str, **given: Any) -> Process:
         """Start the ground's process with deploy/ground.yaml and these on top."""
         here = (f"output.directory={self.cubes}", f"link.address={self.link}")
         return self._service(
-            "ground", (f"model.bundles=[{bundle}]", *here, *settings), "ground.yaml", inside
+            "ground", (f"model.bundles=[{bundle}]", *here, *settings), "ground.yaml", given
         )
 
     def feed(self, *words: object) -> Process:
@@ -273,8 +273,8 @@ class Desk:
             process.end()
 
     def _service(
-        self, name: str, settings: tuple[str, ...], file: str, inside: Namespace | None
+        self, name: str, settings: tuple[str, ...], file: str, given: Mapping[str, Any]
     ) -> Process:
         common = ("metrics.port=0", "log.json=true")
         words = [word for setting in (*settings, *common) for word in ("--set", setting)]
-        return self.start(name, name, "run", DEPLOY / file, *words, inside=inside)
+        return self.start(name, name, "run", DEPLOY / file, *words, **given)

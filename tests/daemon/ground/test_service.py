@@ -33,6 +33,7 @@ from daemon.radio import LossyLink
 from fakes import cubes
 from fakes.bundles import klt_bundle
 from fakes.ground import decoder, frames
+from fakes.systemd import UNHEARD
 
 
 class FakeListener:
@@ -88,7 +89,7 @@ def listen(packets: Sequence[bytes], options: GroundSettings) -> dict[str, float
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service, "PacketListener", lambda *_: FakeListener(packets, exhausted))
         patch.setattr(service, "serve", lambda *_: Closable())
-        return service.run(options, stop=StopAt(exhausted), clock=SystemClock())
+        return service.run(options, stop=StopAt(exhausted), clock=SystemClock(), notifier=UNHEARD)
 
 
 TILES = [cubes.tile(bands=3, rows=rows, cols=8, sequence=i) for i, rows in enumerate((8, 130, 260))]
@@ -315,7 +316,7 @@ def test_an_address_that_cannot_be_had_leaves_nothing_open(
         bundle_file, tmp_path, "metrics.port=0", f"link.address=ipc://{tmp_path}/no/such"
     )
     with pytest.raises(AddressError, match="no/such"):
-        service.run(options, stop=StopSignal(), clock=SystemClock())
+        service.run(options, stop=StopSignal(), clock=SystemClock(), notifier=UNHEARD)
 
 
 def test_a_directory_that_cannot_be_made_ends_the_process(

@@ -32,6 +32,7 @@ from daemon.onboard.items import Batch
 from daemon.tile_message import Part, TileMessage
 from fakes import cubes
 from fakes.bundles import klt_bundle
+from fakes.systemd import UNHEARD
 
 
 class FakeListener:
@@ -159,7 +160,7 @@ def fly(
     """Run the process over messages; return its metrics."""
     sender = sender or FakeSender(up=True)
     with around(messages, sender, encoder or Moody()) as stop:
-        return service.run(options, stop=stop, clock=SystemClock())
+        return service.run(options, stop=stop, clock=SystemClock(), notifier=UNHEARD)
 
 
 def message(sequence: int, rows: int = 8) -> Sequence[Part]:
@@ -364,7 +365,9 @@ def test_a_tile_above_the_limit_is_counted(bundle_file: Path, tmp_path: Path) ->
         patch.setattr(service, "load_encoder", lambda *_: Moody())
         patch.setattr(service, "serve", lambda *_: Closable())
         flying = threading.Thread(
-            target=lambda: reports.append(service.run(options, stop=stop, clock=SystemClock()))
+            target=lambda: reports.append(
+                service.run(options, stop=stop, clock=SystemClock(), notifier=UNHEARD)
+            )
         )
         flying.start()
         large = TileMessage.pack(cubes.tile(bands=12, rows=250, cols=250))
@@ -401,7 +404,7 @@ def test_an_address_that_cannot_be_had_leaves_nothing_open(
         "model.backend=torch",
     )  # fmt: skip
     with pytest.raises(AddressError, match="no/such"):
-        service.run(options, stop=StopSignal(), clock=SystemClock())
+        service.run(options, stop=StopSignal(), clock=SystemClock(), notifier=UNHEARD)
 
 
 def test_a_bundle_that_cannot_be_used_ends_the_process(tmp_path: Path) -> None:
@@ -409,7 +412,9 @@ def test_a_bundle_that_cannot_be_used_ends_the_process(tmp_path: Path) -> None:
     bundle = tmp_path / "broken.safetensors"
     bundle.write_bytes(b"")
     with pytest.raises(ConfigError, match="broken"):
-        service.run(load(bundle, tmp_path), stop=StopSignal(), clock=SystemClock())
+        service.run(
+            load(bundle, tmp_path), stop=StopSignal(), clock=SystemClock(), notifier=UNHEARD
+        )
 
 
 def test_channels_are_the_labels_of_metrics(bundle_file: Path, tmp_path: Path) -> None:
