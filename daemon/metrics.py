@@ -1,8 +1,8 @@
 """All that a process tells Prometheus, on a registry that is handed in.
 
 Base units; the unit and the kind are in the name (`_seconds`, `_bytes`, `_total`, `_info`). Labels
-take their values from closed sets: stage and mailbox names, link channels, `reason` of the error
-trees and of mailboxes. A tile, a scene or an address is never a label.
+take their values from closed sets, listed in `daemon.metric_labels`: stage and mailbox names, link
+channels, `reason` of the error trees and of mailboxes. A tile, a scene or an address is never one.
 
 On board everything lost after a tile was accepted is counted in patches, at the stage that lost it:
 patches received = patches sent on + patches dropped, exactly.
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import enum
 import importlib.metadata
-from collections.abc import Iterable
+import itertools
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -33,14 +33,11 @@ from prometheus_client import (
     start_http_server,
 )
 
-from daemon.errors import AddressError, DaemonError, PacketError, TileMessageError
+from daemon.errors import AddressError
 from daemon.mailbox import Mailbox
+from daemon.metric_labels import FLIGHT_SERIES, GROUND_SERIES, PROCESS_SERIES, Series
 
 PREFIX: Final = "prismlink"
-CHANNELS: Final = ("side", "patch")
-TILE_STATES: Final = ("complete", "partial")
-SEAL_USES: Final = ("seal", "open")
-MISSING_REASONS: Final = ("gap", "before_start")
 
 LATENCY_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.07, 0.1, 0.25, 0.5, 0.557, 1, 2.5, 5, 10)
 """70 ms is one patch at EnMAP's rate, 557 ms one row of eight (128 lines of 4.4 ms)."""
@@ -85,7 +82,7 @@ class ProcessMetrics:
         self._model = self._gauge(
             "model_info", "Models loaded and what runs them; always 1.", "model", "backend"
         )
-        _begin(self.seal_degraded, SEAL_USES)
+        self._begin(PROCESS_SERIES)
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -132,6 +129,11 @@ class ProcessMetrics:
         self.queue_bytes.labels(mailbox.name).set_function(lambda: mailbox.bytes)
         self.queue_oldest_age.labels(mailbox.name).set_function(lambda: mailbox.oldest_age_s)
 
+    def _begin(self, series: Series) -> None:
+        for metric, labels in series:
+            for values in itertools.product(*labels):
+                getattr(self, metric).labels(*values)
+
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"{PREFIX}_{name}", text, labels, registry=self._registry)
 
@@ -167,6 +169,9 @@ class FlightMetrics(ProcessMetrics):
         )
         self.encoding_speed = self._gauge(
             "encoding_speed", "How fast tiles are encoded: 0, the fewest bytes, to 3."
+        )
+        self.encoding_speed_given = self._gauge(
+            "encoding_speed_given", "How fast they are where there is time: `model.speed`."
         )
         self.step_octaves = self._gauge(
             "step_octaves", "How far above their own steps are, for what waits to fit [octaves]."
@@ -218,10 +223,7 @@ class FlightMetrics(ProcessMetrics):
             "From a tile's arrival to a frame of it in the spool.",
             LATENCY_BUCKETS_S,
         )
-        _begin(self.tile_messages_refused, _reasons(TileMessageError))
-        _begin(self.commands_refused, _reasons(PacketError))
-        for counter in (self.frames, self.packets, self.bytes_out):
-            _begin(counter, CHANNELS)
+        self._begin(FLIGHT_SERIES)
 
     def sent(self, channel: enum.Enum, size_bytes: int) -> None:
         """Count a packet the link took."""
@@ -250,7 +252,6 @@ class GroundMetrics(ProcessMetrics):
         self.packets_late = self._counter(
             "packets_late_total", "Packets overtaken by later ones, no longer missing."
         )
-        # A gauge: a packet that comes late is missing no more.
         self.reports = self._counter(
             "reports_total", "Reports to the board, by what became of them.", "state"
         )
@@ -262,6 +263,7 @@ class GroundMetrics(ProcessMetrics):
             "Frames likewise, sent before this process began: an earlier one may have them.",
         )
         self.link_loss = self._gauge("link_loss_ratio", "Share of packets that do not come.")
+        # A gauge: a packet that comes late is missing no more.
         self.packets_missing = self._gauge(
             "packets_missing", "Packets sent and not received, by where the gap is.", "reason"
         )
@@ -328,14 +330,7 @@ class GroundMetrics(ProcessMetrics):
         self.tile_write_errors = self._counter(
             "tile_write_errors_total", "Tiles that could not be written."
         )
-        _begin(self.packets_refused, _reasons(PacketError))
-        _begin(self.packets_missing, MISSING_REASONS)
-        _begin(self.tiles_written, TILE_STATES)
-        for counter in (
-            *(self.packets_received, self.frames_complete, self.frames_incomplete),
-            self.frames_read_back,
-        ):
-            _begin(counter, CHANNELS)
+        self._begin(GROUND_SERIES)
 
 
 class MetricsServer:
@@ -378,19 +373,9 @@ def new_registry() -> CollectorRegistry:
     return CollectorRegistry()
 
 
-def _begin(metric: Counter | Gauge, labels: Iterable[str]) -> None:
-    """Start series at 0: `increase()` does not see the first event of one that was not there."""
-    for label in labels:
-        metric.labels(label)
-
-
 def _labels(labels: dict[str, str]) -> str:
     inside = ",".join(f'{name}="{value}"' for name, value in labels.items())
     return f"{{{inside}}}" if inside else ""
-
-
-def _reasons(tree: type[DaemonError]) -> list[str]:
-    return [tree.reason, *(error.reason for error in tree.__subclasses__())]
 
 
 def _version() -> str:

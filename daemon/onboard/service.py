@@ -246,6 +246,7 @@ class FlightLine:
         model = settings.model
         # Where the instrument waits nothing would be dropped, and a full mailbox is no overload.
         waits = boxes.tiles.policy is Policy.BLOCK
+        metrics.encoding_speed_given.set(model.speed)
         pace = Pace(
             model.speed,
             model.speed if waits else model.overload_speed,

@@ -8,13 +8,23 @@ import urllib.request
 
 import pytest
 
-from daemon.errors import AddressError
-from daemon.mailbox import Mailbox, Policy
+from codec.errors import BitstreamError
+from daemon.errors import AddressError, reason_of
+from daemon.ground.archive import UNWRITTEN, WRITTEN
+from daemon.ground.decode import NO_SIDE
+from daemon.mailbox import CLOSED, DROP_REASONS, SHUTDOWN, Mailbox, Policy
 from daemon.metrics import FlightMetrics, GroundMetrics, new_registry, serve
+from daemon.onboard.disk_spool import DAMAGED, ENDED
+from daemon.onboard.spool import EVICTED, UNACKNOWLEDGED
+from daemon.stage import INTERNAL_ERROR
 from fakes.clock import FakeClock
 
 Process = type[FlightMetrics] | type[GroundMetrics]
 BOTH: list[Process] = [FlightMetrics, GroundMetrics]
+SPOOL_REASONS = {EVICTED, UNACKNOWLEDGED, DAMAGED, ENDED}
+MAILBOX_REASONS = {*DROP_REASONS, INTERNAL_ERROR} - {CLOSED, SHUTDOWN}
+"""All but those of a process that ends, which nobody asks any more."""
+DECODE_ERRORS = [e.__new__(e) for e in (BitstreamError, *BitstreamError.__subclasses__())]
 
 
 class Channel(enum.IntEnum):
@@ -42,8 +52,15 @@ def test_names(process: Process) -> None:
 @pytest.mark.parametrize(
     ("process", "name", "label", "values"),
     [
-        (FlightMetrics, "packets_total", "channel", {"side", "patch"}),
-        (FlightMetrics, "bytes_out_total", "channel", {"side", "patch"}),
+        (FlightMetrics, "packets_total", "channel", {"side", "patch", "housekeeping"}),
+        (FlightMetrics, "bytes_out_total", "channel", {"side", "patch", "housekeeping"}),
+        (FlightMetrics, "spool_dropped_packets_total", "reason", SPOOL_REASONS),
+        (
+            FlightMetrics,
+            "commands_total",
+            "kind",
+            {"report", "open", "close", "suspend", "resume", "rate", "step"},
+        ),
         (FlightMetrics, "frames_total", "channel", {"side", "patch"}),
         (
             FlightMetrics,
@@ -63,6 +80,15 @@ def test_names(process: Process) -> None:
             },
         ),
         (GroundMetrics, "packets_missing", "reason", {"gap", "before_start"}),
+        (GroundMetrics, "packets_received_total", "channel", {"side", "patch", "housekeeping"}),
+        (GroundMetrics, "reports_total", "state", {"sent", "not_taken"}),
+        (GroundMetrics, "archive_dropped_frames_total", "reason", {WRITTEN, UNWRITTEN, DAMAGED}),
+        (
+            GroundMetrics,
+            "patches_failed_total",
+            "reason",
+            {*MAILBOX_REASONS, NO_SIDE, *map(reason_of, DECODE_ERRORS)},
+        ),
         (GroundMetrics, "tiles_written_total", "state", {"complete", "partial"}),
         (GroundMetrics, "frames_incomplete_total", "channel", {"side", "patch"}),
     ],
@@ -78,6 +104,40 @@ def test_series_begin_at_zero(process: Process, name: str, label: str, values: s
         for sample in family.samples
         if sample.name == f"prismlink_{name}"
     } == dict.fromkeys(values, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("process", "name", "stages", "reasons"),
+    [
+        (
+            FlightMetrics,
+            "dropped_patches_total",
+            {"patches", "batches", "encode", "packets", "spool"},
+            MAILBOX_REASONS,
+        ),
+        (GroundMetrics, "dropped_packets_total", {"collect"}, MAILBOX_REASONS),
+        (GroundMetrics, "dropped_tiles_total", {"write"}, MAILBOX_REASONS),
+        (
+            GroundMetrics,
+            "stage_errors_total",
+            {"receive", "collect", "keep", "decode", "mosaic", "write"},
+            {INTERNAL_ERROR},
+        ),
+    ],
+)
+def test_drops_of_every_stage_begin_at_zero(
+    process: Process, name: str, stages: set[str], reasons: set[str]
+) -> None:
+    """A stage's first drop is an increase, too, for whatever reason a mailbox has."""
+    registry = new_registry()
+    process(registry)
+
+    assert {
+        (sample.labels["stage"], sample.labels["reason"])
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == f"prismlink_{name}"
+    } == {(stage, reason) for stage in stages for reason in reasons}
 
 
 @pytest.mark.parametrize("process", BOTH)

@@ -53,7 +53,7 @@ class Rig:
         return {
             key.split('"')[1]: value
             for key, value in self.metrics.totals().items()
-            if key.startswith(FAILED)
+            if key.startswith(FAILED) and value
         }
 
     def waiting(self) -> float:
