@@ -11,6 +11,8 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+
 from daemon.link.packet import FrameKey, Packet
 from daemon.radio import LossyLink, Radio
 from daemon.records import HEADER_BYTES, scan
@@ -34,6 +36,7 @@ def durable_frames(spool: Path) -> set[FrameKey]:
     return {key for key, indexes in held.items() if indexes >= set(range(needed[key]))}
 
 
+@pytest.mark.timeout(300 + 10 * KILLS)
 def test_kills_lose_nothing_durable(desk: Desk, small_bundle: Path, tmp_path: Path) -> None:
     """Every frame that was on the board's disk when it was killed is in a cube in the end.
 
