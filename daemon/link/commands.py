@@ -16,12 +16,11 @@ import google_crc32c
 import msgpack
 
 from daemon.errors import (
-    PacketChecksumError,
     PacketFieldError,
     PacketVersionError,
     TruncatedPacketError,
 )
-from daemon.link.packet import MAX_APID, MAX_SEGMENTS
+from daemon.link.packet import MAX_APID, MAX_SEGMENTS, check_whole
 
 VERSION: Final = 1
 
@@ -126,13 +125,7 @@ class Command:
         identification, sequence, length, version, kind, session, number = fields
         if identification >> 11 != _TELECOMMAND >> 11:
             raise PacketFieldError(f"no telecommand with a secondary header: {identification:#06x}")
-        promised = _PRIMARY_BYTES + length + 1
-        if len(raw) < promised:
-            raise TruncatedPacketError(promised, len(raw))
-        if len(raw) > promised:
-            raise PacketFieldError(f"{len(raw) - promised} bytes follow the command")
-        if _CRC.unpack_from(raw, promised - _CRC.size)[0] != google_crc32c.value(raw[: -_CRC.size]):
-            raise PacketChecksumError("the command does not match its CRC32C")
+        check_whole(raw, length)
         if version != VERSION:
             raise PacketVersionError(f"command version {version}, this build reads {VERSION}")
         if kind not in _KINDS:

@@ -85,7 +85,6 @@ FrameKey: TypeAlias = tuple[int, int]
 class PacketHeader(NamedTuple):
     """What tells a packet of our own from others, unchecked: see `Packet`."""
 
-    channel: Channel
     key: FrameKey
     segment_index: int
 
@@ -93,7 +92,24 @@ class PacketHeader(NamedTuple):
 def header_of(raw: bytes) -> PacketHeader:
     """Read the header of a packet that `Packet.pack` made."""
     fields = _HEADERS.unpack_from(raw)
-    return PacketHeader(_CHANNELS[fields[6]], (fields[7], fields[9]), fields[10])
+    return PacketHeader((fields[7], fields[9]), fields[10])
+
+
+def check_whole(raw: bytes, length: int) -> None:
+    """Hold a Space Packet that ends in a CRC32C against its length field.
+
+    Raises:
+        TruncatedPacketError: If bytes are missing.
+        PacketFieldError: If bytes follow it.
+        PacketChecksumError: If the bytes do not match their CRC32C.
+    """
+    promised = _PRIMARY_BYTES + length + 1
+    if len(raw) < promised:
+        raise TruncatedPacketError(promised, len(raw))
+    if len(raw) > promised:
+        raise PacketFieldError(f"{len(raw) - promised} bytes follow the packet")
+    if _CRC.unpack_from(raw, promised - _CRC.size)[0] != google_crc32c.value(raw[: -_CRC.size]):
+        raise PacketChecksumError("the packet does not match its CRC32C")
 
 
 def symbol_bytes(frame_bytes: int, segment_count: int) -> int:
@@ -120,7 +136,7 @@ class Packet:
         boot_id: Names a run of the board's process; counters begin at 0 with each.
         counter: The board's count of packets since that boot, 64 bits.
         time_ticks: When the packet was made [2⁻¹⁶ s since 1970-01-01 UTC].
-        frame_id: The board's count of frames since that boot, wraps at 2³².
+        frame_id: The board's count of frames since that boot; after 2³² − 1 comes another boot.
         segment_index: Position in the frame; from `segment_count` on, the encoding symbol id of
             a repair symbol.
         segment_count: Segments the frame is cut in.
@@ -221,14 +237,8 @@ class Packet:
         ) = _HEADERS.unpack_from(raw)  # fmt: skip
         if identification >> 11 != _TELEMETRY >> 11:
             raise PacketFieldError(f"not telemetry with a secondary header: {identification:#06x}")
-        promised = _PRIMARY_BYTES + length + 1
-        if len(raw) < promised:
-            raise TruncatedPacketError(promised, len(raw))
-        if len(raw) > promised:
-            raise PacketFieldError(f"{len(raw) - promised} bytes follow the packet")
         # Before the version: a damaged version byte must not look like a later build.
-        if _CRC.unpack_from(raw, promised - _CRC.size)[0] != google_crc32c.value(raw[: -_CRC.size]):
-            raise PacketChecksumError("the packet does not match its CRC32C")
+        check_whole(raw, length)
         if version != VERSION:
             raise PacketVersionError(f"packet version {version}, this build reads {VERSION}")
         if channel not in _CHANNELS:

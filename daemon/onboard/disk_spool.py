@@ -9,9 +9,9 @@ not on it yet, and what comes, is kept in memory, up to a limit of its own, and 
 from there. From time to time the disk is tried again, with new files; what memory holds goes to
 them first. What is on the disk and cannot be read now is tried again, too, and waits.
 
-Where the ground acknowledges, a packet that was sent stays in its log until that. Which have been
-is not on the disk: a process that begins anew keeps all that was sent, until the ground says so
-again, and repeats none of it unasked.
+Where the ground acknowledges, a packet that was sent stays in its log until that. What it has said
+is written down now and then, in the file `acknowledged`: a process that begins anew keeps all else
+that was sent, and repeats none of it unasked.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class FoundPackets:
         """Note a packet; False if it is none."""
         try:
             header = header_of(beginning)
-        except (KeyError, struct.error):
+        except struct.error:
             return False
         if not self.keys or self.keys[-1] != header.key:
             self.keys.append(header.key)

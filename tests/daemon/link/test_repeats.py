@@ -136,8 +136,12 @@ def test_what_is_done_is_known_to_the_next_process() -> None:
 
 @given(st.binary(max_size=40))
 def test_a_list_of_what_is_done_that_is_none_is_refused(raw: bytes) -> None:
-    """Or read; nothing else happens."""
+    """Or read, and then it comes back."""
+    first, again = Unacknowledged(Rig().release), Unacknowledged(Rig().release)
+    first.all_found = again.all_found = False
     try:
-        Rig().target.begin_with(raw)
+        first.begin_with(raw)
     except PacketFieldError:
         return
+    again.begin_with(first.acknowledged())
+    assert again.acknowledged() == first.acknowledged()
