@@ -36,6 +36,7 @@ from daemon.config_sections import (
     Section,
 )
 from daemon.config_security import FlightSecuritySettings, GroundSecuritySettings, Socket
+from daemon.config_web import WebSettings
 from daemon.link.commands import MAX_COMMAND_BYTES, MAX_OCTAVES, MIN_COMMAND_BYTES
 from daemon.link.packet import MAX_APID
 from daemon.link.reports import ReportTimes
@@ -44,6 +45,7 @@ from daemon.settings_file import load
 
 _PATH_KEYS: Final = (
     *("model.bundle", "model.bundles", "output.directory", "spool.directory", "archive.directory"),
+    "web.token_file",
     *(f"security.{key}" for key in ("curve_secret_key", "seal_key", "seal_state")),
     *(f"security.curve_peers.{socket}" for socket in ("instrument", "link", "uplink")),
 )
@@ -391,6 +393,7 @@ class GroundSettings(Section):
     tile_deadline_s: PositiveFloat = 30.0
     output: OutputSettings
     mailboxes: GroundMailboxes = GroundMailboxes()
+    web: WebSettings = WebSettings()
     metrics: GroundMetricsSettings = GroundMetricsSettings()
     log: LogSettings = LogSettings()
     shutdown_deadline_s: PositiveFloat = 20.0

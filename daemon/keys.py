@@ -1,7 +1,8 @@
 """Keys in files: read where they are needed, written by `prismlink keys`.
 
 A CURVE key is a line of 40 characters, Z85 as libzmq has it; the seal's key one of 64 hexadecimal
-digits. A file with a secret that everybody may read is refused.
+digits; the token of the web page one of 32 printable characters or more. A file with a secret that
+everybody may read is refused.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ _Z85: Final = (
 )
 _Z85_CHARS: Final = 40
 _SEAL_CHARS: Final = 64
+_LEAST_TOKEN_CHARS: Final = 32
+"""Of 16 random bytes in hexadecimal digits: not to be guessed."""
 _MAX_FILE_BYTES: Final = 1024
 
 
@@ -62,6 +65,19 @@ def seal_key(path: Path) -> bytes:
     except ValueError:
         pass
     raise ValueError("holds no key of 64 hexadecimal digits; make one with `prismlink keys`")
+
+
+def web_token(path: Path) -> bytes:
+    """Read the token that visitors of the web page need; see `curve_secret`."""
+    _check_secret(path)
+    line = _line(path)
+    printable = line.isascii() and line.isprintable() and " " not in line
+    if len(line) < _LEAST_TOKEN_CHARS or not printable:
+        raise ValueError(
+            f"holds no token, a line of {_LEAST_TOKEN_CHARS} characters or more; make one with "
+            "`openssl rand -hex 32`"
+        )
+    return line.encode()
 
 
 def write_keys(files: Mapping[Path, bytes]) -> None:

@@ -52,7 +52,7 @@ FLIGHT_SERIES: Final[Series] = (
 )
 
 GROUND_SERIES: Final[Series] = (
-    ("stage_errors", (("receive", *GROUND_STAGES), INTERNAL)),
+    ("stage_errors", (("receive", *GROUND_STAGES, "web"), INTERNAL)),
     ("dropped_packets", (("collect",), DROP_REASONS)),
     ("dropped_frames", (("keep", "decode", "mosaic"), DROP_REASONS)),
     ("dropped_patches", (("mosaic", "write"), DROP_REASONS)),
