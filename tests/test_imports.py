@@ -37,6 +37,8 @@ DOORS: Final = {
     "cryptography": {"daemon.link.seal", "training"},
     # Training may not import the daemon's clock, and reports how long it took.
     "time": {"daemon.clock", "training"},
+    "starlette": {"daemon.ground.web"},
+    "uvicorn": {"daemon.ground.web"},
     "fasterai": {"training"},
     "fastai": {"training"},
     "torch_pruning": {"training"},

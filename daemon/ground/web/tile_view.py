@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
+from codec.errors import TileError
 from codec.frame import SideFrame
 from codec.patch_grid import PATCH_PX, PatchGrid
 from codec.tile import MAX_BANDS, MAX_EDGE_PX
@@ -26,6 +27,11 @@ MAX_PATCHES: Final = 1 << 16
 """Of a tile that the page tells of: the largest tile has four times as many in the smallest size
 of patch, and no memory is given to a file for the asking."""
 _TEXT_LIMIT: Final = 200
+_NONE_OF_OURS: Final = (
+    *(LookupError, TypeError, AttributeError, ArithmeticError, ValueError, RecursionError),
+    TileError,
+)
+"""What reading fields of a table that is no manifest may raise."""
 
 
 class TileState(enum.Enum):
@@ -125,7 +131,7 @@ class TileView:
             raise ValueError(f"{path.name}: longer than any manifest")
         try:
             return cls._of_table(json.loads(raw), path)
-        except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        except _NONE_OF_OURS as error:
             raise ValueError(f"{path.name}: no manifest of ours: {error!r}") from None
 
     @classmethod
@@ -134,13 +140,13 @@ class TileView:
         patch_px = int(table.get("patch_px", PATCH_PX))
         file, tile_id = str(table["file"]), str(table["tile_id"])
         inside = 0 < bands <= MAX_BANDS and min(rows, cols) > 0 and max(rows, cols) <= MAX_EDGE_PX
-        if not inside or patch_px < 8 or not (TILE_ID.fullmatch(tile_id) and is_file_name(file)):
-            raise ValueError(f"{path.name}: no manifest of ours")
+        if not inside or not (TILE_ID.fullmatch(tile_id) and is_file_name(file)):
+            raise ValueError("a shape, an id or a name is out of range")
         grid = PatchGrid(tile_rows=rows, tile_cols=cols, patch_px=patch_px)
         missing = {(int(row), int(col)) for row, col in table["patches_missing"]}
         numbers = float(table["step"]), float(table["start_utc_s"])
         if len(grid) > MAX_PATCHES or not all(map(math.isfinite, numbers)):
-            raise ValueError(f"{path.name}: no manifest of ours")
+            raise ValueError("a number is out of range")
         return cls(
             tile_id=tile_id,
             sent_as=None,
