@@ -27,8 +27,13 @@ from fakes.processes import PATIENCE_S, ROOT, Desk, Process, until
 from fakes.relay import Hop, settings
 from fakes.web import Visitor, restored
 
-NM: Final = (430.0, 461.0, 552.0, 641.0, 702.0, 864.0, 940.0, 1240.0, 1380.0, 1612.0, 2101.0, 2203.0)
-ROWS, COLS, PATCH: Final = 256, 384, 128
+NM: Final = (
+    *(430.0, 461.0, 552.0, 641.0, 702.0, 864.0, 940.0),
+    *(1240.0, 1380.0, 1612.0, 2101.0, 2203.0),
+)
+ROWS: Final = 256
+COLS: Final = 384
+PATCH: Final = 128
 PATCHES: Final = 6
 LOSS: Final = 0.1
 KBIT_PER_S: Final = 120
@@ -188,9 +193,7 @@ def test_a_pass_is_watched(
     by_mouse = spectrum_shown(look, 40, 90)
     x, y = place_on_screen(look, 250, 380)
     look.page.mouse.click(x, y)
-    look.until(
-        "() => document.getElementById('spectrum-note').textContent.includes('not come')"
-    )
+    look.until("() => document.getElementById('spectrum-note').textContent.includes('not come')")
 
     look.until(f"() => document.getElementById('canvas').dataset.drawn === '{PATCHES}'")
     for patch in range(PATCHES):
@@ -221,9 +224,7 @@ def test_a_pass_is_watched(
     assert look.text(".slider.r output") == "864.0 nm"
     look.until("(was) => document.getElementById('canvas').toDataURL() !== was", before)
     look.page.get_by_label("Red: band number").fill("12")
-    look.until(
-        "() => document.querySelector('.slider.r output').textContent.includes('2203')"
-    )
+    look.until("() => document.querySelector('.slider.r output').textContent.includes('2203')")
 
     rows = dict(zip(*(look.page.locator(f"#counts {kind}").all_inner_texts()
                       for kind in ("dt", "dd")), strict=True))  # fmt: skip
@@ -400,7 +401,8 @@ def test_a_hostile_visitor_does_not_disturb_the_pass(
     def go_on(count: int) -> None:
         """Some more tiles, until they are there."""
         nonlocal sent
-        station.send(*(a_tile(sent + i, rows=64, cols=64, scene=f"s{sent + i}") for i in range(count)))
+        numbers = range(sent, sent + count)
+        station.send(*(a_tile(number, rows=64, cols=64, scene=f"s{number}") for number in numbers))
         sent += count
         ground.until_metrics(
             lambda n: n.total("tiles_written_total", state="complete") == sent, "all tiles"

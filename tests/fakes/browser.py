@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -17,24 +16,28 @@ CONTRASTS: Final = """
 () => {
   const parse = (text) => {
     const numbers = text.match(/[-\\d.e]+/g).map(Number);
-    if (text.startsWith("color(")) return [...numbers.slice(0, 3).map((v) => 255 * v), numbers[3] ?? 1];
-    return [...numbers.slice(0, 3), numbers[3] ?? 1];
+    const most = text.startsWith("color(") ? 255 : 1;
+    return [...numbers.slice(0, 3).map((v) => most * v), numbers[3] ?? 1];
   };
   const over = (top, below) => [0, 1, 2].map((i) => top[i] * top[3] + below[i] * (1 - top[3]));
   const luminance = (rgb) => {
-    const [r, g, b] = rgb.map((v) => { const s = v / 255; return s <= 0.04045 ? s / 12.92 : ((s + 0.055) / 1.055) ** 2.4; });
+    const linear = (s) => (s <= 0.04045 ? s / 12.92 : ((s + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = rgb.map((v) => linear(v / 255));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const background = (node) => {
     const layers = [];
-    for (let at = node; at; at = at.parentElement) layers.push(parse(getComputedStyle(at).backgroundColor));
+    for (let at = node; at; at = at.parentElement) {
+      layers.push(parse(getComputedStyle(at).backgroundColor));
+    }
     return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255]);
   };
   const found = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   for (let text = walker.nextNode(); text; text = walker.nextNode()) {
     const node = text.parentElement;
-    if (!text.textContent.trim() || !node.checkVisibility() || node.closest(":disabled, noscript, script")) continue;
+    const unseen = !node.checkVisibility() || node.closest(":disabled, noscript, script");
+    if (!text.textContent.trim() || unseen) continue;
     const style = getComputedStyle(node);
     const ink = parse(node.closest("svg") ? style.fill : style.color);
     const back = background(node);
@@ -66,7 +69,8 @@ HATCHED: Final = """
   };
   const [one, other] = [rgb("--hatch"), rgb("--hatch-line")];
   const factor = Math.min(canvas.width / sceneCols, canvas.height / sceneRows);
-  const [x, y] = [(canvas.width - sceneCols * factor) / 2, (canvas.height - sceneRows * factor) / 2];
+  const x = (canvas.width - sceneCols * factor) / 2;
+  const y = (canvas.height - sceneRows * factor) / 2;
   const part = canvas.getContext("2d").getImageData(
     x + (left + 0.1 * cols) * factor, y + (top + 0.1 * rows) * factor,
     0.8 * cols * factor, 0.8 * rows * factor).data;
@@ -139,8 +143,3 @@ def look_at(
     look = Look(context.new_page())
     look.page.goto(url)
     return look
-
-
-def shot(look: Look, path: Path) -> None:
-    """Keep a picture, for people to look at."""
-    look.page.screenshot(path=path)
