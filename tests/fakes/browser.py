@@ -61,7 +61,9 @@ HATCHED: Final = """
 ([top, left, rows, cols, sceneRows, sceneCols]) => {
   const canvas = document.getElementById("canvas");
   const style = getComputedStyle(canvas);
-  const probe = document.createElement("canvas").getContext("2d");
+  const copy = Object.assign(document.createElement("canvas"),
+    { width: canvas.width, height: canvas.height });
+  const probe = copy.getContext("2d", { willReadFrequently: true });
   const rgb = (name) => {
     probe.fillStyle = style.getPropertyValue(name).trim();
     probe.fillRect(0, 0, 1, 1);
@@ -71,7 +73,8 @@ HATCHED: Final = """
   const factor = Math.min(canvas.width / sceneCols, canvas.height / sceneRows);
   const x = (canvas.width - sceneCols * factor) / 2;
   const y = (canvas.height - sceneRows * factor) / 2;
-  const part = canvas.getContext("2d").getImageData(
+  probe.drawImage(canvas, 0, 0);
+  const part = probe.getImageData(
     x + (left + 0.1 * cols) * factor, y + (top + 0.1 * rows) * factor,
     0.8 * cols * factor, 0.8 * rows * factor).data;
   let inside = 0;
@@ -90,18 +93,22 @@ class Look:
 
     Attributes:
         page: It.
-        problems: What the console said, errors of scripts, requests that failed, and answers that
-            are errors.
+        problems: Errors and warnings in the console, errors of scripts, and answers that are
+            errors.
         asked: Every address that was asked for.
     """
 
     def __init__(self, page: Page) -> None:
         self.page, self.problems, self.asked = page, list[str](), list[str]()
         page.set_default_timeout(PATIENCE_MS)
-        page.on("console", lambda message: self.problems.append(f"console: {message.text}"))
+        page.on("console", self._hear)
         page.on("pageerror", lambda error: self.problems.append(f"script: {error}"))
         page.on("request", lambda request: self.asked.append(request.url))
         page.on("response", self._judge)
+
+    def _hear(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.problems.append(f"console: {message.text}")
 
     def _judge(self, response: Any) -> None:
         if response.status >= 400:

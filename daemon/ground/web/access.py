@@ -24,6 +24,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE: Final = "prismlink"
 LOGIN: Final = "/login"
+WRONG: Final = "wrong"
+"""The query by which the form is asked for again."""
 OPEN_PATHS: Final = (LOGIN, "/static/style.css", "/static/icon.svg")
 """What is shown without a token."""
 
@@ -174,7 +176,7 @@ async def log_in(request: Request, access: Access) -> Response:
     if access.is_token(_token_in(form).strip()):
         return access.let_in()
     await asyncio.sleep(_WRONG_S)
-    return RedirectResponse(f"{LOGIN}?wrong", status_code=303)
+    return RedirectResponse(f"{LOGIN}?{WRONG}", status_code=303)
 
 
 def _token_in(form: bytes) -> str:

@@ -28,7 +28,7 @@ from starlette.types import ASGIApp
 
 from codec.errors import TileFileError
 from codec.tile_files import read_tile
-from daemon.ground.web.access import LOGIN, Access, Guard, log_in
+from daemon.ground.web.access import LOGIN, WRONG, Access, Guard, log_in
 from daemon.ground.web.answers import Pieces
 from daemon.ground.web.kept_samples import KeptSamples, TileSamples
 from daemon.ground.web.streams import Streams
@@ -52,6 +52,8 @@ _TYPES: Final = {
     ".json": "application/json",
     ".tif": "image/tiff",
 }
+_ALARM_HERE: Final = b"<!-- wrong -->"
+_ALARM: Final = b'<p class="alarm" role="alert">This is not the token.</p>'
 _STATIC: Final = files("daemon.ground.web") / "static"
 
 T = TypeVar("T")
@@ -120,14 +122,15 @@ class WebApp:
             return RedirectResponse("/", status_code=303)
         if request.method == "POST":
             return await log_in(request, self._access)
-        return self._answer_static("login.html")
+        alarm = _ALARM if request.url.query == WRONG else b""
+        form = self._static["login.html"].replace(_ALARM_HERE, alarm)
+        return Response(form, headers=_type_of(".html"))
 
     def _answer_static(self, name: str) -> Response:
         content = self._static.get(name)
         if content is None:
             raise HTTPException(404)
-        headers = {"content-type": _TYPES[Path(name).suffix], "cache-control": "no-cache"}
-        return Response(content, headers=headers)
+        return Response(content, headers=_type_of(Path(name).suffix))
 
     # ---- what is known -------------------------------------------------------------------------
 
@@ -270,6 +273,10 @@ class WebApp:
 
     async def _off_the_loop(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, call)
+
+
+def _type_of(suffix: str) -> dict[str, str]:
+    return {"content-type": _TYPES[suffix], "cache-control": "no-cache"}
 
 
 async def _cut_up(body: bytes) -> AsyncIterator[bytes]:
