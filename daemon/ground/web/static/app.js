@@ -151,7 +151,7 @@ function showPasses(passes) {
   const rows = [...passes].reverse().map((one) => make(
     "tr",
     { title: `asked for again ${one.counts.asked}, came ${one.counts.mended}, repaired ${one.counts.repaired}, lost ${one.counts.lost}` },
-    make("td", { textContent: format.moment(one.begin_utc_s) }),
+    make("td", { textContent: format.today(one.begin_utc_s) ? format.clock(one.begin_utc_s) : format.moment(one.begin_utc_s) }),
     make("td", { textContent: format.span(one.end_utc_s - one.begin_utc_s) }),
     make("td", { textContent: format.bytes(one.counts.octets) }),
     make("td", { textContent: format.share(one.loss) }),
@@ -219,7 +219,7 @@ function showProducts() {
   const scene = current();
   const written = scene ? scene.tiles.filter((tile) => tile.file) : [];
   say($("products-title"), scene ? `Files of ${nameOf(scene)}: ${written.length} of ${scene.tiles.length} tiles` : "Files");
-  const signature = written.map((tile) => tile.files.join()).join();
+  const signature = written.map((tile) => [...tile.files, tile.have].join()).join();
   if ($("products").dataset.signature === signature) return;
   $("products").dataset.signature = signature;
   $("products").replaceChildren(...written.map((tile) => make(
@@ -227,6 +227,7 @@ function showProducts() {
     {},
     ...(tile.files.includes(tile.file) ? [] : [`${tile.file} `]), // a folder: it is on the ground's disk
     ...tile.files.map((file, i) => make("a", { href: `/products/${file}`, download: file, textContent: i ? file.slice(stem(tile).length) : file })),
+    ...(tile.have.includes("0") ? [make("span", { textContent: `${came(tile)} of ${tile.have.length} patches so far` })] : []),
   )));
 }
 

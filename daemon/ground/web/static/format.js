@@ -30,5 +30,6 @@ export const span = (seconds) => {
     : `${Math.trunc(s / 60)}:${two(s % 60)}`;
 };
 export const clock = (utc_s) => new Date(1000 * utc_s).toISOString().slice(11, 19);
+export const today = (utc_s) => new Date().toISOString().slice(0, 10) === new Date(1000 * utc_s).toISOString().slice(0, 10);
 export const moment = (utc_s) => new Date(1000 * utc_s).toISOString().slice(5, 16).replace("T", " ");
 export const wavelength = (nm) => `${nm >= 1000 ? nm.toFixed(0) : nm.toFixed(1)} nm`;
