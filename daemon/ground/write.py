@@ -36,11 +36,12 @@ class WriteWorker(KeepsNothing):
     """Writes tiles.
 
     Args:
-        directory: Where files go, of this process alone; made if it is not there. What one that
-            was killed left half written is removed.
+        directory: Where files go, of this process alone unless it is shared; made if it is not
+            there. What one that was killed left half written is removed.
         file_format: As in `codec.tile_files.write_tile`.
         metrics: Counts tiles written and their patches, and tiles that could not be.
         on_written: Told each tile that would survive a loss of power. Must not raise.
+        shared: Whether others write there as well; then nothing is removed.
 
     Raises:
         OutputError: If the directory cannot be made or read.
@@ -52,16 +53,13 @@ class WriteWorker(KeepsNothing):
         file_format: str,
         metrics: GroundMetrics,
         on_written: Callable[[RestoredTile], object] = lambda _: None,
+        *,
+        shared: bool = False,
     ) -> None:
         self._directory, self._format, self._metrics = directory, file_format, metrics
         self._on_written = on_written
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            for path in directory.iterdir():
-                if _LEFT_BEHIND.fullmatch(path.name):
-                    shutil.rmtree(path, ignore_errors=True)
-        except OSError as error:
-            raise OutputError(directory, str(error)) from None
+        if not shared:
+            make_clean(directory)
 
     def accept(self, item: RestoredTile) -> Iterator[Path]:
         """Write the tile, then its manifest; return the tile's path.
@@ -85,6 +83,21 @@ class WriteWorker(KeepsNothing):
         self._metrics.tiles_written.labels("partial" if item.missing else "complete").inc()
         log.info("written", extra={"file": path.name})
         yield path
+
+
+def make_clean(directory: Path) -> None:
+    """Make a folder, or remove what a process that was killed left half written there.
+
+    Raises:
+        OutputError: If it cannot be made or read.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in directory.iterdir():
+            if _LEFT_BEHIND.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(directory, str(error)) from None
 
 
 def file_stem(info: TileInfo) -> str:
