@@ -48,15 +48,15 @@ def _of_bundle(found: Mapping[str, Any]) -> dict[str, object]:
         "digest": found["digest"],
         "decodes": "no, a flight bundle" if found["flight_only"] else "yes",
         "conditioner": f"{conditioner['kind']}, {conditioner['components']} components",
-        "network": ", ".join(f"{name} {_text(value)}" for name, value in network.items()),
+        "network": _listed(network),
         "default step": f"{found['default_step']:g}",
         "parameters": f"{found['parameters']:,}",
         "operations a patch": f"{found['encoder_macs_per_patch'] / 1e6:,.1f} M encoder, "
         f"{found['decoder_macs_per_patch'] / 1e6:,.1f} M decoder",
-        "scores": ", ".join(f"{name} {_text(value)}" for name, value in found["scores"].items()),
-        "provenance": ", ".join(
-            f"{name} {_text(value)}" for name, value in found["provenance"].items()
-        ),
+        "provenance": _listed(found["provenance"]),
+        "scores": f"{scores} numbers: --json FILE has them"
+        if (scores := _count(found["scores"]))
+        else None,
     }
 
 
@@ -115,24 +115,27 @@ def _of_frames(found: Mapping[str, Any]) -> list[RenderableType]:
         "without side information": found["without_side"],
     }
     more = "".join(f", {count} {what}" for what, count in passed.items() if count)
-    rows = table(f"{found['kind']} {found['file']}: {len(tiles)} tiles{more}")
+    rows = table(f"{found['kind'].capitalize()} {found['file']}: {len(tiles)} tiles{more}")
+    models = sorted({tile["model"] for tile in tiles})
     rows.add_column("scene", no_wrap=True)
     rows.add_column("first line", no_wrap=True)
-    rows.add_column("model", no_wrap=True)
-    for name in ("bands × rows × cols", "step", "patches", "kB", "bits/sample"):
+    for name in ("shape", "step", "patches", "bpppc"):
         rows.add_column(name, justify="right", no_wrap=True)
+    if len(models) > 1:
+        rows.add_column("model", overflow="fold")
     for tile in tiles[:_TILES_SHOWN]:
-        rows.add_row(
+        cells = [
             short(tile["scene"]),
-            tile["start_utc"][:19],
-            tile["model"][:8],
-            _shape(tile["shape"]),
+            tile["start_utc"][:16],
+            "×".join(map(str, tile["shape"])),
             f"{tile['step']:g}",
             f"{tile['patches']}/{tile['patches_of']}",
-            f"{tile['bytes'] / 1e3:,.1f}",
             f"{tile['bits_per_sample']:.4f}",
-        )
+        ]
+        rows.add_row(*cells, *([tile["model"]] if len(models) > 1 else []))
     shown.append(rows)
+    if len(models) == 1:
+        shown.append(f" all of model {models[0]}\n")
     if len(tiles) > _TILES_SHOWN:
         shown.append(f"… and {len(tiles) - _TILES_SHOWN} more: --json FILE has all")
     return shown
@@ -172,6 +175,21 @@ def _wavelengths(centers_nm: Sequence[float]) -> str | None:
     if not centers_nm:
         return None
     return f"{min(centers_nm):g} to {max(centers_nm):g} nm in {len(centers_nm)} bands"
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    """Names and values, but for those that would take a page."""
+    plain = {k: v for k, v in values.items() if not isinstance(v, dict) and len(str(v)) <= 40}
+    return ", ".join(f"{name} {_text(value)}" for name, value in plain.items())
+
+
+def _count(values: object) -> int:
+    """Numbers in JSON values."""
+    if isinstance(values, dict):
+        return sum(map(_count, values.values()))
+    if isinstance(values, list):
+        return sum(map(_count, values))
+    return isinstance(values, (int, float))
 
 
 def _text(value: object) -> str:

@@ -19,8 +19,12 @@ PIXELS: Final = 5
 COLORS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 """Okabe and Ito's, which people with any color vision tell apart."""
 _CANDIDATES_PER_EDGE: Final = 48
+_MARGIN: Final = 0.03
 _MIN_SHARE_VALID: Final = 0.9
 """Of the bands that a pixel's neighbors have, so much it must have to be shown."""
+_CLIP_PERCENT: Final = (2.0, 98.0)
+_APART: Final = 0.1
+"""Of the longer edge: nearer to each other no two pixels are, for their labels."""
 _INK: Final = "#1c1e22"
 _SOFT_INK: Final = "#70747c"
 _PAPER: Final = "#fafaf8"
@@ -33,12 +37,7 @@ def choose_pixels(tile: Tile, count: int = PIXELS) -> list[tuple[int, int]]:
         (row, col) of at most `count`; fewer where fewer are valid.
     """
     _, rows, cols = tile.samples.shape
-    row_at = np.unique(
-        np.linspace(0, rows - 1, min(rows, _CANDIDATES_PER_EDGE)).round().astype(int)
-    )
-    col_at = np.unique(
-        np.linspace(0, cols - 1, min(cols, _CANDIDATES_PER_EDGE)).round().astype(int)
-    )
+    row_at, col_at = _candidates(rows), _candidates(cols)
     valid = tile.valid()[:, row_at][:, :, col_at]
     spectra = tile.samples[:, row_at][:, :, col_at].astype(np.float64)
     bands = valid.any(axis=(1, 2))
@@ -49,15 +48,26 @@ def choose_pixels(tile: Tile, count: int = PIXELS) -> list[tuple[int, int]]:
     values = np.where(valid, spectra, np.nan)[bands][:, shown]
     usual = np.nanmedian(values, axis=1, keepdims=True)
     values = np.where(np.isnan(values), usual, values)
-    distance = np.linalg.norm(values - usual, axis=0)
-    chosen = [int(distance.argmin())]
-    distance = np.linalg.norm(values - values[:, chosen[0], None], axis=0)
-    while len(chosen) < min(count, len(places)) and distance.max() > 0:
-        chosen.append(int(distance.argmax()))
-        distance = np.minimum(
-            distance, np.linalg.norm(values - values[:, chosen[-1], None], axis=0)
-        )
-    return [(int(row_at[places[at][0]]), int(col_at[places[at][1]])) for at in chosen]
+    # Single samples far out are noise, and every pixel has some.
+    values = np.clip(values, *np.percentile(values, _CLIP_PERCENT, axis=1)[..., None])
+    apart_px = _APART * max(rows, cols)
+    at = np.stack([row_at[places[:, 0]], col_at[places[:, 1]]], axis=1)
+    chosen = list[int]()
+    distance = -np.linalg.norm(values - usual, axis=0)
+    while len(chosen) < count and np.isfinite(distance.max()):
+        last = int(distance.argmax())
+        difference = np.linalg.norm(values - values[:, last, None], axis=0)
+        distance = np.minimum(distance, difference) if chosen else difference
+        distance[np.linalg.norm(at - at[last], axis=1) <= apart_px] = -np.inf
+        chosen.append(last)
+    return [(int(row), int(col)) for row, col in at[chosen]]
+
+
+def _candidates(edge: int) -> NDArray[np.intp]:
+    """Some of the rows or columns, not at the very edge, where a mark would be cut."""
+    margin = _MARGIN * (edge - 1)
+    places = np.linspace(margin, edge - 1 - margin, min(edge, _CANDIDATES_PER_EDGE))
+    return np.unique(places.round().astype(np.intp))
 
 
 def spectrum(tile: Tile, row: int, col: int) -> NDArray[np.float64]:
@@ -122,9 +132,9 @@ def _axis(tile: Tile) -> NDArray[np.float64]:
 def _with_gaps(
     x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A line in the order of wavelengths: detectors overlap, and their bands are not sorted."""
-    order = np.argsort(x, kind="stable")
-    return x[order], y[order]
+    """Break a line where wavelengths fall back: there another detector begins."""
+    breaks = np.flatnonzero(np.diff(x) < 0) + 1
+    return np.insert(x, breaks, np.nan), np.insert(y, breaks, np.nan)
 
 
 def _finish(plot: Any, tile: Tile) -> None:

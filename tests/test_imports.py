@@ -35,6 +35,8 @@ DOORS: Final = {
     "prometheus_client": {"daemon.metrics"},
     "openvino": {"codec.backends.openvino_backend"},
     "cryptography": {"daemon.link.seal", "training"},
+    "dask": {"daemon.bulk.cluster"},
+    "distributed": {"daemon.bulk.cluster"},
     # Training may not import the daemon's clock, and reports how long it took.
     "time": {"daemon.clock", "training"},
     "fasterai": {"training"},
