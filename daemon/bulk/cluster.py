@@ -51,9 +51,13 @@ class Cluster:
             self._client = self._distributed.Client(
                 address, timeout=_CONNECT_S, set_as_default=False
             )
-            self._client.wait_for_workers(1, timeout=_CONNECT_S)
         except (OSError, ValueError, TimeoutError) as error:
-            raise AddressError(address, f"no dask workers there: {error}") from None
+            raise AddressError(address, f"no dask scheduler there: {error}") from None
+        try:
+            self._client.wait_for_workers(1, timeout=_CONNECT_S)
+        except (OSError, TimeoutError) as error:
+            self._client.close()
+            raise AddressError(address, f"its scheduler has no workers: {error}") from None
 
     def __enter__(self) -> Cluster:
         return self
@@ -64,7 +68,7 @@ class Cluster:
     def results(self, jobs: Iterable[DecodeJob]) -> Iterator[Ended]:
         """See `daemon.bulk.pools.Pool`."""
         waiting, under_way = iter(jobs), dict[Any, DecodeJob]()
-        done = self._distributed.as_completed()
+        done = self._distributed.as_completed(loop=self._client.loop)
 
         def hand_out(count: int) -> None:
             for job in islice(waiting, count):

@@ -10,7 +10,7 @@ import importlib.metadata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,7 @@ from daemon.bulk.journal import Journal
 from daemon.bulk.pools import Pool, ThisProcess
 from daemon.bulk.sources import Source, find_sources
 from daemon.errors import OutputError
+from daemon.ground.write import make_clean
 
 _BUNDLES: Final = "*.safetensors"
 
@@ -250,6 +251,8 @@ def _jobs(
     report: Report,
 ) -> Iterator[DecodeJob]:
     """Make jobs as they are asked for: only then are frames read."""
+    # Workers have working directories of their own.
+    output = replace(output, folder=output.folder.absolute())
     for tile, mark in todo:
         frames, lost = list[tuple[int, int, bytes]](), 0
         for frame in tile.frames:
@@ -312,9 +315,10 @@ def _describe_store(folder: Path) -> None:
     Raises:
         OutputError: If it cannot be written.
     """
+    make_clean(folder)  # what a worker that died left is no member
     zarr: Any = importlib.import_module("zarr")
     try:
-        member = next(path for path in sorted(folder.iterdir()) if path.is_dir())
+        member = min(path for path in folder.iterdir() if path.suffix == folder.suffix)
         version = 2 if (member / ".zgroup").exists() else 3
         zarr.open_group(folder, mode="a", zarr_format=version)
         zarr.consolidate_metadata(folder, zarr_format=version)
