@@ -148,7 +148,7 @@ def decode(
             ),
         )
     write_json(json_file, report.to_dict())
-    if report.tiles != 1 or report.superseded:
+    if report.tiles > 1 or report.without_side or report.frames_incomplete:
         _say_summary(report)
     if report.problems:
         raise typer.Exit(EXIT_DATA)
@@ -262,6 +262,7 @@ def _say_summary(report: Report) -> None:
         "are of unknown models": sum(report.unknown.values()),
         "lack side information": report.without_side,
         "were sent anew": report.superseded,
+        "frames lack packets": report.frames_incomplete,
         "not selected": report.tiles - report.selected,
     }
     parts += [f"{count} {what}" for what, count in counts.items() if count]

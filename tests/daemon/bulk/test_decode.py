@@ -88,6 +88,20 @@ def test_every_kind_of_source_gives_the_same(run: Run, tmp_path: Path) -> None:
     assert (report.patches, report.patches_missing) == (15, 0)
 
 
+@pytest.mark.parametrize("file_format", ["geotiff", "envi", "zarr", "npy"])
+def test_cubes_are_the_codec_s_in_every_format(
+    tmp_path: Path, bundle_file: Path, file_format: str
+) -> None:
+    """Tile by tile, sample for sample, with everything known about it."""
+    report = Run(tmp_path / "cubes", bundle_file, file_format)(
+        recordings.frame_file(tmp_path / "both.prism", 0, 1)
+    )
+
+    for number, path in enumerate(report.files):
+        np.testing.assert_array_equal(read_tile(Path(path)).samples, wanted(number).samples)
+        assert read_tile(Path(path)).info == wanted(number).info
+
+
 def test_captures_complete_each_other(run: Run, tmp_path: Path) -> None:
     """What one station lost another has, packet by packet; repair packets serve all."""
     sent = recordings.packets(0, 1)
