@@ -48,7 +48,11 @@ class ThisProcess:
     def results(self, jobs: Iterable[DecodeJob]) -> Iterator[Ended]:
         """See `Pool`."""
         for job in jobs:
-            yield job, run(job)
+            try:
+                made = run(job)
+            except Exception as error:  # as in `daemon.stage`: a bug costs one item
+                made = failed(error)
+            yield job, made
 
 
 class Processes:

@@ -213,6 +213,17 @@ def test_a_damaged_patch_costs_itself(run: Run, tmp_path: Path) -> None:
     assert (run.cubes()[1].samples == wanted(1).samples).all()
 
 
+def test_a_tile_larger_than_memory_costs_itself(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame tells how large its tile is, and may lie: nothing is allocated for it."""
+    monkeypatch.setattr("daemon.bulk.jobs._MEMORY_SHARE", 1 << 50)
+    report = run(recordings.frame_file(tmp_path / "x.prism", 0))
+
+    assert (report.decoded, report.failed) == (0, 1)
+    assert "bytes; 0 are allowed" in report.problems[0]
+
+
 def test_order_in_a_frame_file_does_not_matter(run: Run, tmp_path: Path) -> None:
     """The format asks for none."""
     path = tmp_path / "x.prism"

@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from codec.tile_files import read_tile
-from daemon.bulk.jobs import DecodeJob, Output
+from daemon.bulk.jobs import DecodedTile, DecodeJob, Output, run
 from daemon.bulk.pools import Pool, Processes, ThisProcess, pool_of
 from fakes import recordings
 from fakes.bundles import klt_bundle
@@ -54,6 +54,24 @@ def test_every_job_ends_once(pool: Pool, tmp_path: Path, bundle_file: Path) -> N
         assert (made.file is None) == (one is jobs[2])
         assert (made.problems != ()) == (one is jobs[2])
     assert sorted(ended) == [one.name for one in jobs]
+
+
+def test_a_bug_costs_one_job(
+    tmp_path: Path, bundle_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told as one, and the next job runs."""
+
+    def once(one: DecodeJob) -> DecodedTile:
+        if one.name == "tile 0":
+            raise ZeroDivisionError("oops")
+        return run(one)
+
+    monkeypatch.setattr("daemon.bulk.pools.run", once)
+    jobs = [job(number, tmp_path, bundle_file) for number in range(2)]
+    first, second = (made for _, made in ThisProcess(threads=1).results(jobs))
+
+    assert first.problems == ("internal error: ZeroDivisionError: oops",)
+    assert second.file is not None
 
 
 def test_a_pool_is_as_large_as_is_worth_it() -> None:
