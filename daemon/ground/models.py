@@ -125,7 +125,10 @@ class GroundModels:
             except (CodecError, DaemonError) as error:
                 reason = reason_of(error)
                 self._metrics.models_refused.labels(reason).inc()
-                log.error("model refused", extra={"reason": reason, "error": str(error)})
+                log.error(
+                    "model refused",
+                    extra={"file": str(path), "reason": reason, "error": str(error)},
+                )
             else:
                 self.decoders[bundle.model] = decoder
                 self._metrics.uses(bundle.name, DECODER_BACKEND)

@@ -138,7 +138,7 @@ class Models:
             try:
                 path = self._store.named(model)
             except ModelFileError as error:
-                self._refuse(error)
+                self._refuse(error, error.path)
             else:
                 self._load(path.name, "load")
 
@@ -151,7 +151,8 @@ class Models:
 
     def _go_back(self) -> None:
         if self._record is None:
-            self._refuse(ModelFileError(self._bundle, "no model was at work before this one"))
+            none = ModelFileError(self._bundle, "no model was at work before this one")
+            self._refuse(none, none.path)
         else:
             self._load(self._record.before, "rollback")
 
@@ -165,7 +166,7 @@ class Models:
             model = self._make(bundle, self._path(name))
             self._note(_Record(in_use=name, before=self._in_use))
         except (CodecError, DaemonError) as error:
-            self._refuse(error)
+            self._refuse(error, self._path(name))
         else:
             self._put_to_work(model, how)
 
@@ -187,7 +188,7 @@ class Models:
         try:
             self._put_to_work(self._make(self._read(self._in_use), model.origin), "mended")
         except (CodecError, DaemonError) as error:
-            self._refuse(error)
+            self._refuse(error, model.origin)
 
     def _put_to_work(self, model: Model, how: str) -> None:
         old, self._model = self._model, model
@@ -201,11 +202,11 @@ class Models:
         fields = {"model": model.name, "was": old.name, "how": how, "backend": backend}
         log.info("model at work", extra=fields | {"file": str(model.origin)})
 
-    def _refuse(self, error: CodecError | DaemonError) -> None:
+    def _refuse(self, error: CodecError | DaemonError, path: Path) -> None:
         reason = reason_of(error)
         self._metrics.models_refused.labels(reason).inc()
-        fields = {"reason": reason, "error": str(error)}
-        log.error("model refused; the one at work stays", extra=fields)
+        fields = {"file": str(path), "reason": reason, "error": str(error)}
+        log.error("model refused", extra=fields)
 
     # ---- files ---------------------------------------------------------------------------------
 
@@ -235,11 +236,7 @@ class Models:
             try:
                 return self._make(self._read(name), self._path(name))
             except (CodecError, DaemonError) as error:
-                self._metrics.models_refused.labels(reason_of(error)).inc()
-                log.error(
-                    "model refused at the start",
-                    extra={"reason": reason_of(error), "error": str(error)},
-                )
+                self._refuse(error, self._path(name))
         self._record = _Record(in_use=None, before=kept.in_use)
         return None
 
