@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationInfo,
@@ -108,8 +109,10 @@ class FlightModelSettings(Section):
         psnr_db: PSNR that every tile should come to [dB].
         coarser_octaves: How far above its own the step may go so that what waits fits the spool
             and the passes of `link.passes`; 0: not at all.
+        quality_every: One patch of so many is decoded on board and compared, beside the line;
+            0: none is.
 
-    At most one of the last three; with none of them the step is the bundle's own.
+    At most one of step, rate_bpppc and psnr_db; with none of them the step is the bundle's own.
     """
 
     bundle: File
@@ -121,6 +124,7 @@ class FlightModelSettings(Section):
     rate_bpppc: Annotated[float, Field(ge=1e-4, le=32)] | None = None
     psnr_db: Annotated[float, Field(ge=1, le=150)] | None = None
     coarser_octaves: Annotated[float, Field(ge=0, le=8)] = 0.0
+    quality_every: NonNegativeInt = 128
 
     @field_validator("overload_speed")
     @classmethod

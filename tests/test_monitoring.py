@@ -10,7 +10,8 @@ from typing import Final
 import pytest
 import yaml
 
-from daemon.metrics import FlightMetrics, GroundMetrics, new_registry
+from daemon.ground.metrics import GroundMetrics
+from daemon.metrics import FlightMetrics, new_registry
 from fakes.monitoring import alerts, dashboard_expressions, panels, selectors, told
 from fakes.processes import DEPLOY, ROOT
 

@@ -41,5 +41,9 @@ class PatchWorker(KeepsNothing):
         yield EncodedFrame(raw=job.side_frame, lane=lane, received_s=item.received_s)
         for patch, expected_bytes in zip(job.patches, opened.expected_bytes, strict=True):
             yield OpenedPatch(
-                job=patch, received_s=item.received_s, expected_bytes=expected_bytes, level=level
+                job=patch,
+                received_s=item.received_s,
+                expected_bytes=expected_bytes,
+                level=level,
+                side_frame=job.side_frame,
             )

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.errors import PacketError
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.receive import Receiver
 from daemon.link.packet import Channel, Packet
 from daemon.link.seal import DOWNLINK_SPI, Opener, Sealer
 from daemon.link.segment import Segmenter
 from daemon.link.sequence import SequenceTracker
-from daemon.metrics import GroundMetrics, new_registry
+from daemon.metrics import new_registry
 
 
 class Rig:
