@@ -129,10 +129,11 @@ class Gpus:
     def _sample(self) -> None:
         if self._nvml is None:
             self._begin()
-        if self._nvml is not None:
+        nvml = self._nvml  # `close` may come while this hangs
+        if nvml is not None:
             try:
-                self._found = _readings(self._nvml)
-            except self._nvml.NVMLError as error:  # a driver that was unloaded, for one
+                self._found = _readings(nvml)
+            except nvml.NVMLError as error:  # a driver that was unloaded, for one
                 log.debug("no numbers of GPUs", extra={"why": str(error)})
 
     def _begin(self) -> None:

@@ -60,6 +60,7 @@ def test_packets_are_handed_on_and_counted() -> None:
 
     assert rig.packets == [Packet.unpack(packet) for packet in raw]
     assert totals['prismlink_packets_received_total{channel="patch"}'] == 150
+    assert totals['prismlink_packets_received_bytes_total{channel="patch"}'] == sum(map(len, raw))
     assert totals["prismlink_bytes_in_total"] == sum(map(len, raw))
     assert totals['prismlink_packets_missing{reason="gap"}'] == 0
 
