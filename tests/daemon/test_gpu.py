@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from daemon.gpu import METRICS, Gpus
-from daemon.metrics import Readings
+from daemon.metrics import FlightMetrics, Readings, new_registry
 from fakes.nvml import ALL, FakeGpu, FakeNvml
 
 
