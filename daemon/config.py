@@ -124,7 +124,7 @@ class FlightModelSettings(Section):
     rate_bpppc: Annotated[float, Field(ge=1e-4, le=32)] | None = None
     psnr_db: Annotated[float, Field(ge=1, le=150)] | None = None
     coarser_octaves: Annotated[float, Field(ge=0, le=8)] = 0.0
-    quality_every: NonNegativeInt = 128
+    quality_every: NonNegativeInt = 256
 
     @field_validator("overload_speed")
     @classmethod

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pynvml
 import pytest
 
 from daemon.gpu import METRICS, Gpus
@@ -161,3 +164,28 @@ def test_they_are_among_the_metrics() -> None:
     for one in METRICS:
         name = f"{one.name}_total counter" if one.counts else f"{one.name} gauge"
         assert f"# TYPE prismlink_{name}" in lines
+
+
+def test_the_library_has_the_names_that_the_fake_has() -> None:
+    """What is asked for is there, and takes what it is given; a real driver needs no test's."""
+    asked = [name for name in dir(FakeNvml) if name.lower().startswith("nvml")]
+    assert len(asked) > 10
+    for name in asked:
+        real, fake = getattr(pynvml, name), getattr(FakeNvml(), name)
+        if inspect.ismethod(fake):
+            given = len(inspect.signature(fake).parameters)
+            inspect.signature(real).bind(*range(given))
+        else:
+            assert isinstance(real, type) or real == fake
+    assert issubclass(pynvml.NVMLError, Exception)
+
+
+def test_the_exposition_is_sound(requires_tool: Callable[[str], str]) -> None:
+    """`promtool check metrics` has nothing to say of names, units and help."""
+    metrics = FlightMetrics(new_registry())
+    with reading(FakeNvml(FakeGpu(), FakeGpu())) as gpus:
+        metrics.tell(gpus.read)
+        text = metrics.exposition()
+    run = [requires_tool("promtool"), "check", "metrics"]
+    done = subprocess.run(run, input=text, capture_output=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
