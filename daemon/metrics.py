@@ -102,6 +102,11 @@ class ProcessMetrics:
             "log_lines_suppressed_total",
             "Log lines not written, for there were many of their kind.",
         )
+        self.models_refused = self._counter(
+            "models_refused_total",
+            "Models that were not taken, by the check they failed.",
+            "reason",
+        )
         self.backend_failures = self._counter(
             "backend_failures_total", "Backends that failed at work; another one took over."
         )
@@ -138,6 +143,10 @@ class ProcessMetrics:
     def uses(self, model: str, backend: str) -> None:
         """Name a model that is loaded."""
         self._model.labels(model, backend).set(1)
+
+    def leaves(self, model: str, backend: str) -> None:
+        """A model is loaded no more."""
+        self._model.remove(model, backend)
 
     def runs_on_another(self, model: str, failed: str, backend: str) -> None:
         """Count a backend that failed, and name what runs the model now."""
@@ -276,6 +285,12 @@ class FlightMetrics(ProcessMetrics):
         )
         self.spool_unreadable_files = self._gauge(
             "spool_unreadable_files", "Files of the spool that could not be read at the start."
+        )
+        self.model_loads = self._counter(
+            "model_loads_total", "Models put to work after the start, by what for.", "how"
+        )
+        self.model_tests = self._counter(
+            "model_tests_total", "Tests of the model at work: passed, or what failed.", "result"
         )
         self.tile_to_spool_seconds = self._histogram(
             "tile_to_spool_seconds",

@@ -73,6 +73,9 @@ class GroundMetrics(ProcessMetrics):
         self.frames_read_back = self._counter(
             "frames_read_back_total", "Frames read from the archive to be decoded.", "channel"
         )
+        self.tiles_without_model = self._gauge(
+            "tiles_without_model", "Tiles in the archive that wait for their model."
+        )
         self.archive_frames = self._gauge("archive_frames", "Frames in the archive.")
         self.archive_bytes = self._gauge("archive_bytes", "Bytes of the archive's files.")
         self.archive_limit_bytes = self._gauge("archive_limit_bytes", "Bytes they take at most.")

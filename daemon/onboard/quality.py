@@ -44,11 +44,13 @@ class EncodedPatch:
     """A patch with what was made of it.
 
     Attributes:
+        bundle: The model that encoded it.
         samples: As the instrument sent them, shape (bands, rows, cols); not a view of the tile.
         side: The tile's side frame.
         frame: The patch frame.
     """
 
+    bundle: Bundle = field(repr=False)
     samples: Samples = field(repr=False)
     side: bytes = field(repr=False)
     frame: bytes = field(repr=False)
@@ -64,30 +66,37 @@ class QualityWorker(KeepsNothing):
 
     Args:
         metrics: Told what was found.
-
-    Attributes:
-        decoder: Of the model that encodes; None: there is none, and patches are skipped. Set from
-            any thread.
     """
 
     def __init__(self, metrics: FlightMetrics) -> None:
-        self.decoder: Decoder | None = None
         self._metrics = metrics
+        self._bundle: Bundle | None = None
+        self._decoder: Decoder | None = None
+
+    def use(self, bundle: Bundle) -> None:
+        """Decode by this model from now on; where it lacks what that takes, say so."""
+        try:
+            self._decoder = Decoder(bundle, restores=bundle.has_synthesis)
+        except BundleError as error:
+            self._decoder = None
+            log.warning("quality is not checked on board", extra={"why": str(error)})
+        self._bundle = bundle
+        self._metrics.quality_available.set(self._decoder is not None)
 
     def accept(self, item: EncodedPatch) -> tuple[()]:
-        """Check one patch.
+        """Check one patch; the first one of another model loads what decodes it.
 
         Raises:
             BitstreamError: If it does not decode: it would not on the ground either.
         """
+        if item.bundle is not self._bundle:
+            self.use(item.bundle)
+        if self._decoder is None:
+            return ()
         side, patch = parse(item.side), parse(item.frame)
         if not isinstance(side, SideFrame) or not isinstance(patch, PatchFrame):
             raise BitstreamError("a side frame and a patch frame were expected")
-        decoder = self.decoder
-        if decoder is None or patch.model != decoder.bundle.model:
-            self._metrics.quality_skipped.inc()  # encoded before the model was changed
-            return ()
-        restored = decoder.decode_patch(side, patch).samples
+        restored = self._decoder.decode_patch(side, patch).samples
         valid = Tile(samples=item.samples, info=side.info).valid()
         valid[~side.valid_bands] = False
         found_db = psnr_db(item.samples, restored, valid, side.info.reflectance_scale)
@@ -137,14 +146,14 @@ class QualityCheck:
         )
         self.stages = (stage,) if every else ()
 
-    def use(self, bundle: Bundle) -> None:
-        """From now on this is the model that encodes; loads what decodes. Any thread may call."""
-        self._worker.decoder = _decoder(bundle) if self.stages else None
-        self._metrics.quality_available.set(self._worker.decoder is not None)
+    def begin(self, bundle: Bundle) -> None:
+        """Load what decodes by the first model, before there is a patch to wait for that."""
+        if self.stages:
+            self._worker.use(bundle)
 
     def offer(self, opened: OpenedPatch, frame: bytes) -> None:
         """Show a patch that is encoded; most are not looked at, and none is waited for."""
-        if self._worker.decoder is None:
+        if not self.stages:
             return
         self._seen = (self._seen + 1) % self._every
         if self._seen != 0:
@@ -153,8 +162,9 @@ class QualityCheck:
             self._metrics.quality_skipped.inc()
             return
         # A copy: a view would keep its tile in memory, which the bounds of mailboxes know not of.
-        samples = np.array(opened.job.samples)
-        self._inbox.put(EncodedPatch(samples=samples, side=opened.side_frame, frame=frame))
+        samples, bundle = np.array(opened.job.samples), opened.model.encoder.bundle
+        side = opened.side_frame
+        self._inbox.put(EncodedPatch(bundle=bundle, samples=samples, side=side, frame=frame))
 
     def _give_up(self, _: EncodedPatch, reason: str) -> None:
         """Of the mailbox's reasons, all that can be said is that nobody looked."""
@@ -162,11 +172,3 @@ class QualityCheck:
             self._metrics.quality_skipped.inc()
         else:
             self._metrics.quality_failures.labels(reason).inc()
-
-
-def _decoder(bundle: Bundle) -> Decoder | None:
-    try:
-        return Decoder(bundle, restores=bundle.has_synthesis)
-    except BundleError as error:
-        log.warning("quality is not checked on board", extra={"why": str(error)})
-        return None

@@ -7,8 +7,8 @@ from collections import deque
 from typing import Final
 
 from daemon.clock import Clock
+from daemon.feed import ENMAP_PATCHES_PER_S
 
-ENMAP_PATCHES_PER_S: Final = 14.4
 WINDOW_S: Final = 60.0
 _BIN_S: Final = 1.0
 

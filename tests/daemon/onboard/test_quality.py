@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,9 @@ from daemon.clock import SystemClock
 from daemon.mailbox import SHUTDOWN
 from daemon.metrics import FlightMetrics, new_registry
 from daemon.onboard.items import OpenedPatch
+from daemon.onboard.models import Model
 from daemon.onboard.quality import LOSSLESS_DB, EncodedPatch, QualityCheck, QualityWorker
+from daemon.onboard.steps import StepControl
 from fakes.bundles import branch_bundle, klt_bundle, minmax_bundle
 from fakes.cubes import tile as fake_tile
 from fakes.processes import until
@@ -32,18 +35,25 @@ def encoded(
 ) -> list[tuple[OpenedPatch, bytes]]:
     """Every patch of a tile with its frame."""
     encoder = Encoder(bundle, backend="torch-cpu")
+    model = Model(encoder, StepControl(encoder), Path("test.safetensors"))
     job = encoder.open(tile, step)
-    opened = [OpenedPatch(job=p, received_s=0.0, side_frame=job.side_frame) for p in job.patches]
+    opened = [
+        OpenedPatch(job=patch, model=model, received_s=0.0, side_frame=job.side_frame)
+        for patch in job.patches
+    ]
     return list(zip(opened, encoder.encode_batch(job.patches), strict=True))
 
 
-def checked(bundle: Bundle, opened: OpenedPatch, frame: bytes) -> dict[str, float]:
+def checked(opened: OpenedPatch, frame: bytes) -> dict[str, float]:
     """What a worker tells of one patch."""
     metrics = FlightMetrics(new_registry())
-    worker = QualityWorker(metrics)
-    worker.decoder = Decoder(bundle, restores=bundle.has_synthesis)
-    item = EncodedPatch(samples=opened.job.samples, side=opened.side_frame, frame=frame)
-    assert worker.accept(item) == ()
+    item = EncodedPatch(
+        bundle=opened.model.encoder.bundle,
+        samples=opened.job.samples,
+        side=opened.side_frame,
+        frame=frame,
+    )
+    assert QualityWorker(metrics).accept(item) == ()
     return metrics.totals()
 
 
@@ -64,7 +74,7 @@ def test_what_is_told_is_what_the_ground_gets(bundle: Bundle) -> None:
     encoder = Encoder(bundle, backend="torch-cpu")
     whole = restored.decode(encoder.encode(tile)).samples
     for opened, frame in patches:
-        told = checked(bundle, opened, frame)
+        told = checked(opened, frame)
         part = (slice(None), *opened.job.extent.slices)
         valid, peak = tile.valid()[part], tile.info.reflectance_scale
         assert told["prismlink_quality_psnr_db_sum"] == pytest.approx(
@@ -82,13 +92,13 @@ def test_what_is_lossless_spoils_no_sum() -> None:
     flat = fake_tile(bands=3, rows=8, cols=8)
     flat = replace(flat, samples=np.full_like(flat.samples, 1000))
     ((opened, frame),) = encoded(klt_bundle(), flat, step=0.5)
-    told = checked(klt_bundle(), opened, frame)
+    told = checked(opened, frame)
     assert told["prismlink_quality_psnr_db_sum"] == LOSSLESS_DB
     assert told["prismlink_quality_max_error_sum"] == 0
 
     info = replace(flat.info, nodata=1000.0)
     for opened, frame in encoded(klt_bundle(), replace(flat, info=info)):
-        told = checked(klt_bundle(), opened, frame)
+        told = checked(opened, frame)
         assert told["prismlink_quality_checked_total"] == 1
         assert told["prismlink_quality_psnr_db_count"] == 0
 
@@ -102,7 +112,7 @@ def test_what_does_not_decode_is_an_error(*, swapped: bool) -> None:
     else:
         frame = frame[:-1] + bytes([frame[-1] ^ 1])
     with pytest.raises(BitstreamError):
-        checked(klt_bundle(), opened, frame)
+        checked(opened, frame)
 
 
 class Rig:
@@ -111,8 +121,10 @@ class Rig:
     def __init__(self, every: int = 1, bundle: Bundle | None = None) -> None:
         self.metrics = FlightMetrics(new_registry())
         self.check = QualityCheck(every, clock=SystemClock(), metrics=self.metrics)
-        self.check.use(bundle or klt_bundle().for_flight())
-        self.patch = encoded(klt_bundle(), fake_tile(bands=3, rows=8, cols=8))[0]
+        bundle = bundle or klt_bundle().for_flight()
+        self.check.begin(bundle)
+        bands = bundle.conditioner.components
+        (self.patch,) = encoded(bundle, fake_tile(bands=bands, rows=8, cols=8))
 
     def offer(self, times: int = 1) -> None:
         """Show the same patch."""
@@ -230,8 +242,11 @@ def test_a_flight_bundle_may_lack_what_it_takes(
     """Then one line and a gauge say so, and nothing is looked at."""
     with caplog.at_level(logging.INFO):
         rig = Rig(bundle=bundle.for_flight())
-    rig.offer(3)
-    rig.close()
+        rig.start()
+        for _ in range(3):
+            rig.offer()
+            until(lambda: rig.check._inbox.items == 0, "the stage")
+        rig.close()
 
     assert rig.told("quality_available") == 0
     assert rig.told("quality_skipped_total") == 0
@@ -251,12 +266,10 @@ def test_nobody_has_to_look() -> None:
 
 
 def test_another_model_may_take_over(rig: Rig) -> None:
-    """What was encoded before is not held against it; what comes after is."""
-    rig.check.use(branch_bundle())
+    """In flight: each patch is decoded by the model that encoded it, whichever that is."""
+    others = encoded(branch_bundle(), fake_tile(bands=3, rows=8, cols=8))
     rig.start()
-    rig.offer()
-    until(lambda: rig.told("quality_skipped_total") == 1, "one of the model before")
-    rig.check.use(klt_bundle())
-    rig.offer()
-    until(lambda: rig.told("quality_checked_total") == 1, "one of its own")
+    for number, patch in enumerate((rig.patch, *others, rig.patch), start=1):
+        rig.check.offer(*patch)
+        until(lambda n=number: rig.told("quality_checked_total") == n, "a check")
     assert rig.told("quality_failures_total") == 0

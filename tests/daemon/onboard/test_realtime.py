@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.onboard.realtime import ENMAP_PATCHES_PER_S, WINDOW_S, RealtimeFactor
+from daemon.feed import ENMAP_PATCHES_PER_S
+from daemon.onboard.realtime import WINDOW_S, RealtimeFactor
 from fakes.clock import FakeClock
 
 
