@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import (
     AfterValidator,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationInfo,
@@ -67,6 +68,8 @@ class FlightModelSettings(Section):
         psnr_db: PSNR that every tile should come to [dB].
         coarser_octaves: How far above its own the step may go so that what waits fits the spool
             and the passes of `link.passes`; 0: not at all.
+        quality_every: One patch of so many is decoded on board and compared, beside the line;
+            0: none is.
         store: Where models come from in flight; each has to be signed.
         self_test_s: Time between two tests of the model at work [s]; null: it is not tested.
 
@@ -82,6 +85,7 @@ class FlightModelSettings(Section):
     rate_bpppc: Annotated[float, Field(ge=1e-4, le=32)] | None = None
     psnr_db: Annotated[float, Field(ge=1, le=150)] | None = None
     coarser_octaves: Annotated[float, Field(ge=0, le=8)] = 0.0
+    quality_every: NonNegativeInt = 256
     store: StoreSettings = StoreSettings()
     self_test_s: PositiveFloat | None = 60.0
 

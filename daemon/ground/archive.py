@@ -27,9 +27,9 @@ from daemon.clock import Clock
 from daemon.disk import Disk, LocalDisk
 from daemon.ground.items import CollectedFrame, RestoredTile
 from daemon.ground.kept_tiles import KeptTile, KeptTiles, Key
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.record_files import Place, RecordFiles
 from daemon.link.packet import MAX_FRAME_BYTES, Channel
-from daemon.metrics import GroundMetrics
 from daemon.records import OVERHEAD_BYTES, Recovery
 
 log = logging.getLogger(__name__)

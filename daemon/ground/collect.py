@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 
 from daemon.clock import Clock
 from daemon.ground.items import CollectedFrame
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.report import Reports
 from daemon.link.packet import Channel, Packet
 from daemon.link.reassembly import Reassembler
-from daemon.metrics import GroundMetrics
 
 
 class CollectWorker:

@@ -21,7 +21,7 @@ from daemon.config_models import GroundModelSettings
 from daemon.cores import claim
 from daemon.errors import ConfigError, DaemonError, ModelFileError, reason_of
 from daemon.files import write_whole
-from daemon.metrics import GroundMetrics
+from daemon.ground.metrics import GroundMetrics
 from daemon.model_store import SUFFIX, ModelStore, signature_of
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from codec.frame import SideFrame
 from codec.tile import Tile, fill_value
 from daemon.clock import Clock
 from daemon.ground.items import RestoredTile, TilePart
-from daemon.metrics import GroundMetrics
+from daemon.ground.metrics import GroundMetrics
 
 _DONE_KEPT: Final = 2048
 """Finished tiles remembered, so that a patch that comes late does not begin them anew."""

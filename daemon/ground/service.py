@@ -9,7 +9,7 @@ import logging
 import math
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -25,11 +25,13 @@ from daemon.ground.decode import DecodeWorker
 from daemon.ground.items import CollectedFrame, RestoredTile, TilePart
 from daemon.ground.keep import KeepWorker
 from daemon.ground.kept_tiles import Key
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.models import GroundModels, load_decoders
 from daemon.ground.mosaic import MosaicWorker
 from daemon.ground.receive import Receiver
 from daemon.ground.report import Reports
 from daemon.ground.write import WriteWorker
+from daemon.health import Health
 from daemon.lifecycle import LAST_POLL_S, StopSignal, shut_down, wait_to_end
 from daemon.link.packet import Channel, Packet
 from daemon.link.reassembly import Reassembler
@@ -37,13 +39,15 @@ from daemon.link.reports import Reporter
 from daemon.link.seal import DOWNLINK_SPI, UPLINK_SPI
 from daemon.link.sequence import SequenceTracker
 from daemon.link.sockets import Endpoint, PacketListener, PacketSender
+from daemon.log import tell_suppressed
 from daemon.mailbox import Mailbox
-from daemon.metrics import GroundMetrics, new_registry, serve
+from daemon.metrics import new_registry
 from daemon.model_store import open_store
 from daemon.notify import Notifier
 from daemon.pipeline import Pipeline
 from daemon.sealed_link import SealedOpener, SealedSender, Sender, heard_beside
 from daemon.stage import Source, Stage
+from daemon.status_server import StatusServer
 from daemon.watchdog import Pulses, Watchdog
 
 log = logging.getLogger(__name__)
@@ -70,15 +74,18 @@ def run(
         AddressError: If a socket or the metrics endpoint cannot be opened.
         OutputError: If the output directory cannot be made.
     """
-    metrics = GroundMetrics(new_registry())
-    notifier.loading("the models")
-    models = _models(settings.model, clock, metrics)
-    stop.on_hangup = models.look
+    metrics, health = GroundMetrics(new_registry()), Health(notifier)
+    tell_suppressed(metrics.log_lines_suppressed.inc)
     link, security = settings.link, settings.security
     metrics.insecure.set(bool(settings.exposed))
     with ExitStack() as stack:
-        server = serve(metrics.registry, settings.metrics.address, settings.metrics.port)
-        stack.callback(server.close)
+        # Before the models, so that whoever waits for them can ask how far we are.
+        server = stack.enter_context(
+            closing(StatusServer(metrics.exposition, health, settings.metrics, clock))
+        )
+        notifier.loading("the models")
+        models = _models(settings.model, clock, metrics)
+        stop.on_hangup = models.look
         listener = PacketListener(
             Endpoint(address=link.address, bind=link.bind, curve=security.curve("link"))
         )
@@ -136,6 +143,7 @@ def run(
         )
         for stage in reversed(stages):
             stage.start()
+        health.watch(pulses)
         notifier.ready()
         log.info(
             "ready",

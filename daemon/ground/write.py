@@ -16,7 +16,7 @@ from codec.tile_files import write_tile
 from daemon.errors import OutputError
 from daemon.files import sync_folder, write_whole
 from daemon.ground.items import RestoredTile
-from daemon.metrics import GroundMetrics
+from daemon.ground.metrics import GroundMetrics
 from daemon.stage import KeepsNothing
 
 log = logging.getLogger(__name__)

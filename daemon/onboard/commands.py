@@ -93,6 +93,7 @@ class CommandReceiver:
     def poll(self) -> None:
         """Take what has arrived, or wait a little; a bad command is a line and a count."""
         for raw in self._listener.recv_many(_AT_ONCE, _WAIT_S):
+            self._metrics.command_bytes.inc(len(raw))
             try:
                 command = Command.unpack(raw if self._unseal is None else self._unseal(raw))
                 self._do(command)

@@ -41,6 +41,7 @@ class OpenedPatch:
         received_s: When its tile came in [s, monotonic].
         expected_bytes: What its frame should take, where that was estimated.
         level: How urgent it is.
+        side_frame: Its tile's side information, as it was sent.
     """
 
     job: PatchJob
@@ -48,6 +49,7 @@ class OpenedPatch:
     received_s: float
     expected_bytes: float | None = None
     level: Level = Level.NORMAL
+    side_frame: bytes = b""
 
     @property
     def patches(self) -> int:

@@ -50,4 +50,5 @@ class PatchWorker(KeepsNothing):
                 received_s=item.received_s,
                 expected_bytes=expected_bytes,
                 level=level,
+                side_frame=job.side_frame,
             )

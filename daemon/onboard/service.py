@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any, Final
 
@@ -17,14 +17,17 @@ from daemon.config import FlightSettings
 from daemon.config_downlink import FlightUplinkSettings
 from daemon.config_models import FlightModelSettings
 from daemon.config_sections import MIB
+from daemon.gpu import Gpus
+from daemon.health import Health
 from daemon.lifecycle import StopSignal, shut_down, wait_to_end
 from daemon.link.lanes import Level
 from daemon.link.packet import Channel
 from daemon.link.seal import DOWNLINK_SPI, OPERATOR_SPI, UPLINK_SPI
 from daemon.link.segment import Segmenter
 from daemon.link.sockets import Endpoint, PacketListener, PacketSender, TileListener
+from daemon.log import tell_suppressed
 from daemon.mailbox import Mailbox, Policy
-from daemon.metrics import FlightMetrics, new_registry, serve
+from daemon.metrics import FlightMetrics, new_registry
 from daemon.model_store import open_store
 from daemon.notify import Notifier
 from daemon.onboard.batches import BatchWorker
@@ -44,13 +47,16 @@ from daemon.onboard.models import load_model, make_model
 from daemon.onboard.pace import Pace
 from daemon.onboard.packets import PacketWorker
 from daemon.onboard.patches import PatchWorker
+from daemon.onboard.quality import QualityCheck
 from daemon.onboard.rate import RateControl
+from daemon.onboard.realtime import RealtimeFactor
 from daemon.onboard.spool import SpoolWorker
 from daemon.onboard.spools import make_spool
 from daemon.onboard.updates import Models
 from daemon.pipeline import Pipeline
 from daemon.sealed_link import SealedOpener, SealedSender, heard_beside
 from daemon.stage import Source, Stage
+from daemon.status_server import StatusServer
 from daemon.tile_message import TileLimits
 from daemon.watchdog import Pulses, Watchdog
 
@@ -76,15 +82,20 @@ def run(
         ConfigError: If the model or the seal's counters cannot be used.
         AddressError: If a socket or the metrics endpoint cannot be opened.
     """
-    metrics = FlightMetrics(new_registry())
-    notifier.loading("the model")
-    models = _models(settings.model, clock, metrics)
-    stop.on_hangup = models.look
+    metrics, health, gpus = FlightMetrics(new_registry()), Health(notifier), Gpus()
+    tell_suppressed(metrics.log_lines_suppressed.inc)
+    metrics.tell(gpus.read)
     instrument, link, security = settings.instrument, settings.link, settings.security
     metrics.insecure.set(bool(settings.exposed))
     with ExitStack() as stack:
-        server = serve(metrics.registry, settings.metrics.address, settings.metrics.port)
-        stack.callback(server.close)
+        stack.callback(gpus.close)
+        # Before the model, so that whoever waits for it can ask how far we are.
+        server = stack.enter_context(
+            closing(StatusServer(metrics.exposition, health, settings.metrics, clock))
+        )
+        notifier.loading("the model")
+        models = _models(settings.model, clock, metrics)
+        stop.on_hangup = models.look
         listener = TileListener(
             Endpoint(
                 address=instrument.address,
@@ -138,6 +149,7 @@ def run(
             metrics=metrics,
         )
         line.start()
+        health.watch(line.pulses)
         notifier.ready()
         log.info(
             "ready",
@@ -254,9 +266,15 @@ class FlightLine:
             clock=clock,
         )
 
+        realtime = RealtimeFactor(clock)
+        metrics.realtime_factor.set_function(realtime.value)
+        quality = QualityCheck(model.quality_every, clock=clock, metrics=metrics)
+        quality.begin(models.current.encoder.bundle)
+
         def hand_on(frame: EncodedFrame) -> None:
             """Count here, not in the worker: a batch given up while encoded is a drop instead."""
             metrics.patches_encoded.inc(frame.patches)
+            realtime.add(frame.patches)
             frames.put(frame)
 
         boot_id, repair = secrets.randbits(32), link.repair.policies
@@ -274,11 +292,12 @@ class FlightLine:
             )
             for level, apid in link.apids.items()
         }
+        worker = EncodeWorker(metrics, quality.offer)
         stages: list[Source | Stage[Any, Any]] = [
             line.source("ingest", ingest.poll, ingest.pending),
             line.stage("patches", patcher, tiles, opened.put),
             line.stage("batches", gather, opened, batches.put),
-            line.stage("encode", EncodeWorker(metrics), batches, hand_on),
+            line.stage("encode", worker, batches, hand_on),
             line.stage("packets", PacketWorker(segmenters, clock), frames, packets.put),
             line.stage("spool", SpoolWorker(self.spool, clock, metrics, note), packets, None),
         ]
@@ -311,7 +330,7 @@ class FlightLine:
             )
             stages.append(line.source("commands", commands.poll, lambda: False))
         stages.append(line.source("models", models.poll, lambda: False))
-        self.stages = tuple(stages)
+        self.stages = (*stages, *quality.stages)
 
     def start(self) -> None:
         """Start all stages, the last one first."""

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.request import urlopen
 
-from daemon.metrics import FlightMetrics, GroundMetrics, new_registry
+from daemon.ground.metrics import GroundMetrics
+from daemon.metrics import FlightMetrics, new_registry
 from fakes.namespaces import Namespace
 
 ROOT: Final = Path(__file__).resolve().parents[2]

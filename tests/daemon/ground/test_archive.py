@@ -27,8 +27,9 @@ from daemon.ground.archive import (
     FrameArchive,
 )
 from daemon.ground.items import CollectedFrame, RestoredTile
+from daemon.ground.metrics import GroundMetrics
 from daemon.link.packet import Channel
-from daemon.metrics import GroundMetrics, new_registry
+from daemon.metrics import new_registry
 from daemon.records import OVERHEAD_BYTES
 from fakes import cubes
 from fakes.bundles import klt_bundle

@@ -9,11 +9,12 @@ import pytest
 from daemon.errors import ReassemblyError
 from daemon.ground.collect import CollectWorker
 from daemon.ground.items import CollectedFrame
+from daemon.ground.metrics import GroundMetrics
 from daemon.link.fec import RepairPolicy
 from daemon.link.packet import Channel, Packet
 from daemon.link.reassembly import Reassembler
 from daemon.link.segment import Segmenter
-from daemon.metrics import GroundMetrics, new_registry
+from daemon.metrics import new_registry
 from daemon.radio import LossyLink
 from fakes.clock import FakeClock
 

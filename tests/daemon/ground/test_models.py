@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from codec.decoder import Decoder
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.models import GroundModels
-from daemon.metrics import GroundMetrics, new_registry
+from daemon.metrics import new_registry
 from daemon.model_store import ModelStore, signature_of
 from fakes.clock import FakeClock
 from fakes.models import KEY, STRANGER, model, of_another_answer, put, put_model

@@ -15,8 +15,9 @@ from codec.frame import SideFrame, parse
 from codec.tile import Tile
 from daemon.ground.decode import DecodeWorker
 from daemon.ground.items import RestoredTile, TilePart
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.mosaic import MosaicWorker
-from daemon.metrics import GroundMetrics, new_registry
+from daemon.metrics import new_registry
 from fakes import cubes
 from fakes.bundles import klt_bundle
 from fakes.clock import FakeClock

@@ -90,7 +90,7 @@ def listen(packets: Sequence[bytes], options: GroundSettings) -> dict[str, float
     exhausted = threading.Event()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service, "PacketListener", lambda *_: FakeListener(packets, exhausted))
-        patch.setattr(service, "serve", lambda *_: Closable())
+        patch.setattr(service, "StatusServer", lambda *_: Closable())
         return service.run(options, stop=StopAt(exhausted), clock=SystemClock(), notifier=UNHEARD)
 
 

@@ -391,3 +391,11 @@ def test_a_hundred_thousand_hostile_commands_do_nothing(tmp_path: Path) -> None:
     assert sum(expected.values()) == HOSTILE
     assert rig.state == before
     assert sum(rig.obeyed().values()) == len(opened) + 2
+
+
+def test_bytes_are_counted() -> None:
+    """Of what is obeyed and of what is refused: all of it used the uplink."""
+    rig, good = Rig(), command(Kind.SUSPEND)
+    rig.hear(good, b"no command")
+
+    assert rig.metrics.totals()["prismlink_command_bytes_total"] == len(good) + len(b"no command")

@@ -6,7 +6,7 @@ from codec.frame import PatchFrame, parse
 from daemon.link.packet import Channel
 from daemon.metrics import FlightMetrics, new_registry
 from daemon.onboard.encode import EncodeWorker
-from daemon.onboard.items import Batch
+from daemon.onboard.items import Batch, OpenedPatch
 from fakes.flight import opened, side
 
 
@@ -36,3 +36,14 @@ def test_side_information_passes() -> None:
 
     assert list(EncodeWorker(metrics).accept(frame)) == [frame]
     assert metrics.totals()["prismlink_batch_patches_count"] == 0
+
+
+def test_every_patch_is_shown_with_its_frame() -> None:
+    """Whoever checks quality sees all of them, in order, as they are handed on."""
+    shown: list[tuple[OpenedPatch, bytes]] = []
+    metrics = FlightMetrics(new_registry())
+    worker = EncodeWorker(metrics, lambda patch, raw: shown.append((patch, raw)))
+    patches = opened(rows=129)
+    frames = list(worker.accept(Batch(opened=patches)))
+
+    assert shown == [(patch, frame.raw) for patch, frame in zip(patches, frames, strict=True)]

@@ -38,6 +38,7 @@ def test_side_information_leaves_before_its_patches() -> None:
     assert len(patches) == len(rest) == received.patches
     assert [(p.job.patch_row, p.job.patch_col) for p in patches] == [(0, 0), (1, 0)]
     assert {patch.received_s for patch in patches} == {3.5}
+    assert {patch.side_frame for patch in patches} == {first.raw}
 
 
 def test_a_tile_that_does_not_fit_gives_nothing() -> None:

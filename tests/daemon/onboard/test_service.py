@@ -148,7 +148,7 @@ def around(
         patch.setattr(service, "TileListener", lambda *_, **__: FakeListener(messages, exhausted))
         patch.setattr(service, "PacketSender", lambda *_, **__: sender)
         patch.setattr(service, "load_model", partial(at_work, encoder))
-        patch.setattr(service, "serve", lambda *_: Closable())
+        patch.setattr(service, "StatusServer", lambda *_: Closable())
         yield StopAt(exhausted)
 
 
@@ -372,7 +372,7 @@ def test_a_tile_above_the_limit_is_counted(bundle_file: Path, tmp_path: Path) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service, "PacketSender", lambda *_, **__: FakeSender(up=True))
         patch.setattr(service, "load_model", partial(at_work, Moody()))
-        patch.setattr(service, "serve", lambda *_: Closable())
+        patch.setattr(service, "StatusServer", lambda *_: Closable())
         flying = threading.Thread(
             target=lambda: reports.append(
                 service.run(options, stop=stop, clock=SystemClock(), notifier=UNHEARD)
