@@ -2,10 +2,10 @@
 
     python tests/benchmarks/swapping.py --swaps 10 --json swapping.json
 
-The flight line in this process, fed through a socket with tiles of EnMAP's swath: at a share of what
-it can take, and as fast as it takes them. Now and then the model is exchanged, to and fro; each
-time the other one is read, checked and warmed up beside the one at work. A patch is of an exchange
-if it was spooled between the order and a second after the new model came to work.
+The flight line in this process, fed through a socket with tiles of EnMAP's swath: at a share of
+what it can take, and as fast as it takes them. Now and then the model is exchanged, to and fro;
+each time the other one is read, checked and warmed up beside the one at work. A patch is of an
+exchange if it was spooled between the order and a second after the new model came to work.
 """
 
 from __future__ import annotations
