@@ -26,6 +26,7 @@ PREFIX: Final = "PRISMLINK_"
 _TEXTS: Final = ("sensor", "scene")
 _COUNTS: Final = ("tile_row", "tile_col", "sequence")
 _NUMBERS: Final = ("start_utc_s", "reflectance_scale")
+_LISTS: Final = ("wavelengths_nm", "fwhm_nm")
 
 
 def import_for(path: Path, module: str) -> Any:
@@ -55,7 +56,7 @@ def to_tags(info: TileInfo, *, everything: bool = False) -> dict[str, Any]:
     tags: dict[str, Any] = {name: getattr(info, name) for name in _TEXTS + _COUNTS + _NUMBERS}
     if everything:
         tags["nodata"] = _nodata_tag(info.nodata)
-        tags["wavelengths_nm"] = list(info.wavelengths_nm)
+        tags |= {name: list(getattr(info, name)) for name in _LISTS}
     if info.georeference is not None:
         tags["crs"] = info.georeference.crs
         tags["transform"] = list(info.georeference.transform)
@@ -78,8 +79,7 @@ def from_tags(tags: Mapping[str, Any], **facts: Any) -> TileInfo:
     told |= {name: float(tags[name]) for name in _NUMBERS if name in tags}
     if tags.get("nodata") is not None:
         told["nodata"] = float(tags["nodata"])
-    if "wavelengths_nm" in tags:
-        told["wavelengths_nm"] = tuple(float(w) for w in tags["wavelengths_nm"])
+    told |= {name: tuple(float(v) for v in tags[name]) for name in _LISTS if name in tags}
     if "transform" in tags:
         a, b, c, d, e, f = (float(v) for v in tags["transform"])
         told["georeference"] = Georeference(
@@ -160,10 +160,10 @@ def usable_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
     return float(nodata) if whole and limits.min <= nodata <= limits.max else None
 
 
-def usable_wavelengths(wavelengths_nm: Sequence[float], bands: int) -> tuple[float, ...]:
-    """A file's band centers [nm] if there is a sound one for every band, else none."""
-    sound = len(wavelengths_nm) == bands and all(0 < w < 1e6 for w in wavelengths_nm)
-    return tuple(wavelengths_nm) if sound else ()
+def usable_lengths(lengths_nm: Sequence[float], bands: int) -> tuple[float, ...]:
+    """A file's band centers or widths [nm] if there is a sound one for every band, else none."""
+    sound = len(lengths_nm) == bands and all(0.01 <= length < 1e6 for length in lengths_nm)
+    return tuple(lengths_nm) if sound else ()
 
 
 def nanometers(values: Sequence[float], unit: str) -> list[float]:
@@ -180,6 +180,12 @@ def nanometers(values: Sequence[float], unit: str) -> list[float]:
         return []
     # Rounded, so that 0.418 µm is 418 nm and not 417.99999999999994.
     return [round(value * 1000, 6) for value in values] if micro else list(values)
+
+
+def is_north_up(georeference: Georeference) -> bool:
+    """Whether columns run east and rows south: what formats without a whole transform can say."""
+    a, b, _, d, e, _ = georeference.transform
+    return b == d == 0 and a > 0 > e
 
 
 def _nodata_tag(nodata: float | None) -> float | str | None:

@@ -160,7 +160,7 @@ def test_xarray_sees_the_same(tmp_path: Path) -> None:
         assert dataset["samples"].dims == ("band", "y", "x")
         assert bool(dataset["samples"][1].isnull().all())
         assert float(dataset["x"][0]) == 688_020.0
-        assert dataset["wavelength_nm"].values.tolist() == [418.24, 902.257, 640.1]
+        assert dataset["wavelength"].values.tolist() == [418.24, 902.257, 640.1]
 
 
 def test_the_hyspecnet_tree() -> None:
