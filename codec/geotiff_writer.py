@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from codec.patch_grid import PATCH_PX
 from codec.patch_layers import PatchLayers
 from codec.tile import Georeference, Tile
-from codec.tile_readers import NO_NODATA, not_georeferenced_is_fine
-from codec.tile_tags import PREFIX, import_for, to_text_tags
+from codec.tile_readers import not_georeferenced_is_fine
+from codec.tile_tags import declared_fill, import_for, to_text_tags
 
 DEFLATE_LEVEL: Final = 1
 """Of a HySpecNet-11k patch, level 6 takes 141 ms and 3.19 MB, level 1 41 ms and 3.17 MB."""
@@ -36,11 +36,8 @@ def write_geotiff(tile: Tile, path: Path, layers: PatchLayers | None = None) -> 
     """
     rasterio, samples, info = import_for(path, "rasterio"), tile.samples, tile.info
     bands, rows, cols = samples.shape
-    kind = samples.dtype.kind
-    profile: dict[str, Any] = {"nodata": info.nodata}
-    tags = to_text_tags(info)
-    if kind == "f" and info.nodata is None:
-        profile["nodata"], tags[f"{PREFIX}{NO_NODATA.upper()}"] = float("nan"), "true"
+    fill, fill_tag = declared_fill(info, samples.dtype)
+    profile: dict[str, Any] = {"nodata": fill}
     if info.georeference is not None:
         profile["transform"] = rasterio.Affine(*info.georeference.transform)
         profile["crs"] = crs_of(path, info.georeference)
@@ -52,13 +49,13 @@ def write_geotiff(tile: Tile, path: Path, layers: PatchLayers | None = None) -> 
             path, "w", driver="GTiff", count=bands, height=rows, width=cols,
             dtype=samples.dtype.name, interleave="band", tiled=True, blockysize=blocks[0],
             blockxsize=blocks[1], compress="deflate", zlevel=DEFLATE_LEVEL,
-            predictor=3 if kind == "f" else 2, bigtiff="if_safer", **profile,
+            predictor=3 if samples.dtype.kind == "f" else 2, bigtiff="if_safer", **profile,
         ) as file,
     ):  # fmt: skip
         file.write(samples)
         if (mask := pixel_mask(tile, layers)) is not None:
             file.write_mask(mask)
-        file.update_tags(**tags)
+        file.update_tags(**to_text_tags(info), **fill_tag)
         _describe_bands(file, tile)
     return [path]
 
@@ -82,12 +79,13 @@ def write_cog(tile: Tile, path: Path, layers: PatchLayers | None = None) -> Sequ
     return [path]
 
 
-def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
+def write_mask(path: Path, mask: NDArray[np.uint8], bands: int) -> None:
     """Write GDAL's mask of an image of another format: `.msk` beside it.
 
     Args:
         path: The mask's.
         mask: Shape (rows, cols): 255 where there is something to see, else 0.
+        bands: Of the image, which share it.
     """
     rasterio = import_for(path, "rasterio")
     with (
@@ -98,7 +96,9 @@ def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
         ) as file,
     ):  # fmt: skip
         file.write(mask, 1)
-        file.update_tags(INTERNAL_MASK_FLAGS_1=_PER_DATASET)
+        file.update_tags(
+            **{f"INTERNAL_MASK_FLAGS_{band}": _PER_DATASET for band in range(1, bands + 1)}
+        )
 
 
 _PER_DATASET: Final = "2"

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import struct
 import warnings
@@ -29,6 +28,7 @@ from codec.tile_tags import (
     from_tags,
     from_text_tags,
     import_for,
+    named_fill,
     nanometers,
     usable_lengths,
     usable_nodata,
@@ -38,9 +38,6 @@ ENVI_TYPES: Final = {
     1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 12: "u2", 13: "u4", 14: "i8", 15: "u8",
 }  # fmt: skip
 """ENVI's `data type` codes of real numbers. Source: ENVI Header Files, NV5 documentation."""
-
-NO_NODATA: Final = "no_nodata"
-"""Our tag where NaN is fill, which GDAL has to be told, and the tile names no value."""
 
 _ENVI_DATA_SUFFIXES: Final = ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin")
 _ENVI_FIELD: Final = re.compile(r"^[ \t]*([^=\n;{}]+?)[ \t]*=[ \t]*(\{[^}]*\}?|[^\n]*)", re.M)
@@ -63,9 +60,7 @@ def read_geotiff(path: Path) -> Tile:
         told = from_text_tags(file.tags())
         facts = _enmap_facts(path)
         samples = as_samples(file.read())
-        facts["nodata"] = usable_nodata(file.nodata, samples.dtype)
-        if facts["nodata"] is not None and math.isnan(facts["nodata"]) and NO_NODATA in told:
-            facts["nodata"] = None
+        facts["nodata"] = named_fill(file.nodata, samples.dtype, told)
         if wavelengths_nm := usable_lengths(_band_centers_nm(file), file.count):
             facts["wavelengths_nm"] = wavelengths_nm
         if fwhm_nm := usable_lengths(_band_widths_nm(file), file.count):
@@ -104,7 +99,7 @@ def read_envi(path: Path) -> Tile:
     if "reflectance scale factor" in fields:
         facts["reflectance_scale"] = float(fields["reflectance scale factor"])
     if "data ignore value" in fields:
-        facts["nodata"] = usable_nodata(float(fields["data ignore value"]), samples.dtype)
+        facts["nodata"] = named_fill(float(fields["data ignore value"]), samples.dtype, told)
     if "wavelength" in fields:
         centers = [float(w) for w in _envi_list(fields["wavelength"])]
         unit = fields.get("wavelength units", "").strip()

@@ -26,6 +26,7 @@ PREFIX: Final = "PRISMLINK_"
 _TEXTS: Final = ("sensor", "scene")
 _COUNTS: Final = ("tile_row", "tile_col", "sequence")
 _NUMBERS: Final = ("start_utc_s", "reflectance_scale")
+_NO_NODATA: Final = "no_nodata"
 _LISTS: Final = ("wavelengths_nm", "fwhm_nm")
 
 
@@ -158,6 +159,26 @@ def usable_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
     limits = np.iinfo(dtype)
     whole = math.isfinite(nodata) and nodata == int(nodata)
     return float(nodata) if whole and limits.min <= nodata <= limits.max else None
+
+
+def declared_fill(info: TileInfo, dtype: np.dtype[Any]) -> tuple[float | None, dict[str, str]]:
+    """What a file declares as fill, and the tag to write with it.
+
+    NaN is fill in every tile of floats, which other software has to be told; the tag says that
+    the tile itself names no value.
+    """
+    if dtype.kind == "f" and info.nodata is None:
+        return math.nan, {f"{PREFIX}{_NO_NODATA.upper()}": "true"}
+    return info.nodata, {}
+
+
+def named_fill(
+    declared: float | None, dtype: np.dtype[Any], told: Mapping[str, Any]
+) -> float | None:
+    """The fill value that a tile names, of what its file declares; `told` is `from_text_tags`'s."""
+    if _NO_NODATA in told and declared is not None and math.isnan(declared):
+        return None
+    return usable_nodata(declared, dtype)
 
 
 def usable_lengths(lengths_nm: Sequence[float], bands: int) -> tuple[float, ...]:

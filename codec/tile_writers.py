@@ -21,7 +21,7 @@ from codec.geotiff_writer import crs_of, pixel_mask, write_cog, write_geotiff, w
 from codec.patch_layers import PatchLayers
 from codec.tile import Georeference, Tile
 from codec.tile_readers import ENVI_TYPES
-from codec.tile_tags import is_north_up, to_tags, to_text_tags
+from codec.tile_tags import declared_fill, is_north_up, to_tags, to_text_tags
 from codec.zarr_writer import write_zarr
 
 
@@ -49,6 +49,7 @@ def write_envi(tile: Tile, path: Path, layers: PatchLayers | None = None) -> Seq
     a fill value of its own has a mask beside it as long as some are missing.
     """
     info, (bands, rows, cols) = tile.info, tile.samples.shape
+    fill, fill_tag = declared_fill(info, tile.samples.dtype)
     little = tile.samples.dtype.newbyteorder("<")
     codes = {kind: code for code, kind in ENVI_TYPES.items()}
     fields = {
@@ -62,10 +63,10 @@ def write_envi(tile: Tile, path: Path, layers: PatchLayers | None = None) -> Seq
         "byte order": 0,
         "reflectance scale factor": info.reflectance_scale,
         "acquisition time": datetime.fromtimestamp(info.start_utc_s, UTC).isoformat(),
-        **{name.lower(): text for name, text in to_text_tags(info).items()},
+        **{name.lower(): text for name, text in (to_text_tags(info) | fill_tag).items()},
     }
-    if info.nodata is not None:
-        fields["data ignore value"] = info.nodata
+    if fill is not None:
+        fields["data ignore value"] = fill
     for name, values in (("wavelength", info.wavelengths_nm), ("fwhm", info.fwhm_nm)):
         if values:
             fields["wavelength units"] = "Nanometers"
@@ -79,7 +80,7 @@ def write_envi(tile: Tile, path: Path, layers: PatchLayers | None = None) -> Seq
     if (mask := pixel_mask(tile, layers)) is None:
         return [data, path]
     beside = path.with_suffix(MASK)
-    write_mask(beside, mask)
+    write_mask(beside, mask, bands)
     return [data, beside, path]
 
 
