@@ -108,6 +108,7 @@ def write_tile(
     path: Path,
     format: str,  # noqa: A002  # the command's word
     layers: PatchLayers | None = None,
+    before_replacing: Callable[[], object] = lambda: None,
 ) -> Path:
     """Write a tile such that `read_tile` gives the same tile back.
 
@@ -121,6 +122,7 @@ def write_tile(
             "npy" (`.npy` and `.json`).
         layers: What came of it, where that is to be told: holes are then marked in all formats
             but npy, and zarr stores hold the layers.
+        before_replacing: As of `codec.tile_writers.publish`.
 
     Returns:
         The path that `read_tile` takes.
@@ -136,7 +138,7 @@ def write_tile(
         path = path.with_name(path.name + suffix)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        publish(tile, path, partial(writer, layers=layers))
+        publish(tile, path, partial(writer, layers=layers), before_replacing)
     except TileFileError:
         raise
     except Exception as error:

@@ -103,7 +103,12 @@ WRITERS: Final[dict[str, tuple[str, Writer]]] = {
 """Format to its suffix and its writer."""
 
 
-def publish(tile: Tile, path: Path, writer: Callable[[Tile, Path], Sequence[Path]]) -> None:
+def publish(
+    tile: Tile,
+    path: Path,
+    writer: Callable[[Tile, Path], Sequence[Path]],
+    before_replacing: Callable[[], object] = lambda: None,
+) -> None:
     """Write beside `path`, flush to the disk, then rename: `path` is whole or as it was.
 
     A folder changes places with the one before. Of a format of several parts, those that are as
@@ -115,11 +120,13 @@ def publish(tile: Tile, path: Path, writer: Callable[[Tile, Path], Sequence[Path
         tile: What to write.
         path: Where, with the suffix of the format; its folder must exist.
         writer: How.
+        before_replacing: Called once all is on the disk, before anything has its name.
     """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as scratch:
         parts = writer(tile, Path(scratch) / path.name)
         for part in parts:
             _flush(part)
+        before_replacing()
         if parts[-1].is_dir() and path.exists():
             exchange(parts[-1], path)
             return

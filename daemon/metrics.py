@@ -18,7 +18,6 @@ patches_decoded = patches_written + dropped_patches, over all stages.
 from __future__ import annotations
 
 import enum
-import importlib.metadata
 import itertools
 from contextlib import AbstractContextManager
 from typing import Any, Final
@@ -36,6 +35,7 @@ from prometheus_client import (
 from daemon.errors import AddressError
 from daemon.mailbox import Mailbox
 from daemon.metric_labels import FLIGHT_SERIES, GROUND_SERIES, PROCESS_SERIES, Series
+from daemon.version import installed_version
 
 PREFIX: Final = "prismlink"
 
@@ -52,7 +52,7 @@ class ProcessMetrics:
         self._registry = registry
         ProcessCollector(namespace=PREFIX, registry=registry)
         self._build = self._gauge("build_info", "Version that runs; always 1.", "version")
-        self._build.labels(_version()).set(1)
+        self._build.labels(installed_version()).set(1)
         self.stage_seconds = self._histogram(
             "stage_seconds", "Time one item took in a stage.", LATENCY_BUCKETS_S, "stage"
         )
@@ -376,10 +376,3 @@ def new_registry() -> CollectorRegistry:
 def _labels(labels: dict[str, str]) -> str:
     inside = ",".join(f'{name}="{value}"' for name, value in labels.items())
     return f"{{{inside}}}" if inside else ""
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("prismlink")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
