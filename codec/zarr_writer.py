@@ -71,10 +71,10 @@ def _bands(tile: Tile) -> dict[str, Any]:
         told = {
             "standard_name": "time",
             "long_name": "first line",
-            "units": "seconds since 1970-01-01 00:00:00",
+            "units": "microseconds since 1970-01-01 00:00:00",
             "calendar": "proleptic_gregorian",
         }
-        coords["time"] = ((), np.float64(info.start_utc_s), told)
+        coords["time"] = ((), np.int64(round(1e6 * info.start_utc_s)), told)
     return coords
 
 
