@@ -138,13 +138,22 @@ def parts_of(path: Path) -> list[Path]:
     return [path, path.with_suffix(".json")] if path.suffix == ".npy" else [path]
 
 
+def file_sha256(path: Path) -> str:
+    """The digest of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(_READ_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
+
+
 def tree_sha256(folder: Path) -> str:
     """One digest of all files in a folder and their names: SHA-256 of what `sha256sum` prints.
 
     The same as `find . -type f | LC_ALL=C sort | xargs sha256sum | sha256sum` in the folder.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in _files_in(folder))
-    lines = "".join(f"{_sha256(folder / name)}  ./{name}\n" for name in names)
+    lines = "".join(f"{file_sha256(folder / name)}  ./{name}\n" for name in names)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
@@ -152,19 +161,11 @@ def _asset(path: Path) -> Asset:
     if path.is_dir():
         size_bytes = sum(file.stat().st_size for file in _files_in(path))
         return Asset(name=path.name, size_bytes=size_bytes, sha256=tree_sha256(path), folder=True)
-    return Asset(name=path.name, size_bytes=path.stat().st_size, sha256=_sha256(path))
+    return Asset(name=path.name, size_bytes=path.stat().st_size, sha256=file_sha256(path))
 
 
 def _files_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(_READ_BYTES):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def _version_in(path: Path) -> _Version:
