@@ -33,6 +33,17 @@ def test_folders_change_places(folders: tuple[Path, Path]) -> None:
     assert sorted(folders[0].parent.iterdir()) == sorted(folders)
 
 
+def test_they_do_at_once(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one call of the system, not by renaming one after the other."""
+
+    def one_by_one(path: Path, target: Path) -> None:
+        raise AssertionError(f"{path} is renamed to {target}")
+
+    monkeypatch.setattr(Path, "rename", one_by_one)
+    exchange(*folders)
+    assert names(folders) == ["other", "one"]
+
+
 @pytest.mark.parametrize("number", [None, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP])
 def test_a_file_system_that_cannot_is_served_otherwise(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, number: int | None
