@@ -1,8 +1,8 @@
 """A tile in, a GeoTIFF out, which GDAL and all that stands on it read as the instrument meant it.
 
 Band after band (`INTERLEAVE=BAND`), in blocks of a patch: of the EnMAP patch that ships, a band is
-read in 1.8 ms, 13 where pixels lie together, and the file is 8 % smaller. Deflate, for every reader
-knows it; Zstandard took a third less time and 5 % more room.
+read in 1.8 ms, 13 where pixels lie together; the file is 8 % smaller so, that of the AVIRIS scene
+9 % larger. Deflate, for every reader knows it; Zstandard took a third less time and 5 % more room.
 """
 
 from __future__ import annotations

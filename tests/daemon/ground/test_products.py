@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -260,6 +262,22 @@ def test_xarray_sees_the_tile(tmp_path: Path, item: RestoredTile) -> None:
             crs = rasterio.crs.CRS.from_wkt(found["spatial_ref"].attrs["crs_wkt"])
             assert crs.to_epsg() == 32618
         assert found["time"].values == np.datetime64(round(info.start_utc_s * 1e3), "ms")
+
+
+def test_the_manual_opens_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code of docs/products.md runs as it stands, on files of these names."""
+    text = (ROOT / "docs" / "products.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    for file_format in ("geotiff", "envi", "zarr"):
+        write_product(restored(read_tile(ENMAP)), tmp_path / "NAME", file_format)
+    monkeypatch.chdir(tmp_path)
+    made = dict[str, Any]()
+    exec(code, made)  # noqa: S102  # our own manual
+
+    assert made["centers_um"][0] == 0.41824
+    assert made["red"].shape == (128, 128)
+    assert made["image"].shape == (128, 128, 224)
+    made["cube"].close()
 
 
 # ---------------------------------------------------------------- readers beside the writer
