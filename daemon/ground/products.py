@@ -72,9 +72,9 @@ def write_product(
     withdraw = partial(beside[STAC].unlink, missing_ok=True)
     try:
         written = write_tile(item.tile, path, file_format, layers, withdraw)
-        assets = [_asset(part) for part in parts_of(written)]
     except (OSError, TileFileError) as error:
         raise OutputError(path, str(error)) from None
+    assets = [_asset(part) for part in parts_of(written)]
     digest = hashlib.sha256("".join(asset.sha256 for asset in assets).encode()).hexdigest()
     version = _Version(number=before.number + (digest != before.digest), digest=digest)
     write_whole(beside[QUALITY], _json(quality(item, version)))
@@ -158,10 +158,14 @@ def tree_sha256(folder: Path) -> str:
 
 
 def _asset(path: Path) -> Asset:
-    if path.is_dir():
-        size_bytes = sum(file.stat().st_size for file in _files_in(path))
-        return Asset(name=path.name, size_bytes=size_bytes, sha256=tree_sha256(path), folder=True)
-    return Asset(name=path.name, size_bytes=path.stat().st_size, sha256=file_sha256(path))
+    """Read back what was written."""
+    try:
+        folder = path.is_dir()
+        size_bytes = sum(file.stat().st_size for file in (_files_in(path) if folder else [path]))
+        sha256 = tree_sha256(path) if folder else file_sha256(path)
+    except OSError as error:
+        raise OutputError(path, str(error)) from None
+    return Asset(name=path.name, size_bytes=size_bytes, sha256=sha256, folder=folder)
 
 
 def _files_in(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,6 +133,17 @@ def test_a_tile_that_is_nowhere_has_no_geometry(crs: str, code: str | None) -> N
         assert "bbox" not in item
     assert item["properties"]["proj:transform"] == [2.0, 0.0, 5.0, 0.0, -2.0, 9.0]
     assert item["properties"].get("proj:code", "absent") == code
+
+
+def test_without_the_ground_extra_the_outline_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`decode` to NumPy needs no rasterio; what the tile itself says of its place is there."""
+    place = Georeference(crs="EPSG:32618", transform=(30.0, 0.0, 5.0, 0.0, -30.0, 9.0))
+    monkeypatch.setitem(sys.modules, "rasterio.crs", None)
+    item = told(cubes.tile(georeference=place))
+
+    check_schema(item)
+    assert item["geometry"] is None
+    assert item["properties"]["proj:transform"] == [30.0, 0.0, 5.0, 0.0, -30.0, 9.0]
 
 
 def test_an_outline_runs_counterclockwise_and_is_closed() -> None:
