@@ -184,7 +184,7 @@ def ground_check_config(settings_file: SettingsFile, overrides: Overrides = None
     Example: prismlink ground check-config deploy/ground.yaml
     """
     settings = load_ground(settings_file, overrides or ())
-    from daemon.ground.service import load_decoders
+    from daemon.ground.models import load_decoders
 
     load_decoders(settings.model)
     out.print(f"{settings_file}: ok", highlight=False)

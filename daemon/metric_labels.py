@@ -33,10 +33,19 @@ DECODE_REASONS: Final = (
 )
 """Why a patch frame is not decoded: as `codec` refuses it, or without its tile."""
 
+MODEL_REASONS: Final = (
+    *("model_file", "model_signature", "bundle", "bundle_truncated", "bundle_digest"),
+    *("bundle_tensor", "bundle_version", "bundle_answer", "backend", "tile", "output"),
+)
+"""Why a model is refused: its file, its signature, what it holds, or what it does here."""
+
 Series = tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
 """Attributes of `daemon.metrics` and, of each label, its values: a series for each combination."""
 
-PROCESS_SERIES: Final[Series] = (("seal_degraded", (("seal", "open"),)),)
+PROCESS_SERIES: Final[Series] = (
+    ("seal_degraded", (("seal", "open"),)),
+    ("models_refused", (MODEL_REASONS,)),
+)
 
 FLIGHT_SERIES: Final[Series] = (
     ("stage_errors", (("ingest", *FLIGHT_STAGES, "downlink", "commands"), INTERNAL)),
@@ -48,6 +57,8 @@ FLIGHT_SERIES: Final[Series] = (
     ("bytes_out", (PACKET_CHANNELS,)),
     ("commands", (tuple(kind.name.lower() for kind in Kind),)),
     ("commands_refused", (PACKET_REASONS,)),
+    ("model_loads", (("load", "rollback", "mended"),)),
+    ("model_tests", (("passed", "bundle_digest", "bundle_answer", *INTERNAL),)),
     ("spool_dropped_packets", (("evicted", "unacknowledged", "damaged", "ended"),)),
 )
 

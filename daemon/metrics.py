@@ -76,6 +76,11 @@ class ProcessMetrics:
         self.dropped_patches = self._dropped("patches")
         self.dropped_tiles = self._dropped("tiles")
         self.bytes_in = self._counter("bytes_in_total", "Bytes received, bad ones included.")
+        self.models_refused = self._counter(
+            "models_refused_total",
+            "Models that were not taken, by the check they failed.",
+            "reason",
+        )
         self.backend_failures = self._counter(
             "backend_failures_total", "Backends that failed at work; another one took over."
         )
@@ -104,6 +109,10 @@ class ProcessMetrics:
     def uses(self, model: str, backend: str) -> None:
         """Name a model that is loaded."""
         self._model.labels(model, backend).set(1)
+
+    def leaves(self, model: str, backend: str) -> None:
+        """A model is loaded no more."""
+        self._model.remove(model, backend)
 
     def runs_on_another(self, model: str, failed: str, backend: str) -> None:
         """Count a backend that failed, and name what runs the model now."""
@@ -218,6 +227,12 @@ class FlightMetrics(ProcessMetrics):
         self.spool_unreadable_files = self._gauge(
             "spool_unreadable_files", "Files of the spool that could not be read at the start."
         )
+        self.model_loads = self._counter(
+            "model_loads_total", "Models put to work after the start, by what for.", "how"
+        )
+        self.model_tests = self._counter(
+            "model_tests_total", "Tests of the model at work: passed, or what failed.", "result"
+        )
         self.tile_to_spool_seconds = self._histogram(
             "tile_to_spool_seconds",
             "From a tile's arrival to a frame of it in the spool.",
@@ -287,6 +302,9 @@ class GroundMetrics(ProcessMetrics):
         )
         self.frames_read_back = self._counter(
             "frames_read_back_total", "Frames read from the archive to be decoded.", "channel"
+        )
+        self.tiles_without_model = self._gauge(
+            "tiles_without_model", "Tiles in the archive that wait for their model."
         )
         self.archive_frames = self._gauge("archive_frames", "Frames in the archive.")
         self.archive_bytes = self._gauge("archive_bytes", "Bytes of the archive's files.")

@@ -34,7 +34,7 @@ DOORS: Final = {
     "zmq": {"daemon.link.sockets"},
     "prometheus_client": {"daemon.metrics"},
     "openvino": {"codec.backends.openvino_backend"},
-    "cryptography": {"daemon.link.seal", "training"},
+    "cryptography": {"daemon.link.seal", "daemon.signatures", "training"},
     # Training may not import the daemon's clock, and reports how long it took.
     "time": {"daemon.clock", "training"},
     "fasterai": {"training"},

@@ -1,15 +1,13 @@
-"""Batches in, patch frames out."""
+"""Batches in, patch frames out, each batch by the model that opened it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from codec.encoder import Encoder
 from daemon.link.lanes import lane_of
 from daemon.link.packet import Channel
 from daemon.metrics import FlightMetrics
 from daemon.onboard.items import Batch, EncodedFrame
-from daemon.onboard.steps import StepControl
 from daemon.stage import KeepsNothing
 
 
@@ -19,8 +17,8 @@ class EncodeWorker(KeepsNothing):
     What becomes of a frame is not known here: who takes it counts it as encoded.
     """
 
-    def __init__(self, encoder: Encoder, steps: StepControl, metrics: FlightMetrics) -> None:
-        self._encoder, self._steps, self._metrics = encoder, steps, metrics
+    def __init__(self, metrics: FlightMetrics) -> None:
+        self._metrics = metrics
 
     def accept(self, item: EncodedFrame | Batch) -> Iterator[EncodedFrame]:
         """Encode a batch; its frames come in the order of its patches."""
@@ -28,8 +26,9 @@ class EncodeWorker(KeepsNothing):
             yield item
             return
         self._metrics.batch_patches.observe(item.patches)
-        frames = self._encoder.encode_batch([opened.job for opened in item.opened])
+        model = item.model
+        frames = model.encoder.encode_batch([opened.job for opened in item.opened])
         for opened, raw in zip(item.opened, frames, strict=True):
-            self._steps.learn(opened.job, opened.expected_bytes, len(raw))
+            model.steps.learn(opened.job, opened.expected_bytes, len(raw))
             lane = lane_of(Channel.PATCH, opened.level)
             yield EncodedFrame(raw=raw, lane=lane, received_s=opened.received_s)

@@ -12,10 +12,10 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
 
-from codec.encoder import Encoder, make_backend
 from daemon.clock import Clock
 from daemon.config import FlightSettings
 from daemon.config_downlink import FlightUplinkSettings
+from daemon.config_models import FlightModelSettings
 from daemon.config_sections import MIB
 from daemon.lifecycle import StopSignal, shut_down, wait_to_end
 from daemon.link.lanes import Level
@@ -25,13 +25,13 @@ from daemon.link.segment import Segmenter
 from daemon.link.sockets import Endpoint, PacketListener, PacketSender, TileListener
 from daemon.mailbox import Mailbox, Policy
 from daemon.metrics import FlightMetrics, new_registry, serve
+from daemon.model_store import open_store
 from daemon.notify import Notifier
 from daemon.onboard.batches import BatchWorker
 from daemon.onboard.commands import CommandReceiver
 from daemon.onboard.commands import Listener as Uplink
 from daemon.onboard.downlink import Beacons, Downlink, Orders, Sender
 from daemon.onboard.encode import EncodeWorker
-from daemon.onboard.fallback import Fallback
 from daemon.onboard.ingest import Ingest, Listener
 from daemon.onboard.items import (
     Batch,
@@ -40,14 +40,14 @@ from daemon.onboard.items import (
     OpenedPatch,
     ReceivedTile,
 )
-from daemon.onboard.models import control_steps, load_encoder
+from daemon.onboard.models import load_model, make_model
 from daemon.onboard.pace import Pace
 from daemon.onboard.packets import PacketWorker
 from daemon.onboard.patches import PatchWorker
 from daemon.onboard.rate import RateControl
 from daemon.onboard.spool import SpoolWorker
 from daemon.onboard.spools import make_spool
-from daemon.onboard.steps import StepControl
+from daemon.onboard.updates import Models
 from daemon.pipeline import Pipeline
 from daemon.sealed_link import SealedOpener, SealedSender, heard_beside
 from daemon.stage import Source, Stage
@@ -78,14 +78,8 @@ def run(
     """
     metrics = FlightMetrics(new_registry())
     notifier.loading("the model")
-    encoder = load_encoder(settings.model, metrics.timer)
-    steps = control_steps(settings.model, encoder)
-    metrics.uses(encoder.bundle.name, encoder.backend.name)
-    encoder.backend = Fallback(
-        encoder.backend,
-        partial(make_backend, encoder.bundle, "torch-cpu", 0),
-        partial(metrics.runs_on_another, encoder.bundle.name),
-    )
+    models = _models(settings.model, clock, metrics)
+    stop.on_hangup = models.look
     instrument, link, security = settings.instrument, settings.link, settings.security
     metrics.insecure.set(bool(settings.exposed))
     with ExitStack() as stack:
@@ -135,8 +129,7 @@ def run(
         notifier.loading("the spool")
         line = FlightLine(
             settings,
-            encoder,
-            steps,
+            models,
             listener=listener,
             sender=sender,
             uplink=uplink,
@@ -149,8 +142,8 @@ def run(
         log.info(
             "ready",
             extra={
-                "model": encoder.bundle.name,
-                "backend": encoder.backend.name,
+                "model": models.current.name,
+                "backend": models.current.encoder.backend.name,
                 "metrics": f"{settings.metrics.address}:{server.port}",
             },
         )
@@ -176,9 +169,8 @@ class FlightLine:
     """The stages of the flight process in the direction of the data.
 
     Args:
-        settings: Bounds, batches, repair; addresses and the model were used by the caller.
-        encoder: Encodes.
-        steps: Gives each tile its step.
+        settings: Bounds, batches, repair; addresses were used by the caller.
+        models: Has the model that encodes.
         listener: Where tile messages come from.
         sender: Takes packets; None: they stay in the spool.
         uplink: Where commands come from; None: there is none.
@@ -195,8 +187,7 @@ class FlightLine:
     def __init__(
         self,
         settings: FlightSettings,
-        encoder: Encoder,
-        steps: StepControl,
+        models: Models,
         *,
         listener: Listener,
         sender: Sender | None,
@@ -253,7 +244,9 @@ class FlightLine:
             lambda: tiles.fill,
             metrics.encoding_speed.set,
         )
-        patcher = PatchWorker(steps, pace, metrics, octaves, settings.link.scenes.level_of)
+        patcher = PatchWorker(
+            lambda: models.current, pace, metrics, octaves, settings.link.scenes.level_of
+        )
         gather = BatchWorker(
             max_patches=settings.batch.max_patches,
             max_bytes=boxes.batches.max_bytes,
@@ -285,7 +278,7 @@ class FlightLine:
             line.source("ingest", ingest.poll, ingest.pending),
             line.stage("patches", patcher, tiles, opened.put),
             line.stage("batches", gather, opened, batches.put),
-            line.stage("encode", EncodeWorker(encoder, steps, metrics), batches, hand_on),
+            line.stage("encode", EncodeWorker(metrics), batches, hand_on),
             line.stage("packets", PacketWorker(segmenters, clock), frames, packets.put),
             line.stage("spool", SpoolWorker(self.spool, clock, metrics, note), packets, None),
         ]
@@ -313,9 +306,11 @@ class FlightLine:
                 apid=link.apid,
                 packet_bits=packet_bits,
                 max_octaves=model.most_ordered_octaves,
+                models=models,
                 metrics=metrics,
             )
             stages.append(line.source("commands", commands.poll, lambda: False))
+        stages.append(line.source("models", models.poll, lambda: False))
         self.stages = tuple(stages)
 
     def start(self) -> None:
@@ -326,6 +321,21 @@ class FlightLine:
     def summary(self) -> str:
         """One line for people."""
         return f"{self.spool.packets} packets wait for the link"
+
+
+def _models(settings: FlightModelSettings, clock: Clock, metrics: FlightMetrics) -> Models:
+    """Load the model to begin with, and be ready for others."""
+    parts = settings, metrics.timer, metrics.runs_on_another
+    return Models(
+        settings.bundle,
+        load=partial(load_model, *parts),
+        make=lambda bundle, path: make_model(bundle, *parts, origin=path),
+        store=open_store(settings.store),
+        watch=settings.store.watch,
+        test_s=settings.self_test_s,
+        clock=clock,
+        metrics=metrics,
+    )
 
 
 def _count_drop(metrics: FlightMetrics, stage: str, item: Item, reason: str) -> None:

@@ -59,7 +59,7 @@ def test_names(process: Process) -> None:
             FlightMetrics,
             "commands_total",
             "kind",
-            {"report", "open", "close", "suspend", "resume", "rate", "step"},
+            {"report", "open", "close", "suspend", "resume", "rate", "step", "model", "rollback"},
         ),
         (FlightMetrics, "frames_total", "channel", {"side", "patch"}),
         (
