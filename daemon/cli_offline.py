@@ -114,14 +114,20 @@ def decode(
     directory: Annotated[Path, typer.Option("--output", "-o", help="Where the cubes go.")],
     file_format: Annotated[Format, typer.Option("--format", help="Of the cubes.")] = "geotiff",
     bundle: BundleFile = DEFAULT_BUNDLE,
+    cog: Annotated[
+        bool, typer.Option("--cog", help="GeoTIFFs are cloud-optimized: see docs/products.md.")
+    ] = False,
 ) -> None:
-    """Restore the cubes of a frame file.
+    """Restore the cubes of a frame file, each with a STAC item and its quality beside it.
 
     Example: prismlink decode salton.prism -o cubes --format envi
     """
     from daemon import offline
 
-    for path in offline.decode(source, directory, bundle=bundle, file_format=file_format):
+    if cog and file_format != "geotiff":
+        raise typer.BadParameter(f"--cog is of GeoTIFFs, not of {file_format}")
+    kind = "cog" if cog else file_format
+    for path in offline.decode(source, directory, bundle=bundle, file_format=kind):
         out.print(str(path), highlight=False, soft_wrap=True)
 
 

@@ -11,18 +11,20 @@ from typing import Any
 
 from codec.backend_names import BackendName
 from codec.bundle import Bundle, load_bundle
+from codec.contexts import step_ratio
 from codec.decoder import Decoder
 from codec.encoder import Encoder
 from codec.errors import BitstreamError, CodecError, TileError, TileFileError
-from codec.frame import PatchFrame, parse
+from codec.frame import PatchFrame, SideFrame, parse
 from codec.network import count_macs
 from codec.targets import CodedTile, Target, code
 from codec.tile import Tile
-from codec.tile_files import find_scenes, read_tile, write_tile
+from codec.tile_files import find_scenes, read_tile
 from daemon import prism_file
 from daemon.cores import WORKERS_PER_THREAD, claim
-from daemon.errors import OutputError
 from daemon.files import write_whole
+from daemon.ground.items import PatchRecord, RestoredTile
+from daemon.ground.products import write_product
 from daemon.ground.write import file_stem
 from daemon.link.lanes import LANES
 from daemon.onboard.segment_log import waiting_in
@@ -194,23 +196,45 @@ def decode(source: Path, directory: Path, *, bundle: Path, file_format: str) -> 
         OutputError: If a file cannot be written.
     """
     decoder = Decoder(load_bundle(bundle), WORKERS_PER_THREAD * claim(None))
-    for tile in _tiles(source, decoder):
-        path = directory / file_stem(tile.info)
-        try:
-            yield write_tile(tile, path, file_format)
-        except TileFileError as error:
-            raise OutputError(path, str(error)) from None
+    for item in _tiles(source, decoder):
+        yield write_product(item, directory / file_stem(item.tile.info), file_format)
 
 
-def _tiles(source: Path, decoder: Decoder) -> Iterator[Tile]:
+def _tiles(source: Path, decoder: Decoder) -> Iterator[RestoredTile]:
     """Decode the tiles in the order of their first frames."""
     tiles: dict[bytes, list[bytes]] = {}
     try:
         for raw in prism_file.unpack(_read(source)):
             tiles.setdefault(parse(raw).tile_id, []).append(raw)
-        yield from map(decoder.decode, tiles.values())
+        for frames in tiles.values():
+            yield restored_tile(decoder.decode(frames), frames)
     except BitstreamError as error:
         raise BitstreamError(f"{source}: {error}") from None
+
+
+def restored_tile(tile: Tile, frames: Sequence[bytes]) -> RestoredTile:
+    """What `daemon.ground.products` writes, of a tile and all frames it was decoded from.
+
+    Raises:
+        BitstreamError: If the frames do not parse.
+    """
+    parsed = [parse(raw) for raw in frames]
+    (side,) = (frame for frame in parsed if isinstance(frame, SideFrame))
+    return RestoredTile(
+        tile=tile,
+        side=side,
+        sent_as=(0, 0),
+        missing=(),
+        frames=(),
+        frame_bytes=sum(map(len, frames)),
+        records={
+            (frame.patch_row, frame.patch_col): PatchRecord(
+                step=side.step * step_ratio(frame.step_offset)
+            )
+            for frame in parsed
+            if isinstance(frame, PatchFrame)
+        },
+    )
 
 
 def _read(path: Path) -> bytes:

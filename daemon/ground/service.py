@@ -223,7 +223,7 @@ def _line(
     )
     writer = WriteWorker(
         settings.output.directory,
-        settings.output.format,
+        settings.output.kind,
         metrics,
         on_written=_unheard if archive is None else archive.written,
     )

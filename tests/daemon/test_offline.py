@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from codec.tile_files import read_tile, write_tile
 from daemon import offline, prism_file
 from daemon.disk import LocalDisk
 from daemon.errors import OutputError
+from daemon.ground.products import QUALITY, STAC
 from daemon.onboard.segment_log import SegmentLog
 from fakes import cubes
 from fakes.bundles import klt_bundle
@@ -61,6 +63,20 @@ def test_a_file_decodes_to_what_the_codec_makes_of_its_tiles(
         wanted, got = expected(scene, bundle_file), read_tile(path)
         np.testing.assert_array_equal(got.samples, wanted.samples)
         assert got.info == wanted.info
+
+
+def test_decoded_tiles_are_products(scenes: list[Path], bundle_file: Path, tmp_path: Path) -> None:
+    """As the ground writes them, of no boot: with an item, and the step of every patch."""
+    output = tmp_path / "both.prism"
+    encode(scenes, output, bundle_file)
+    paths = list(
+        offline.decode(output, tmp_path / "cubes", bundle=bundle_file, file_format="geotiff")
+    )
+    for path, patches in zip(paths, (1, 2), strict=True):
+        item = json.loads(path.with_suffix(STAC).read_text())["properties"]
+        quality = json.loads(path.with_suffix(QUALITY).read_text())
+        assert (item["prismlink:complete"], item["prismlink:boot_ids"]) == (True, [])
+        assert [patch["step"] for patch in quality["patches"]] == [32.0] * patches
 
 
 def test_the_numbers_are_those_of_the_file(

@@ -227,7 +227,8 @@ def test_what_comes_late_completes_a_written_tile(
         ground.after(DEADLINE_S)
 
     check_whole(ground, [0])
-    assert len(list(ground.out.iterdir())) == 3
+    # Samples, what they are, the manifest, the patches' quality and the STAC item.
+    assert len(list(ground.out.iterdir())) == 5
     ground.end()
     ground.check_accounts()
 
