@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     import xarray
 
 DIMENSIONS: Final = ("band", "y", "x")
+_COORDINATES: Final = {
+    "wavelength_nm": "wavelengths_nm",
+    "wavelength": "wavelengths_nm",
+    "fwhm": "fwhm_nm",
+}
 _NOWHERE: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 """The transform of an image without a place on the ground."""
 
@@ -117,8 +122,9 @@ def as_tile(cube: Tile | NDArray[Any] | xarray.DataArray, **facts: Any) -> Tile:
         tile = Tile(samples=samples, info=TileInfo(reflectance_scale=default_scale(samples.dtype)))
     else:
         tile = from_xarray(cube)
-    if "wavelengths_nm" in facts:
-        facts["wavelengths_nm"] = tuple(float(center) for center in facts["wavelengths_nm"])
+    for name in ("wavelengths_nm", "fwhm_nm"):
+        if name in facts:
+            facts[name] = tuple(float(value) for value in facts[name])
     try:
         return Tile(samples=tile.samples, info=replace(tile.info, **facts))
     except TypeError as error:
@@ -128,8 +134,9 @@ def as_tile(cube: Tile | NDArray[Any] | xarray.DataArray, **facts: Any) -> Tile:
 def to_xarray(tile: Tile) -> xarray.DataArray:
     """A tile as a DataArray on (band, y, x).
 
-    Coordinates are `wavelength_nm`, and `x` and `y` of pixel centers where the tile lies north up;
-    attributes hold everything else, so that `from_xarray` gives the same tile back.
+    Coordinates are `wavelength` and `fwhm` [nm], as in Zarr products, and `x` and `y` of pixel
+    centers where the tile lies north up; attributes hold everything else, so that `from_xarray`
+    gives the same tile back.
 
     Raises:
         ImportError: If xarray is not installed.
@@ -137,15 +144,16 @@ def to_xarray(tile: Tile) -> xarray.DataArray:
     xarray_module = importlib.import_module("xarray")
     info, (_, rows, cols) = tile.info, tile.samples.shape
     coords: dict[str, Any] = {}
-    if info.wavelengths_nm:
-        coords["wavelength_nm"] = ("band", np.array(info.wavelengths_nm), {"units": "nm"})
+    for name, values in (("wavelength", info.wavelengths_nm), ("fwhm", info.fwhm_nm)):
+        if values:
+            coords[name] = ("band", np.array(values), {"units": "nm"})
     place = info.georeference
     if place is not None and place.transform[1] == place.transform[3] == 0:
         a, _, c, _, e, f = place.transform
         coords["x"] = ("x", c + a * (np.arange(cols) + 0.5))
         coords["y"] = ("y", f + e * (np.arange(rows) + 0.5))
     attrs = to_tags(info, everything=True)
-    del attrs["wavelengths_nm"]
+    del attrs["wavelengths_nm"], attrs["fwhm_nm"]
     made: xarray.DataArray = xarray_module.DataArray(
         tile.samples, dims=DIMENSIONS, coords=coords, attrs=attrs, name="samples"
     )
@@ -157,8 +165,9 @@ def from_xarray(array: xarray.DataArray) -> Tile:
 
     Args:
         array: Three dimensions; of the names `band`, `y` and `x` in any order, else in that order.
-            Read are the coordinate `wavelength_nm` or `wavelength` [nm] and the attributes of
-            `to_xarray`; what is absent takes defaults, as in `codec.tile_files.read_tile`.
+            Read are the coordinates `wavelength` (or `wavelength_nm`) and `fwhm` [nm], and the
+            attributes of `to_xarray`; what is absent takes defaults, as in
+            `codec.tile_files.read_tile`.
 
     Raises:
         TileError: If it is no tile.
@@ -168,10 +177,9 @@ def from_xarray(array: xarray.DataArray) -> Tile:
     samples = _samples(np.asarray(array.values))
     attrs = {str(name): value for name, value in array.attrs.items()}
     attrs.setdefault("reflectance_scale", default_scale(samples.dtype))
-    for name in ("wavelength_nm", "wavelength"):
+    for name, field in _COORDINATES.items():
         if name in array.coords:
-            attrs["wavelengths_nm"] = [float(str(w)) for w in np.ravel(array.coords[name].values)]
-            break
+            attrs[field] = [float(str(value)) for value in np.ravel(array.coords[name].values)]
     try:
         return Tile(samples=samples, info=from_tags(attrs))
     except (TypeError, ValueError) as error:

@@ -77,6 +77,9 @@ def decode(
         Format | None,
         typer.Option("--format", help="Of the cubes; geotiff if none, in a store zarr."),
     ] = None,
+    cog: Annotated[
+        bool, typer.Option("--cog", help="GeoTIFFs are cloud-optimized: see docs/products.md.")
+    ] = False,
     bundle: Bundles = None,
     models: ModelsFolder = None,
     scene: SceneGlob = "*",
@@ -101,6 +104,7 @@ def decode(
 ) -> None:
     """Restore the cubes of frames, wherever these are: files, archives, spools, captures.
 
+    Each cube has a STAC item and its quality beside it, as those of the ground have.
     A run that was ended goes on where it was; what is there complete is not decoded again. What is
     damaged, or of a model that is not at hand, costs a line, and the exit status is 65 in the end.
 
@@ -120,6 +124,9 @@ def decode(
     store = output.suffix == ".zarr"
     if store and file_format not in (None, "zarr"):
         raise typer.BadParameter(f"{output} is a zarr store; leave --format out")
+    kind = file_format or ("zarr" if store else "geotiff")
+    if cog and kind != "geotiff":
+        raise typer.BadParameter(f"--cog is of GeoTIFFs, not of {kind}")
     found = _bundles(bundle, models)
     unseal = _unseal(seal_key)
     check_json(json_file)
@@ -132,7 +139,7 @@ def decode(
 
         report = decode_all(
             sources,
-            Output(folder=output, file_format=file_format or ("zarr" if store else "geotiff")),
+            Output(folder=output, file_format="cog" if cog else kind),
             bundles=found,
             selection=chosen,
             unseal=unseal,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from daemon.bulk.decode import read_all
 from daemon.bulk.frames import FrameReader
 from daemon.bulk.jobs import restore
 from daemon.bulk.sources import Source, find_sources
+from daemon.ground.products import QUALITY
 from daemon.ground.write import MANIFEST
 from daemon.link.lanes import LANES
 from daemon.link.packet import Channel, Packet
@@ -131,16 +133,29 @@ def _describe_product(path: Path, tile: Tile) -> dict[str, Any]:
         "mean": _plain(float(samples.mean(dtype=np.float64))) if samples.size else None,
         "most": _plain(float(samples.max())) if samples.size else None,
     }
-    manifest = path.with_name(path.stem + MANIFEST)
-    try:
-        told = json.loads(manifest.read_bytes())
-        found["model"], found["step"] = str(told["model"]), float(told["step"])
-        found["patches"], found["patches_missing"] = int(told["patches"]), told["patches_missing"]
-        found["bytes_coded"] = int(told["frame_bytes"])
-        found["bits_per_sample"] = 8 * found["bytes_coded"] / max(1, samples.size)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not one of ours, or of a run that kept none
+    for end, read in ((QUALITY, _of_quality), (MANIFEST, _of_manifest)):
+        with suppress(OSError, ValueError, KeyError, TypeError):  # it is not one of ours
+            found |= read(json.loads(path.with_name(path.stem + end).read_bytes()), samples.size)
     return found
+
+
+def _of_quality(told: Mapping[str, Any], _: int) -> dict[str, Any]:
+    """What is known of a product's patches."""
+    came = [patch for patch in told["patches"] if patch["received"]]
+    steps = {float(patch["step"]) for patch in came if patch["step"] is not None}
+    return {
+        "model": str(told["model"]),
+        "steps": [min(steps), max(steps)] if steps else None,
+        "patches": len(came),
+        "patches_of": len(told["patches"]),
+        "version": int(told["version"]),
+    }
+
+
+def _of_manifest(told: Mapping[str, Any], valid_samples: int) -> dict[str, Any]:
+    """What a product was made of."""
+    size = int(told["frame_bytes"])
+    return {"bytes_coded": size, "bits_per_sample": 8 * size / max(1, valid_samples)}
 
 
 def _members(path: Path) -> list[Path]:
@@ -181,6 +196,7 @@ def _of_info(info: TileInfo) -> dict[str, Any]:
         "sequence": info.sequence,
         "start_utc": utc(info.start_utc_s),
         "wavelengths_nm": list(info.wavelengths_nm),
+        "fwhm_nm": list(info.fwhm_nm),
     }
 
 

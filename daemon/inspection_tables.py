@@ -61,7 +61,6 @@ def _of_bundle(found: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _of_product(found: Mapping[str, Any]) -> dict[str, object]:
-    missing = found.get("patches_missing")
     return {
         "scene": found["scene"],
         "sensor": found["sensor"],
@@ -77,13 +76,12 @@ def _of_product(found: Mapping[str, Any]) -> dict[str, object]:
         else f"{found['least']:g} to {found['most']:g}, mean {found['mean']:.6g}",
         "place": found["crs"],
         "model": found.get("model"),
-        "step": f"{found['step']:g}" if "step" in found else None,
+        "steps": " to ".join(f"{step:g}" for step in sorted(set(found.get("steps") or ()))),
         "bits per valid sample": f"{found['bits_per_sample']:.4f}"
         if "bits_per_sample" in found
         else None,
-        "patches": None
-        if missing is None
-        else f"{found['patches'] - len(missing)} of {found['patches']}",
+        "patches": f"{found['patches']} of {found['patches_of']}" if "patches" in found else None,
+        "version": found.get("version"),
     }
 
 

@@ -52,7 +52,7 @@ RUN_BY: Final = {
     "accelerate launch": "tests/training/test_distributed.py",
     "apt-get install": "not run: it changes the machine",
     "sudo deploy/install.sh": "tests/test_deploy.py",
-    "sudo systemctl": "not run: tests have no systemd; tests/end_to_end/test_systemd.py plays it",
+    "sudo systemctl": "tests/end_to_end/test_boot.py",
     "git clone": "not run: tests use no network",
     "cd": "not run: it is of the reader's shell",
     ".": "not run: it is of the reader's shell",

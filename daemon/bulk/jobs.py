@@ -1,7 +1,6 @@
 """One tile to decode, in whatever process: frames in, a product out.
 
-The patches go through the ground's own mosaic and writer, so a product is what the ground would
-have written.
+The patches go through the ground's own mosaic and become its products.
 """
 
 from __future__ import annotations
@@ -9,8 +8,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -24,12 +23,14 @@ from daemon.clock import SystemClock
 from daemon.cores import claim
 from daemon.errors import OutputError
 from daemon.ground.items import CollectedFrame, RestoredTile, TilePart
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.mosaic import MosaicWorker
-from daemon.ground.write import WriteWorker, file_stem
+from daemon.ground.products import layers_of, write_product
+from daemon.ground.write import MANIFEST, file_stem, manifest
 from daemon.link.packet import Channel
-from daemon.metrics import GroundMetrics, new_registry
+from daemon.metrics import new_registry
 
-Format: TypeAlias = Literal["geotiff", "envi", "zarr", "npy"]
+Format: TypeAlias = Literal["geotiff", "cog", "envi", "zarr", "npy"]
 
 _MEMORY_SHARE: Final = 4
 """A tile may take this part of the machine's memory: the frame tells its size, and may lie."""
@@ -178,11 +179,13 @@ def _write(output: Output, restored: RestoredTile) -> Path:
     Raises:
         OutputError, TileFileError: If it cannot be written.
     """
-    if output.is_store:
-        path = output.folder / file_stem(restored.tile.info)
-        return write_tile(restored.tile, path, output.file_format)
-    writer = WriteWorker(output.folder, output.file_format, _metrics(), shared=True)
-    return next(writer.accept(restored))
+    path = output.folder / file_stem(restored.tile.info)
+    if output.is_store:  # what lies beside a product would be found by whoever lists it
+        return write_tile(restored.tile, path, output.file_format, layers_of(restored))
+    if restored.sent_as[0] < 0:  # of a frame file, which names no boot and no frame
+        return write_product(replace(restored, sent_as=(0, 0), frames=()), path, output.file_format)
+    others = {MANIFEST: partial(manifest, restored)}
+    return write_product(restored, path, output.file_format, others)
 
 
 @cache

@@ -27,9 +27,9 @@ from daemon.disk import Disk, LocalDisk
 from daemon.ground.archive_records import FRAME, HEAD, MADE_OF, MARK, MAX_PAYLOAD_BYTES
 from daemon.ground.items import CollectedFrame, RestoredTile
 from daemon.ground.kept_tiles import KeptTile, KeptTiles, Key
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.record_files import Place, RecordFiles
 from daemon.link.packet import Channel
-from daemon.metrics import GroundMetrics
 from daemon.records import OVERHEAD_BYTES, Recovery
 
 log = logging.getLogger(__name__)
@@ -37,8 +37,10 @@ log = logging.getLogger(__name__)
 REPEATED: Final = "repeated"
 LATE: Final = "late"
 WAITS: Final = "waits"
+NO_MODEL: Final = "no_model"
 """Why a frame does not go on at once: it, or its whole tile, was here before; its tile was sent
-anew, or written with as many; `unfinished` gives it, now or with its side information."""
+anew, or written with as many; `unfinished` gives it, now or with its side information; or once its
+model has come."""
 
 WRITTEN: Final = "written"
 UNWRITTEN: Final = "unwritten"
@@ -87,6 +89,7 @@ class FrameArchive:
         metrics: Told what is kept, found and lost.
         on_lost: Called with frames that are not on the disk: that came while it failed, or whose
             records are damaged. Must not raise.
+        has_model: Whether frames of a model can be decoded; those of another wait for `model_came`.
 
     Attributes:
         degraded: Why the disk is not used: the error's name, as "ENOSPC"; None while it is.
@@ -101,7 +104,9 @@ class FrameArchive:
         *,
         metrics: GroundMetrics,
         on_lost: Callable[[Sequence[Key]], object] = lambda _: None,
+        has_model: Callable[[bytes], bool] = lambda _: True,
     ) -> None:
+        self._has_model = has_model
         self._limits, self._clock = limits, clock
         self._metrics, self._on_lost = metrics, on_lost
         self._files = RecordFiles(
@@ -139,7 +144,8 @@ class FrameArchive:
         Raises:
             CodecError: If it is no frame.
         """
-        tile_id = parse(frame.raw).tile_id
+        parsed = parse(frame.raw)
+        tile_id = parsed.tile_id
         with self._mutex:
             self._is_ready()
             self._record_marks()
@@ -158,11 +164,16 @@ class FrameArchive:
                 return LATE if tile and tile.written and not tile.under_way else None
             tile = self._tiles.have(frame.boot_id, tile_id, under_way=True)
             self._frames[frame.key] = _Held(place, tile)
+            if frame.channel is Channel.SIDE or not tile.has_side:
+                known = self._has_model(parsed.model)
+                self._tiles.lack(tile, None if known else parsed.model)
             self._tiles.add(tile, frame.frame_id, frame.channel)
             self._unsynced[frame.key] = None
             self._tell()
             if not self._tiles.is_newest(tile):
                 return LATE
+            if tile.lacks_model is not None:
+                return NO_MODEL
             if tile.under_way and frame.frame_id >= tile.side:
                 return None
             return WAITS if self._tiles.is_due(tile) or not tile.has_side else LATE
@@ -215,7 +226,20 @@ class FrameArchive:
                 tile = self._tiles.next_due()
                 if tile is None:
                     return
-                self._reading = self.frames_of(*tile.key)
+                self._reading = self._frames_if_decodable(tile)
+
+    def _frames_if_decodable(self, tile: KeptTile) -> Iterator[CollectedFrame]:
+        frames = self.frames_of(*tile.key)
+        if (side := next(frames, None)) is None:
+            return
+        model = parse(side.raw).model
+        with self._mutex:
+            if not self._has_model(model):  # what an earlier process left does not say so
+                self._tiles.lack(tile, model)
+                self._tell()
+                return
+        yield side
+        yield from frames
 
     def frames_of(self, boot_id: int, tile_id: bytes) -> Iterator[CollectedFrame]:
         """Read the frames of a tile as it was sent last, its side frame first."""
@@ -253,6 +277,12 @@ class FrameArchive:
                 forgotten = next(iter(self._tiles.unmarked))
                 del self._tiles.unmarked[forgotten]
                 self._tiles.forget_if_empty(forgotten)
+
+    def model_came(self, model: bytes) -> None:
+        """Have tiles of a model that was not there be decoded."""
+        with self._mutex:
+            self._tiles.model_came(model)
+            self._tell()
 
     def gave_up(self, frame: CollectedFrame) -> None:
         """Note that a patch was not decoded, for want of side information."""
@@ -391,5 +421,6 @@ class FrameArchive:
 
     def _tell(self) -> None:
         self._metrics.archive_frames.set(len(self._frames))
+        self._metrics.tiles_without_model.set(self._tiles.without_model)
         self._metrics.archive_bytes.set(self._files.used_bytes)
         self._metrics.archive_degraded.set(self.degraded is not None)

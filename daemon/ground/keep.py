@@ -9,7 +9,7 @@ from codec.errors import CodecError
 from daemon.ground.archive import FrameArchive
 from daemon.ground.items import CollectedFrame
 from daemon.ground.kept_tiles import Key
-from daemon.metrics import GroundMetrics
+from daemon.ground.metrics import GroundMetrics
 
 _READ_AT_ONCE_BYTES: Final = 4 << 20
 """Of frames read back, delivered before anything else is done."""

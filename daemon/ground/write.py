@@ -1,22 +1,21 @@
-"""Tiles in, files out: each whole or not at all, with a manifest beside it."""
+"""Tiles in, products out, with a manifest beside each: every file whole or not at all."""
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from codec.errors import TileFileError
 from codec.tile import TileInfo
-from codec.tile_files import write_tile
 from daemon.errors import OutputError
-from daemon.files import sync_folder, write_whole
+from daemon.files import sync_folder
 from daemon.ground.items import RestoredTile
-from daemon.metrics import GroundMetrics
+from daemon.ground.metrics import GroundMetrics
+from daemon.ground.products import write_product
 from daemon.stage import KeepsNothing
 
 log = logging.getLogger(__name__)
@@ -36,12 +35,11 @@ class WriteWorker(KeepsNothing):
     """Writes tiles.
 
     Args:
-        directory: Where files go, of this process alone unless it is shared; made if it is not
-            there. What one that was killed left half written is removed.
+        directory: Where files go, of this process alone; made if it is not there. What one that
+            was killed left half written is removed.
         file_format: As in `codec.tile_files.write_tile`.
         metrics: Counts tiles written and their patches, and tiles that could not be.
         on_written: Told each tile that would survive a loss of power. Must not raise.
-        shared: Whether others write there as well; then nothing is removed.
 
     Raises:
         OutputError: If the directory cannot be made or read.
@@ -53,28 +51,22 @@ class WriteWorker(KeepsNothing):
         file_format: str,
         metrics: GroundMetrics,
         on_written: Callable[[RestoredTile], object] = lambda _: None,
-        *,
-        shared: bool = False,
     ) -> None:
         self._directory, self._format, self._metrics = directory, file_format, metrics
         self._on_written = on_written
-        if not shared:
-            make_clean(directory)
+        make_clean(directory)
 
     def accept(self, item: RestoredTile) -> Iterator[Path]:
-        """Write the tile, then its manifest; return the tile's path.
+        """Write the tile, its manifest and what else a product has; return the tile's path.
 
         Raises:
-            OutputError: If either cannot be written.
+            OutputError: If any of it cannot be written.
         """
-        stem = file_stem(item.tile.info)
-        path = self._directory / stem
+        path = self._directory / file_stem(item.tile.info)
         try:
-            path = write_tile(item.tile, path, self._format)
-            content = json.dumps(manifest(item, path.name), indent=1) + "\n"
-            write_whole(self._directory / f"{stem}{MANIFEST}", content.encode())
+            path = write_product(item, path, self._format, {MANIFEST: partial(manifest, item)})
             sync_folder(self._directory)
-        except (TileFileError, OutputError) as error:
+        except OutputError as error:
             self._metrics.tile_write_errors.inc()
             raise OutputError(path, str(error)) from None
         self._on_written(item)

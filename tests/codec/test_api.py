@@ -20,6 +20,7 @@ from fakes.bundles import klt_bundle
 from fakes.cubes import tile as fake_tile
 
 CENTERS = (450.5, 550.0, 650.25, 1600.0)
+WIDTHS = (6.5, 6.5, 7.0, 10.0)
 PLACE = Georeference(crs="EPSG:32632", transform=(30.0, 0.0, 4e5, 0.0, -30.0, 5e6))
 
 
@@ -28,7 +29,7 @@ def cube() -> Tile:
     """A tile of which everything is known."""
     return fake_tile(
         bands=4, rows=20, cols=9, nodata=-1.0, fill_pixels=0.3, scene="here", sensor="toy",
-        start_utc_s=1.7e9, wavelengths_nm=CENTERS, georeference=PLACE,
+        start_utc_s=1.7e9, wavelengths_nm=CENTERS, fwhm_nm=WIDTHS, georeference=PLACE,
     )  # fmt: skip
 
 
@@ -49,7 +50,7 @@ def test_an_array_takes_its_facts_as_words(cube: Tile) -> None:
         cube.samples, klt_bundle(), backend="torch", wavelengths_nm=np.array(CENTERS),
         **{
             name: getattr(cube.info, name)
-            for name in ("nodata", "scene", "sensor", "start_utc_s", "georeference")
+            for name in ("nodata", "scene", "sensor", "start_utc_s", "fwhm_nm", "georeference")
         },
     )  # fmt: skip
 
@@ -62,7 +63,7 @@ def test_xarray_is_a_round_trip(cube: Tile) -> None:
     turned = api.from_xarray(array.transpose("y", "x", "band"))
 
     assert array.dims == ("band", "y", "x")
-    assert array.wavelength_nm.values.tolist() == list(CENTERS)
+    assert array.wavelength.values.tolist() == list(CENTERS)
     assert (array.x.values[0], array.y.values[0]) == (400_015.0, 4_999_985.0)
     np.testing.assert_array_equal(turned.samples, cube.samples)
     assert turned.info == cube.info

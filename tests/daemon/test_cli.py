@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 
 from codec.bundle import load_bundle
 from codec.decoder import Decoder
@@ -101,6 +103,26 @@ def test_encode_and_decode_are_a_round_trip(
     got = read_tile(Path(restored.out.strip()))
     np.testing.assert_array_equal(got.samples, wanted.samples)
     assert got.info == wanted.info
+
+
+def test_a_cog_is_a_geotiff(
+    prismlink: Prismlink, scene: Path, bundle_file: Path, tmp_path: Path
+) -> None:
+    """`--cog` makes one; beside another format it is an error before anything is written."""
+    coded, cubes_dir = tmp_path / "here.prism", tmp_path / "cubes"
+    prismlink("encode", scene, "-o", coded, "--bundle", bundle_file, "--backend", "torch")
+    decode = ("decode", coded, "-o", cubes_dir, "--bundle", bundle_file, "--cog")
+
+    refused = prismlink(*decode, "--format", "envi")
+    assert refused.status == 2
+    assert "not of envi" in refused.err
+    assert not cubes_dir.exists()
+    restored = prismlink(*decode)
+    assert restored.status == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(restored.out.strip()) as file:
+            assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
 
 
 def test_encode_writes_its_numbers(

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from codec import prism_file
 from codec.decoder import Decoder
 from codec.errors import BundleError, CodecError, TileFileError, WrongModelError
 from codec.tile_files import write_tile
@@ -73,17 +72,18 @@ def test_a_product_is_described(tmp_path: Path, file_format: str) -> None:
     assert "470 to 640 nm in 3 bands" in shown(found)
 
 
-def test_a_product_tells_what_its_manifest_does(tmp_path: Path, bundle_file: Path) -> None:
-    """Model, step, bits per valid sample, and holes."""
-    source = tmp_path / "x.prism"
-    source.write_bytes(prism_file.pack(frames(0)[:-1]))
+def test_a_product_tells_what_lies_beside_it(tmp_path: Path, bundle_file: Path) -> None:
+    """Model, steps, holes, and, of frames of a board, bits per valid sample."""
+    recordings.archive(tmp_path / "archive", frames(0)[:-1]).close()
     report = decode(
-        [source], Output(folder=tmp_path, file_format="npy"), bundles=bundles_of([bundle_file])
+        [tmp_path / "archive"],
+        Output(folder=tmp_path / "cubes", file_format="npy"),
+        bundles=bundles_of([bundle_file]),
     )
     found = inspect(Path(report.files[0])).description
 
-    assert (found["model"], found["step"]) == (klt_bundle().name, 32.0)
-    assert found["patches_missing"] == [[2, 0]]
+    assert (found["model"], found["steps"]) == (klt_bundle().name, [32.0, 32.0])
+    assert (found["patches"], found["patches_of"], found["version"]) == (2, 3, 1)
     assert found["bytes_coded"] == sum(map(len, frames(0)[:-1]))
     assert "2 of 3" in shown(found)
 

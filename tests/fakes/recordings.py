@@ -13,8 +13,9 @@ from codec.tile import Tile
 from daemon.disk import LocalDisk
 from daemon.ground.archive import ArchiveLimits, FrameArchive
 from daemon.ground.items import CollectedFrame
+from daemon.ground.metrics import GroundMetrics
 from daemon.link.packet import Channel
-from daemon.metrics import GroundMetrics, new_registry
+from daemon.metrics import new_registry
 from daemon.onboard.segment_log import SegmentLog
 from fakes import cubes
 from fakes.bundles import klt_bundle

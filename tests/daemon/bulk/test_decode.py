@@ -23,6 +23,8 @@ from daemon.bulk.decode import Report, Watchers, bundles_of, decode
 from daemon.bulk.jobs import Output
 from daemon.bulk.pools import Processes, ThisProcess
 from daemon.errors import OutputError
+from daemon.ground.products import QUALITY, STAC
+from daemon.ground.write import MANIFEST
 from fakes import recordings
 from fakes.bundles import klt_bundle, minmax_bundle
 from fakes.recordings import frames
@@ -56,13 +58,14 @@ class Run:
         return {tile.info.sequence: tile for tile in tiles}
 
     def check(self, *numbers: int) -> None:
-        """Exactly these tiles are there, whole, with a manifest each, and nothing half written."""
+        """Exactly these tiles are there, whole, with an item each, and nothing half written."""
         cubes = self.cubes()
         assert sorted(cubes) == sorted(numbers)
         for number, cube in cubes.items():
             np.testing.assert_array_equal(cube.samples, wanted(number).samples, strict=True)
             assert cube.info == wanted(number).info
-        assert len(list(self.output.glob("*.manifest.json"))) == len(numbers)
+        items = [json.loads(path.read_bytes()) for path in self.output.glob("*.stac.json")]
+        assert [item["properties"]["prismlink:complete"] for item in items] == [True] * len(numbers)
         assert [path.name for path in self.output.iterdir() if path.name.startswith(".")] == []
 
 
@@ -100,6 +103,22 @@ def test_cubes_are_the_codec_s_in_every_format(
     for number, path in enumerate(report.files):
         np.testing.assert_array_equal(read_tile(Path(path)).samples, wanted(number).samples)
         assert read_tile(Path(path)).info == wanted(number).info
+
+
+def test_cubes_are_products(run: Run, tmp_path: Path) -> None:
+    """As the ground writes them: with the step of every patch, and the boot, if there was one."""
+    kept = recordings.archive(tmp_path / "archive", frames(0)[:-1])
+    kept.close()
+    files = [
+        *run(recordings.frame_file(tmp_path / "x.prism", 1)).files,
+        *run(tmp_path / "archive").files,
+    ]
+    for file, boots, steps in zip(files, ([], [7]), ([32.0] * 3, [32.0, 32.0, None]), strict=True):
+        item = json.loads(Path(file).with_suffix(STAC).read_text())["properties"]
+        quality = json.loads(Path(file).with_suffix(QUALITY).read_text())
+        assert (item["prismlink:complete"], item["prismlink:boot_ids"]) == (not boots, boots)
+        assert [patch["step"] for patch in quality["patches"]] == steps
+        assert Path(file).with_suffix(MANIFEST).exists() == bool(boots)
 
 
 def test_captures_complete_each_other(run: Run, tmp_path: Path) -> None:
@@ -411,6 +430,4 @@ def test_processes_make_the_same_files(run: Run, tmp_path: Path, bundle_file: Pa
     assert report.decoded == 6
     for path in run.output.glob("*.npy"):
         assert (other.output / path.name).read_bytes() == path.read_bytes()
-    told = json.loads(next(other.output.glob("*.manifest.json")).read_bytes())
-    assert told["patches_missing"] == []
     assert sorted(os.listdir(run.output)) == sorted(os.listdir(other.output))

@@ -20,10 +20,11 @@ from daemon.ground.archive import ArchiveLimits, FrameArchive
 from daemon.ground.decode import DecodeWorker
 from daemon.ground.items import CollectedFrame
 from daemon.ground.keep import KeepWorker
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.mosaic import MosaicWorker
 from daemon.ground.write import MANIFEST, WriteWorker
 from daemon.link.packet import Channel
-from daemon.metrics import GroundMetrics, new_registry
+from daemon.metrics import new_registry
 from fakes import cubes
 from fakes.bundles import klt_bundle
 from fakes.clock import FakeClock
@@ -226,7 +227,8 @@ def test_what_comes_late_completes_a_written_tile(
         ground.after(DEADLINE_S)
 
     check_whole(ground, [0])
-    assert len(list(ground.out.iterdir())) == 3
+    # Samples, what they are, the manifest, the patches' quality and the STAC item.
+    assert len(list(ground.out.iterdir())) == 5
     ground.end()
     ground.check_accounts()
 
