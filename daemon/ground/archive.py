@@ -18,6 +18,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -238,8 +239,11 @@ class FrameArchive:
                 self._tiles.lack(tile, model)
                 self._tell()
                 return
-        yield side
-        yield from frames
+        for frame in chain([side], frames):
+            if not tile.under_way:
+                return  # its deadline passed between two of its frames; it is due anew
+            tile.tried += 1
+            yield frame
 
     def frames_of(self, boot_id: int, tile_id: bytes) -> Iterator[CollectedFrame]:
         """Read the frames of a tile as it was sent last, its side frame first."""
@@ -247,8 +251,31 @@ class FrameArchive:
             tile = self._tiles.find(boot_id, tile_id)
             keys = tile.current if tile else []
         for key in keys:
-            if (frame := self._read(key)) is not None:
+            if (frame := self.read(key)) is not None:
                 yield frame
+
+    def read(self, key: Key) -> CollectedFrame | None:
+        """Read a frame; one that cannot be read is no longer in the archive."""
+        with self._mutex:
+            held = self._frames.get(key)
+            if held is None:
+                return None
+            try:
+                payload = self._files.read(held.place) or bytes(HEAD.size)
+            except OSError as error:
+                log.warning("archived frame cannot be read", extra={"error": str(error)})
+                payload = bytes(HEAD.size)
+            kind, channel, *found, tile_id = HEAD.unpack_from(payload)
+            if (kind, tuple(found), tile_id) != (FRAME, key, held.tile.key[1]):
+                log.warning("archived frame lost", extra={"boot_id": key[0], "frame_id": key[1]})
+                self._metrics.archive_dropped_frames.labels(DAMAGED).inc()
+                self._unsynced.pop(key, None)
+                self._lose([key])
+                return None
+            raw, (boot_id, frame_id) = payload[HEAD.size :], key
+            return CollectedFrame(
+                raw=raw, channel=Channel(channel), boot_id=boot_id, frame_id=frame_id, replayed=True
+            )
 
     # ---- any thread ----------------------------------------------------------------------------
 
@@ -360,29 +387,6 @@ class FrameArchive:
                 return
             tile.marked_in = place.segment
             del self._tiles.unmarked[tile]
-
-    def _read(self, key: Key) -> CollectedFrame | None:
-        """Read a frame; one that cannot be read is no longer in the archive."""
-        with self._mutex:
-            held = self._frames.get(key)
-            if held is None:
-                return None
-            try:
-                payload = self._files.read(held.place) or bytes(HEAD.size)
-            except OSError as error:
-                log.warning("archived frame cannot be read", extra={"error": str(error)})
-                payload = bytes(HEAD.size)
-            kind, channel, *found, tile_id = HEAD.unpack_from(payload)
-            if (kind, tuple(found), tile_id) != (FRAME, key, held.tile.key[1]):
-                log.warning("archived frame lost", extra={"boot_id": key[0], "frame_id": key[1]})
-                self._metrics.archive_dropped_frames.labels(DAMAGED).inc()
-                self._unsynced.pop(key, None)
-                self._lose([key])
-                return None
-            raw, (boot_id, frame_id) = payload[HEAD.size :], key
-            return CollectedFrame(
-                raw=raw, channel=Channel(channel), boot_id=boot_id, frame_id=frame_id, replayed=True
-            )
 
     def _lose(self, keys: Sequence[Key]) -> None:
         for key in keys:
