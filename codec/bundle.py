@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from codec.conditioning import ConditionerSpec
 from codec.context_coder import CONTEXT_TENSORS, ContextCoder, untrained_contexts
@@ -28,6 +28,7 @@ from codec.errors import (
     BundleDigestError,
     BundleError,
     BundleTensorError,
+    BundleTruncatedError,
     BundleVersionError,
 )
 from codec.network import SHORTCUTS, Analysis, SscnetSpec, Synthesis
@@ -36,6 +37,12 @@ from codec.tables import ENTRIES, TABLE_COUNT, FrequencyTables, laplace_tables
 VERSION: Final = 5
 _KEY: Final = "prismlink"
 """The one metadata key of the file; its value is a JSON object."""
+MODEL_BYTES: Final = 8
+"""Of a digest, as frames and file names have it."""
+_METADATA: Final = "__metadata__"
+_LENGTH_BYTES: Final = 8
+_MAX_HEADER_BYTES: Final = 1 << 24
+"""Layout of a safetensors file: the header's length, little-endian, then the header, as JSON."""
 
 CONVOLUTIONS: Final = 5
 """Convolutions of the encoder's branch."""
@@ -125,7 +132,7 @@ class Bundle:
     @property
     def model(self) -> bytes:
         """First eight bytes of the digest, as frames carry it."""
-        return self.digest[:8]
+        return self.digest[:MODEL_BYTES]
 
     @property
     def name(self) -> str:
@@ -251,24 +258,74 @@ def untrained_bundle(
 
 
 def load_bundle(path: Path) -> Bundle:
-    """Read and check a bundle.
+    """Read and check a bundle's file; see `parse_bundle`.
 
     Raises:
+        BundleError: As there, with the path; or if there is no such file.
+    """
+    try:
+        return parse_bundle(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{path}: no readable bundle: {error.strerror}") from None
+    except BundleError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def parse_bundle(raw: bytes) -> Bundle:
+    """Read and check what a bundle's file holds.
+
+    Raises:
+        BundleTruncatedError: If bytes lack at its end.
         BundleVersionError: If a later build wrote it.
         BundleDigestError: If its bytes are not the ones its name promises.
         BundleTensorError: If a tensor is missing or has another shape.
         BundleError: If it is no bundle at all.
     """
+    header = check_length(raw)
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
-    except (OSError, SafetensorError) as error:
-        raise BundleError(f"{path}: no readable bundle: {error}") from None
+        tensors = load(raw)
+    except (SafetensorError, KeyError) as error:
+        raise BundleError(f"no readable bundle: {error}") from None
+    return _from_parts(header.get(_METADATA, {}), tensors)
+
+
+def check_length(raw: bytes) -> dict[str, Any]:
+    """See that a bundle's file is whole, and return its header.
+
+    Raises:
+        BundleTruncatedError: If bytes lack at its end.
+        BundleError: If it is no bundle.
+    """
+    header, promised_bytes = _header(raw)
+    if len(raw) < promised_bytes:
+        raise BundleTruncatedError(f"{len(raw)} bytes of a bundle of {promised_bytes}")
+    return header
+
+
+def promised_name(raw: bytes) -> str | None:
+    """The name that a bundle's first bytes say it has, unchecked; None if they are no bundle's."""
     try:
-        return _from_parts(metadata, tensors)
-    except BundleError as error:
-        raise type(error)(f"{path}: {error}") from None
+        header, _ = _header(raw)
+        digest = json.loads(header[_METADATA][_KEY])["digest"]
+        return bytes.fromhex(digest)[:MODEL_BYTES].hex()
+    except (BundleError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _header(raw: bytes) -> tuple[dict[str, Any], int]:
+    """The head of a safetensors file, and how many bytes the file has by it."""
+    length = int.from_bytes(raw[:_LENGTH_BYTES], "little")
+    start = _LENGTH_BYTES + length
+    if len(raw) < _LENGTH_BYTES or length > _MAX_HEADER_BYTES:
+        raise BundleError("no readable bundle: it begins with no safetensors header")
+    if len(raw) < start:
+        raise BundleTruncatedError(f"{len(raw)} bytes, its header alone has {start}")
+    try:
+        header = json.loads(raw[_LENGTH_BYTES:start])
+        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != _METADATA]
+        return header, start + max(map(int, ends), default=0)
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+        raise BundleError(f"no readable bundle: {error!r}") from None
 
 
 def _from_parts(metadata: Mapping[str, str], tensors: Tensors) -> Bundle:

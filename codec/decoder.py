@@ -45,11 +45,13 @@ class DecodedPatch:
         patch_col: Position in the tile's grid.
         samples: Shape (bands, rows, cols), the tile's type and units; fill where nothing was
             measured.
+        step: Quantizer step [10⁻⁴ reflectance; min–max: latent units].
     """
 
     patch_row: int
     patch_col: int
     samples: Samples
+    step: float
 
 
 class Decoder:
@@ -61,15 +63,18 @@ class Decoder:
     Args:
         bundle: The model, with its synthesis network.
         threads: Patches of a tile that are decoded at a time, each on a thread of its own.
+        restores: Whether coefficients are restored. Beside the wavelet a flight bundle is enough
+            where they are not; what comes back is then a little worse than on the ground.
 
     Raises:
-        BundleTensorError: If it is a flight bundle.
+        BundleTensorError: If it is a flight bundle, and what it lacks is needed.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 1, *, restores: bool = True) -> None:
         self.bundle = bundle
         self._each = each_of(threads, "decoder")
-        self._network = bundle.synthesis()
+        needed = restores or bundle.network.shortcut != "wavelet"
+        self._network = bundle.synthesis() if needed else None
         self._channels = bundle.scales.groups.size
         self._coder = SymbolCoder(bundle.tables, bundle.scales, bundle.contexts)
         if bundle.network.shortcut == "wavelet":
@@ -122,18 +127,22 @@ class Decoder:
             patch_row=patch.patch_row,
             patch_col=patch.patch_col,
             samples=_place(side, patch, restored),
+            step=side.step * step_ratio(patch.step_offset),
         )
 
     def _components(
         self, symbols: NDArray[np.int32], shape: tuple[int, int], step: float
     ) -> NDArray[np.float32]:
         """What symbols stand for; beside the wavelet, what the others tell of each included."""
+        network = self._network
+        if network is None:
+            return inverse_wavelet(symbols * np.float32(step), *shape)
         if self.bundle.network.shortcut == "wavelet":
-            restored = restore(symbols, *shape, self._network.branch)
+            restored = restore(symbols, *shape, network.branch)
             return inverse_wavelet(restored * np.float32(step), *shape)
         latents = torch.from_numpy(dequantize(symbols, step))
         with torch.inference_mode():
-            return np.ascontiguousarray(self._network(latents[None], shape)[0].numpy())
+            return np.ascontiguousarray(network(latents[None], shape)[0].numpy())
 
     def conditioning(self, side: SideFrame) -> Conditioning:
         """Rebuild a tile's conditioning from its side frame, or remember it.

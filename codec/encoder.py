@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from hashlib import sha256
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -45,6 +46,11 @@ class AnalysisBackend(Protocol):
 
     name: str
     precision: str
+
+    @property
+    def weights(self) -> Sequence[NDArray[Any]]:
+        """The weights at work, where they can be read: a compiled network's cannot."""
+        ...
 
     def analyze(self, patches: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Components of shape (k, rows, cols) to latents (channels, ⌈rows/8⌉, ⌈cols/8⌉)."""
@@ -103,7 +109,7 @@ class TileJob:
 
 
 class Encoder:
-    """Encodes tiles under one bundle.
+    """Encodes tiles under one bundle; several threads may use it at a time.
 
     Args:
         bundle: The model; a flight bundle is enough.
@@ -178,14 +184,27 @@ class Encoder:
         with self._timer("entropy_code"):
             return [*self._each(self._frame, patches, latents, rounded)]
 
+    def fingerprint(self) -> bytes:
+        """SHA-256 over weights and tables as they are in memory: it changes with any of their bits.
+
+        Of what a runtime has compiled nothing can be read; only its answers tell.
+        """
+        tensors = self.bundle.tensors.values()
+        digest = sha256()
+        for array in (*tensors, *self.backend.weights, *self.coder.tables):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.digest()
+
     def _components(self, patch: PatchJob) -> NDArray[np.float32]:
         way = patch.conditioning
         if patch.valid is not None or way.basis is None:
             return way.condition(patch.samples, patch.valid, self._each)
         # All that lies beside it, too: the last bits would depend on how much of that is asked for.
-        if self._row is None or (self._row[0], self._row[1]) != (way, patch.patch_row):
-            self._row = way, patch.patch_row, way.condition(patch.strip, None, self._each)
-        return self._row[2][:, :, patch.extent.slices[1]]
+        row = self._row  # what another thread puts there meanwhile is of no concern
+        if row is None or (row[0], row[1]) != (way, patch.patch_row):
+            row = way, patch.patch_row, way.condition(patch.strip, None, self._each)
+            self._row = row
+        return row[2][:, :, patch.extent.slices[1]]
 
     def _open(self, tile: Tile, step: float, speed: int) -> TileJob:
         spec, (band_count, rows, cols) = self.bundle.conditioner, tile.samples.shape

@@ -53,6 +53,10 @@ class BundleTensorError(BundleError):
     """A tensor of the bundle is missing or has another shape."""
 
 
+class BundleTruncatedError(BundleError):
+    """The end of the bundle's file is missing."""
+
+
 class BundleVersionError(BundleError):
     """A later build wrote the bundle."""
 

@@ -6,7 +6,7 @@ trained; the tables are those that network latents are coded under.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,11 @@ class QuickCoder:
         ends = np.cumsum(tables.counts, axis=1, dtype=np.int64)
         starts = np.pad(ends, ((0, 0), (1, 0))).astype(np.int32)
         self._starts = np.ascontiguousarray(starts[TABLE]).ravel()
+
+    @property
+    def tables(self) -> list[NDArray[Any]]:
+        """All that coding goes by, as it is in memory."""
+        return [self._groups, self._starts]
 
     def warm_up(self) -> None:
         """Compile now, or load what was compiled before: seconds, once."""

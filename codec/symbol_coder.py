@@ -9,6 +9,8 @@ transform each under the table of its group's scale. What is coded quickly is an
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,6 +47,14 @@ class SymbolCoder:
             self._quick = QuickCoder(tables, scales)
             contexts.warm_up()  # here, and not under the first patch
             self._quick.warm_up()
+
+    @property
+    def tables(self) -> list[NDArray[Any]]:
+        """All that coding goes by, as it is in memory."""
+        tables: list[NDArray[Any]] = [self._tables.counts, self._scales.groups]
+        if self._contexts is not None:
+            tables += [self._contexts.states, self._contexts.weights, *self._quick.tables]
+        return tables
 
     def encode(
         self, symbols: Symbols, rows: int, cols: int, errors: Symbols | None = None

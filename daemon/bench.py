@@ -36,7 +36,8 @@ from daemon.bench_gpu import measure_gpu
 from daemon.bench_settings import BenchSettings, line_settings
 from daemon.bench_stream import STAGES, Lane, Stopwatch, Streamed
 from daemon.clock import Clock
-from daemon.config import FlightModelSettings, FlightSettings
+from daemon.config import FlightSettings
+from daemon.config_models import FlightModelSettings
 from daemon.cores import claim
 from daemon.errors import BenchError
 from daemon.feed import ENMAP_PATCHES_PER_S
@@ -64,6 +65,7 @@ class EagerFloat32:
 
     def __init__(self, bundle: Bundle) -> None:
         self.name, self.precision = "torch-cpu-eager", "float32"
+        self.weights: tuple[NDArray[Any], ...] = ()
         self._network = bundle.analysis()
         self._network.runs_branch = True
 

@@ -25,9 +25,10 @@ from daemon.lifecycle import shut_down
 from daemon.link.packet import Channel, Packet
 from daemon.metrics import FlightMetrics, new_registry
 from daemon.onboard.ingest import Listener
-from daemon.onboard.models import control_steps
+from daemon.onboard.models import Model, control_steps
 from daemon.onboard.service import FlightLine
 from daemon.onboard.spool import Spool
+from daemon.onboard.updates import one_model
 from daemon.peak_memory import peak_rss_bytes, reset_peak_rss
 from daemon.tile_message import Part
 
@@ -144,11 +145,12 @@ class Lane:
         limit = _BACKSTOP * settings.instrument.max_message_mib * MIB
         replay = Replay(messages, tile_s, self.clock)
         with opened(replay, source, max_part_bytes=limit) as listener:
+            steps = control_steps(settings.model, self.encoder)
+            model = Model(self.encoder, steps, settings.model.bundle)
             gate = _Gate(listener, len(messages), self.clock)
             line = FlightLine(
                 settings,
-                self.encoder,
-                control_steps(settings.model, self.encoder),
+                one_model(model, self.clock, metrics),
                 listener=gate,
                 sender=None,
                 clock=self.clock,

@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from codec.errors import BundleError, CodecError
-from daemon.cli_offline import bench, decode, encode, inspect
+from daemon.cli_frames import decode, inspect
+from daemon.cli_offline import bench, encode
 from daemon.clock import SystemClock
 from daemon.config import load_flight, load_ground
 from daemon.console import (
@@ -184,7 +185,7 @@ def ground_check_config(settings_file: SettingsFile, overrides: Overrides = None
     Example: prismlink ground check-config deploy/ground.yaml
     """
     settings = load_ground(settings_file, overrides or ())
-    from daemon.ground.service import load_decoders
+    from daemon.ground.models import load_decoders
 
     load_decoders(settings.model)
     out.print(f"{settings_file}: ok", highlight=False)
@@ -305,7 +306,7 @@ def keys(folder: Annotated[Path, typer.Argument(help="Where they go.", metavar="
 @app.command()
 def command(
     kind: Annotated[
-        Literal["open", "close", "suspend", "resume", "rate", "step"],
+        Literal["open", "close", "suspend", "resume", "rate", "step", "model", "rollback"],
         typer.Argument(help="What the board shall do."),
     ],
     settings_file: Annotated[
@@ -313,14 +314,16 @@ def command(
     ],
     value: Annotated[
         str | None,
-        typer.Argument(help="rate: kbit/s, or `plan`; step: octaves coarser, 0 to 8."),
+        typer.Argument(
+            help="rate: kbit/s, or `plan`; step: octaves coarser, 0 to 8; model: its name."
+        ),
     ] = None,
     overrides: Overrides = None,
     timeout_s: Annotated[
         float, typer.Option("--timeout", help="Longest wait for the board, in seconds.", min=0)
     ] = 5.0,
 ) -> None:
-    """Command the board: open or close the link, suspend or resume it, set its rate or the step.
+    """Command the board: open or close the link, suspend or resume it, set its rate, step or model.
 
     It is sent to link.uplink, also while the ground runs. See docs/link.md for how long it holds.
 

@@ -19,16 +19,14 @@ from pydantic import (
     model_validator,
 )
 
-from codec.backend_names import BackendName
-from codec.speeds import FASTEST
 from codec.tile import MAX_BANDS, MAX_EDGE_PX
 from daemon.config_archive import ArchiveSettings
 from daemon.config_downlink import FlightLinkSettings, SpoolSettings
+from daemon.config_models import FlightModelSettings, GroundModelSettings
 from daemon.config_sections import (
     Address,
     Bind,
     Directory,
-    File,
     LogSettings,
     MailboxSettings,
     MetricsSettings,
@@ -37,7 +35,7 @@ from daemon.config_sections import (
 )
 from daemon.config_security import FlightSecuritySettings, GroundSecuritySettings, Socket
 from daemon.config_web import WebSettings
-from daemon.link.commands import MAX_COMMAND_BYTES, MAX_OCTAVES, MIN_COMMAND_BYTES
+from daemon.link.commands import MAX_COMMAND_BYTES, MIN_COMMAND_BYTES
 from daemon.link.packet import MAX_APID
 from daemon.link.reports import ReportTimes
 from daemon.mailbox import Policy
@@ -47,6 +45,7 @@ _PATH_KEYS: Final = (
     *("model.bundle", "model.bundles", "output.directory", "spool.directory", "archive.directory"),
     "web.token_file",
     *(f"security.{key}" for key in ("curve_secret_key", "seal_key", "seal_state")),
+    *("model.store.directory", "model.store.trusted_keys"),
     *(f"security.curve_peers.{socket}" for socket in ("instrument", "link", "uplink")),
 )
 
@@ -91,66 +90,6 @@ class InstrumentSettings(Section):
 
 _LEAST_COLLECTED_MIB: Final = 10
 """Memory of the longest frame and its packets [MiB]."""
-
-Speed = Annotated[int, Field(ge=0, le=FASTEST)]
-
-
-class FlightModelSettings(Section):
-    """The model that encodes.
-
-    Attributes:
-        bundle: The bundle file.
-        backend: What runs the network, see `codec.backend_names`; "auto": the fastest at hand.
-        threads: Cores one computation may use; null: half of them, for two go on at a time.
-        speed: 0 for the fewest bytes, to 3 for the least time, see `codec.speeds`.
-        overload_speed: How fast tiles are encoded, at most, while others wait.
-        step: Quantizer step of every tile.
-        rate_bpppc: Bits per valid sample that tiles take on average, every byte of every frame
-            counted; packet headers and repair packets come on top.
-        psnr_db: PSNR that every tile should come to [dB].
-        coarser_octaves: How far above its own the step may go so that what waits fits the spool
-            and the passes of `link.passes`; 0: not at all.
-
-    At most one of the last three; with none of them the step is the bundle's own.
-    """
-
-    bundle: File
-    backend: BackendName = "auto"
-    threads: PositiveInt | None = None
-    speed: Speed = 0
-    overload_speed: Speed = FASTEST
-    step: Annotated[float, Field(ge=1e-6, le=1e8)] | None = None
-    rate_bpppc: Annotated[float, Field(ge=1e-4, le=32)] | None = None
-    psnr_db: Annotated[float, Field(ge=1, le=150)] | None = None
-    coarser_octaves: Annotated[float, Field(ge=0, le=8)] = 0.0
-
-    @field_validator("overload_speed")
-    @classmethod
-    def _is_no_slower(cls, value: int, info: ValidationInfo) -> int:
-        if value < info.data.get("speed", 0):
-            raise ValueError("is below speed; tiles that wait are not encoded slower")
-        return value
-
-    @property
-    def most_ordered_octaves(self) -> float:
-        """How much coarser a command can make tiles: not at all where a target sets their step."""
-        return MAX_OCTAVES if self.rate_bpppc is None and self.psnr_db is None else 0.0
-
-    @field_validator("rate_bpppc", "psnr_db")
-    @classmethod
-    def _stands_alone(cls, value: float | None, info: ValidationInfo) -> float | None:
-        others = [key for key in ("step", "rate_bpppc") if info.data.get(key) is not None]
-        if value is not None and others:
-            raise ValueError(f"cannot be met beside {others[0]}; leave one of them null")
-        return value
-
-    @field_validator("coarser_octaves")
-    @classmethod
-    def _has_no_target(cls, value: float, info: ValidationInfo) -> float:
-        targets = [key for key in ("rate_bpppc", "psnr_db") if info.data.get(key) is not None]
-        if value and targets:
-            raise ValueError(f"leaves {targets[0]} unmet; leave one of them out")
-        return value
 
 
 class BatchSettings(Section):
@@ -320,18 +259,6 @@ class GroundLinkSettings(Section):
     uplink: GroundUplinkSettings | None = None
 
 
-class GroundModelSettings(Section):
-    """The models that decode.
-
-    Attributes:
-        bundles: Every bundle the board may use; each frame names its own.
-        threads: Cores one computation may use; null: half of them.
-    """
-
-    bundles: Annotated[tuple[File, ...], Field(min_length=1)]
-    threads: PositiveInt | None = None
-
-
 class CollectSettings(Section):
     """Frames that wait for their packets.
 
@@ -352,10 +279,24 @@ class OutputSettings(Section):
     Attributes:
         directory: Made where it is not there.
         format: What a tile is written as.
+        cog: Whether GeoTIFFs are cloud-optimized, with overviews: slower to write.
     """
 
     directory: Directory
     format: Literal["geotiff", "envi", "zarr", "npy"] = "geotiff"
+    cog: bool = False
+
+    @field_validator("cog")
+    @classmethod
+    def _is_of_a_geotiff(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("format") != "geotiff":
+            raise ValueError("is of GeoTIFFs; set output.format to geotiff, or leave it out")
+        return value
+
+    @property
+    def kind(self) -> str:
+        """The format's name for `codec.tile_files.write_tile`."""
+        return "cog" if self.cog else self.format
 
 
 class GroundMailboxes(Section):

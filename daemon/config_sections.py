@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from daemon.addresses import problem
+from daemon.log import BURST, PERIOD_S
 from daemon.mailbox import Policy
 
 MIB: Final = 1 << 20
@@ -94,7 +95,7 @@ class MailboxSettings(Section):
 
 
 class MetricsSettings(Section):
-    """The endpoint for Prometheus.
+    """The HTTP endpoint: /metrics for Prometheus, /healthz and /readyz for who starts processes.
 
     Attributes:
         address: Where it listens.
@@ -111,7 +112,12 @@ class LogSettings(Section):
     Attributes:
         level: The least that is written.
         as_json: One JSON object a line; the key is `json`.
+        burst: Lines of one kind of warning written in a period; the others are counted, and
+            summed up in one line.
+        period_s: That period [s].
     """
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     as_json: Annotated[bool, Field(alias="json")] = False
+    burst: PositiveInt = BURST
+    period_s: PositiveFloat = PERIOD_S

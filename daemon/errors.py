@@ -167,6 +167,36 @@ class SpoolFullError(SpoolError):
         return f"packets of {self.frame_bytes} bytes; the spool holds {self.limit_bytes}"
 
 
+class ModelError(DaemonError):
+    """A model cannot be taken out of the store.
+
+    Attributes:
+        path: Its file, or where it should be.
+        cause: What is wrong, and the remedy.
+    """
+
+    reason = "model"
+
+    def __init__(self, path: Path, cause: str) -> None:
+        super().__init__(path, cause)
+        self.path, self.cause = path, cause
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.cause}"
+
+
+class ModelFileError(ModelError):
+    """The file, or its folder, is not what may be trusted, or is not there."""
+
+    reason = "model_file"
+
+
+class ModelSignatureError(ModelError):
+    """Nobody who is trusted has signed the file."""
+
+    reason = "model_signature"
+
+
 class OutputError(DaemonError):
     """A file cannot be written.
 

@@ -1,20 +1,20 @@
 """Keys in files: read where they are needed, written by `prismlink keys`.
 
 A CURVE key is a line of 40 characters, Z85 as libzmq has it; the seal's key one of 64 hexadecimal
-digits; the token of the web page one of 32 printable characters or more. A file with a secret that
-everybody may read is refused.
+digits; the token of the web page one of 32 printable characters or more. A file that everybody may
+write, a secret that everybody may read, and a link to either are refused.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from daemon.errors import OutputError
+from daemon.guarded import read_guarded
 
 _Z85: Final = (
     "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
@@ -51,14 +51,12 @@ def curve_public(path: Path) -> bytes:
 
 def curve_secret(path: Path) -> bytes:
     """Read a secret key; see `curve_public`, and nobody else may read it."""
-    _check_secret(path)
-    return _curve(_line(path))
+    return _curve(_line(path, secret=True))
 
 
 def seal_key(path: Path) -> bytes:
     """Read the seal's key, 32 bytes; see `curve_secret`."""
-    _check_secret(path)
-    line = _line(path)
+    line = _line(path, secret=True)
     try:
         if len(line) == _SEAL_CHARS:
             return bytes.fromhex(line)
@@ -69,8 +67,7 @@ def seal_key(path: Path) -> bytes:
 
 def web_token(path: Path) -> bytes:
     """Read the token that visitors of the web page need; see `curve_secret`."""
-    _check_secret(path)
-    line = _line(path)
+    line = _line(path, secret=True)
     printable = line.isascii() and line.isprintable() and " " not in line
     if len(line) < _LEAST_TOKEN_CHARS or not printable:
         raise ValueError(
@@ -99,21 +96,9 @@ def write_keys(files: Mapping[Path, bytes]) -> None:
             raise OutputError(path, str(error)) from None
 
 
-def _line(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(_MAX_FILE_BYTES).decode("ascii", "replace").strip()
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-
-
-def _check_secret(path: Path) -> None:
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    if mode & stat.S_IRWXO:
-        raise ValueError(f"is open to everybody (mode {mode & 0o777:o}); chmod 600 it")
+def _line(path: Path, *, secret: bool = False) -> str:
+    raw = read_guarded(path, max_bytes=_MAX_FILE_BYTES, secret=secret)
+    return raw.decode("ascii", "replace").strip()
 
 
 def _curve(line: str) -> bytes:

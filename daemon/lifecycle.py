@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -76,24 +76,29 @@ def shut_down(stages: Sequence[Stoppable], *, deadline_s: float, clock: Clock) -
 class StopSignal:
     """A context in which SIGTERM and SIGINT ask the process to end, and do nothing else.
 
+    SIGHUP calls `on_hangup`, in the midst of whatever the main thread does.
+
     Made for the main thread, which alone can handle signals. Not a `threading.Event`: its `set`
     takes a lock that the interrupted `wait` may be holding, and the process would hang on the
     signal that should end it. `SimpleQueue.put` is documented to be safe there.
 
     Attributes:
         received: The signal that came first, or None.
+        on_hangup: Must take no lock.
     """
 
     SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.on_hangup: Callable[[], object] = lambda: None
         self._set = False
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._old: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         self._old = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+        self._old[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: self.on_hangup())
         return self
 
     def __exit__(

@@ -27,27 +27,41 @@ GROUND_STAGES: Final = ("collect", "keep", "decode", "mosaic", "write")
 """Those behind a mailbox."""
 DROP_REASONS: Final = (FULL_ITEMS, FULL_BYTES, AGE, OVERSIZE, *INTERNAL)
 """Why a mailbox or a stage drops an item while the process runs."""
-DECODE_REASONS: Final = (
+BITSTREAM_REASONS: Final = (
     *("bitstream", "truncated", "checksum", "frame_version", "frame_field", "payload"),
-    *("wrong_model", "no_side"),
+    "wrong_model",
 )
+"""As `codec` refuses a frame."""
+DECODE_REASONS: Final = (*BITSTREAM_REASONS, "no_side")
 """Why a patch frame is not decoded: as `codec` refuses it, or without its tile."""
+
+MODEL_REASONS: Final = (
+    *("model_file", "model_signature", "bundle", "bundle_truncated", "bundle_digest"),
+    *("bundle_tensor", "bundle_version", "bundle_answer", "backend", "tile", "output"),
+)
+"""Why a model is refused: its file, its signature, what it holds, or what it does here."""
 
 Series = tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
 """Attributes of `daemon.metrics` and, of each label, its values: a series for each combination."""
 
-PROCESS_SERIES: Final[Series] = (("seal_degraded", (("seal", "open"),)),)
+PROCESS_SERIES: Final[Series] = (
+    ("seal_degraded", (("seal", "open"),)),
+    ("models_refused", (MODEL_REASONS,)),
+)
 
 FLIGHT_SERIES: Final[Series] = (
-    ("stage_errors", (("ingest", *FLIGHT_STAGES, "downlink", "commands"), INTERNAL)),
+    ("stage_errors", (("ingest", *FLIGHT_STAGES, "downlink", "commands", "quality"), INTERNAL)),
     ("dropped_patches", (FLIGHT_STAGES, DROP_REASONS)),
     ("dropped_tiles", (FLIGHT_STAGES, DROP_REASONS)),
+    ("quality_failures", ((*BITSTREAM_REASONS, *INTERNAL),)),
     ("tile_messages_refused", (_reasons(TileMessageError),)),
     ("frames", (CHANNELS,)),
     ("packets", (PACKET_CHANNELS,)),
     ("bytes_out", (PACKET_CHANNELS,)),
     ("commands", (tuple(kind.name.lower() for kind in Kind),)),
     ("commands_refused", (PACKET_REASONS,)),
+    ("model_loads", (("load", "rollback", "mended"),)),
+    ("model_tests", (("passed", "bundle_digest", "bundle_answer", *INTERNAL),)),
     ("spool_dropped_packets", (("evicted", "unacknowledged", "damaged", "ended"),)),
 )
 
@@ -59,6 +73,7 @@ GROUND_SERIES: Final[Series] = (
     ("dropped_patches", (("mosaic",), ("late", "repeated"))),
     ("dropped_tiles", (("write",), DROP_REASONS)),
     ("packets_received", (PACKET_CHANNELS,)),
+    ("packets_received_bytes", (PACKET_CHANNELS,)),
     ("packets_refused", (PACKET_REASONS,)),
     ("packets_missing", (("gap", "before_start"),)),
     ("reports", (("sent", "not_taken"),)),

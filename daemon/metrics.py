@@ -1,58 +1,80 @@
 """All that a process tells Prometheus, on a registry that is handed in.
 
+What only the ground tells is in `daemon.ground.metrics`.
+
 Base units; the unit and the kind are in the name (`_seconds`, `_bytes`, `_total`, `_info`). Labels
 take their values from closed sets, listed in `daemon.metric_labels`: stage and mailbox names, link
 channels, `reason` of the error trees and of mailboxes. A tile, a scene or an address is never one.
 
 On board everything lost after a tile was accepted is counted in patches, at the stage that lost it:
 patches received = patches sent on + patches dropped, exactly.
-
-On the ground every patch frame is followed likewise, and once a process has ended (before, what is
-in its mailboxes and open tiles comes on the right side) these are exact, unless `stage_errors`
-counts an internal error:
-frames_complete{channel="patch"} + frames_read_back{channel="patch"}
-= patches_decoded + patches_failed + patches_waiting + frames_set_aside{channel="patch"};
-patches_decoded = patches_written + dropped_patches, over all stages.
 """
 
 from __future__ import annotations
 
 import enum
-import importlib.metadata
 import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
+    Metric,
     ProcessCollector,
     disable_created_metrics,
-    start_http_server,
+    generate_latest,
 )
+from prometheus_client.registry import Collector
 
-from daemon.errors import AddressError
+from daemon.build import build_versions
 from daemon.mailbox import Mailbox
-from daemon.metric_labels import FLIGHT_SERIES, GROUND_SERIES, PROCESS_SERIES, Series
+from daemon.metric_labels import FLIGHT_SERIES, PROCESS_SERIES, Series
 
 PREFIX: Final = "prismlink"
+Registry: TypeAlias = CollectorRegistry
 
 LATENCY_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.07, 0.1, 0.25, 0.5, 0.557, 1, 2.5, 5, 10)
 """70 ms is one patch at EnMAP's rate, 557 ms one row of eight (128 lines of 4.4 ms)."""
 BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+PSNR_BUCKETS_DB: Final = (20, 25, 30, 35, 40, 45, 50, 55, 60, 65, 70, 80, 100)
+ERROR_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+"""Largest error of a patch, in the units of its samples: reflectance 1.0 is 10,000 in most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """One metric that is read from elsewhere when Prometheus asks.
+
+    Attributes:
+        name: Without prefix, and without `_total`.
+        text: Its help.
+        labels: Names of its labels.
+        counts: Whether it is a counter; otherwise a gauge.
+        values: Values of the labels, and what is read there.
+    """
+
+    name: str
+    text: str
+    labels: tuple[str, ...]
+    counts: bool = False
+    values: tuple[tuple[tuple[str, ...], float], ...] = ()
 
 
 class ProcessMetrics:
-    """What every process tells: stages, mailboxes, its version, its memory and open files."""
+    """What every process tells: stages, mailboxes, its versions, its memory and open files."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: Registry) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry
         ProcessCollector(namespace=PREFIX, registry=registry)
-        self._build = self._gauge("build_info", "Version that runs; always 1.", "version")
-        self._build.labels(_version()).set(1)
+        versions = build_versions()
+        build = self._gauge("build_info", "Versions that run; always 1.", *versions)
+        build.labels(*versions.values()).set(1)
         self.stage_seconds = self._histogram(
             "stage_seconds", "Time one item took in a stage.", LATENCY_BUCKETS_S, "stage"
         )
@@ -76,6 +98,15 @@ class ProcessMetrics:
         self.dropped_patches = self._dropped("patches")
         self.dropped_tiles = self._dropped("tiles")
         self.bytes_in = self._counter("bytes_in_total", "Bytes received, bad ones included.")
+        self.log_lines_suppressed = self._counter(
+            "log_lines_suppressed_total",
+            "Log lines not written, for there were many of their kind.",
+        )
+        self.models_refused = self._counter(
+            "models_refused_total",
+            "Models that were not taken, by the check they failed.",
+            "reason",
+        )
         self.backend_failures = self._counter(
             "backend_failures_total", "Backends that failed at work; another one took over."
         )
@@ -85,9 +116,17 @@ class ProcessMetrics:
         self._begin(PROCESS_SERIES)
 
     @property
-    def registry(self) -> CollectorRegistry:
-        """Where everything is registered, for `serve`."""
+    def registry(self) -> Registry:
+        """Where everything is registered."""
         return self._registry
+
+    def exposition(self) -> bytes:
+        """All of it in Prometheus's text format 0.0.4."""
+        return generate_latest(self._registry)
+
+    def tell(self, read: Callable[[], Iterable[Readings]]) -> None:
+        """Read other metrics whenever Prometheus asks."""
+        self._registry.register(_Reader(read))
 
     def totals(self) -> dict[str, float]:
         """Every sample's present value by its name and labels, as Prometheus would write it.
@@ -104,6 +143,10 @@ class ProcessMetrics:
     def uses(self, model: str, backend: str) -> None:
         """Name a model that is loaded."""
         self._model.labels(model, backend).set(1)
+
+    def leaves(self, model: str, backend: str) -> None:
+        """A model is loaded no more."""
+        self._model.remove(model, backend)
 
     def runs_on_another(self, model: str, failed: str, backend: str) -> None:
         """Count a backend that failed, and name what runs the model now."""
@@ -153,7 +196,7 @@ class ProcessMetrics:
 class FlightMetrics(ProcessMetrics):
     """What the flight process tells. Each attribute is one metric."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: Registry) -> None:
         super().__init__(registry)
         self.tiles_received = self._counter("tiles_received_total", "Tiles accepted.")
         self.tiles_empty = self._counter("tiles_empty_total", "Tiles without any valid sample.")
@@ -161,6 +204,28 @@ class FlightMetrics(ProcessMetrics):
             "patches_received_total", "Patches of the tiles accepted."
         )
         self.patches_encoded = self._counter("patches_encoded_total", "Patches encoded.")
+        self.realtime_factor = self._gauge(
+            "realtime_factor", "Patches encoded in the last minute over EnMAP's, 14.4 a second."
+        )
+        self.quality_available = self._gauge(
+            "quality_available",
+            "1 while some patches are decoded on board, see model.quality_every.",
+        )
+        self.quality_checked = self._counter(
+            "quality_checked_total", "Patches decoded on board, and compared."
+        )
+        self.quality_skipped = self._counter(
+            "quality_skipped_total", "Patches not decoded on board: the one before was not done."
+        )
+        self.quality_failures = self._counter(
+            "quality_failures_total", "Patches that do not decode on board, by reason.", "reason"
+        )
+        self.quality_psnr = self._histogram(
+            "quality_psnr_db", "PSNR of patches, MAX = reflectance 1.0 [dB].", PSNR_BUCKETS_DB
+        )
+        self.quality_max_error = self._histogram(
+            "quality_max_error", "Largest error of patches [units of their samples].", ERROR_BUCKETS
+        )
         self.tile_messages_refused = self._counter(
             "tile_messages_refused_total", "Messages that are no tile, by reason.", "reason"
         )
@@ -186,6 +251,9 @@ class FlightMetrics(ProcessMetrics):
             "bytes_out_total", "Bytes of packets sent, by channel.", "channel"
         )
         self.commands = self._counter("commands_total", "Commands obeyed, by kind.", "kind")
+        self.command_bytes = self._counter(
+            "command_bytes_total", "Bytes received over the uplink, bad ones included."
+        )
         self.commands_refused = self._counter(
             "commands_refused_total", "Commands refused, by reason.", "reason"
         )
@@ -218,6 +286,12 @@ class FlightMetrics(ProcessMetrics):
         self.spool_unreadable_files = self._gauge(
             "spool_unreadable_files", "Files of the spool that could not be read at the start."
         )
+        self.model_loads = self._counter(
+            "model_loads_total", "Models put to work after the start, by what for.", "how"
+        )
+        self.model_tests = self._counter(
+            "model_tests_total", "Tests of the model at work: passed, or what failed.", "result"
+        )
         self.tile_to_spool_seconds = self._histogram(
             "tile_to_spool_seconds",
             "From a tile's arrival to a frame of it in the spool.",
@@ -232,163 +306,32 @@ class FlightMetrics(ProcessMetrics):
         self.bytes_out.labels(label).inc(size_bytes)
 
 
-class GroundMetrics(ProcessMetrics):
-    """What the ground process tells. Each attribute is one metric."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        super().__init__(registry)
-        self.dropped_packets = self._dropped("packets")
-        # Of side information: patch frames are counted in patches, as all that becomes of them.
-        self.dropped_frames = self._dropped("frames")
-        self.packets_received = self._counter(
-            "packets_received_total", "Sound packets, repeated ones too, by channel.", "channel"
-        )
-        self.packets_refused = self._counter(
-            "packets_refused_total", "Bytes received that are no packet, by reason.", "reason"
-        )
-        self.packets_duplicate = self._counter(
-            "packets_duplicate_total", "Packets received before."
-        )
-        self.packets_late = self._counter(
-            "packets_late_total", "Packets overtaken by later ones, no longer missing."
-        )
-        self.reports = self._counter(
-            "reports_total", "Reports to the board, by what became of them.", "state"
-        )
-        self.frames_asked = self._counter(
-            "frames_asked_total", "Frames asked for again, in whole or in part, each time."
-        )
-        self.frames_mended = self._counter(
-            "frames_mended_total", "Frames put together after they were asked for again."
-        )
-        self.frames_lost = self._counter(
-            "frames_lost_total", "Frames that the board can never send again."
-        )
-        self.frames_lost_before = self._counter(
-            "frames_lost_before_total",
-            "Frames likewise, sent before this process began: an earlier one may have them.",
-        )
-        self.link_loss = self._gauge("link_loss_ratio", "Share of packets that do not come.")
-        # A gauge: a packet that comes late is missing no more.
-        self.packets_missing = self._gauge(
-            "packets_missing", "Packets sent and not received, by where the gap is.", "reason"
-        )
-        self.frames_complete = self._counter(
-            "frames_complete_total", "Frames put together, by channel.", "channel"
-        )
-        self.frames_incomplete = self._counter(
-            "frames_incomplete_total", "Frames given up for want of packets.", "channel"
-        )
-        self.frames_repaired = self._counter(
-            "frames_repaired_total", "Frames put together with the help of repair packets."
-        )
-        self.frames_evicted = self._counter(
-            "frames_evicted_total", "Incomplete frames given up early, to make room."
-        )
-        self.frames_set_aside = self._counter(
-            "frames_set_aside_total",
-            "Frames put together and not decoded then: they, or their tile, were here before, or "
-            "they wait for others of it.",
-            *("channel", "reason"),
-        )
-        self.frames_read_back = self._counter(
-            "frames_read_back_total", "Frames read from the archive to be decoded.", "channel"
-        )
-        self.archive_frames = self._gauge("archive_frames", "Frames in the archive.")
-        self.archive_bytes = self._gauge("archive_bytes", "Bytes of the archive's files.")
-        self.archive_limit_bytes = self._gauge("archive_limit_bytes", "Bytes they take at most.")
-        self.archive_dropped_frames = self._counter(
-            "archive_dropped_frames_total",
-            "Frames that left the archive, by whether their tile was written whole.",
-            "reason",
-        )
-        self.archive_degraded = self._gauge(
-            "archive_degraded", "1 while frames are not archived because the disk fails."
-        )
-        self.archive_recovered_frames = self._gauge(
-            "archive_recovered_frames", "Frames found in the archive at the start."
-        )
-        self.archive_skipped_bytes = self._gauge(
-            "archive_skipped_bytes", "Bytes found at the start that are no sound record."
-        )
-        self.archive_unreadable_files = self._gauge(
-            "archive_unreadable_files", "Files of the archive that could not be read at the start."
-        )
-        self.patches_decoded = self._counter("patches_decoded_total", "Patches decoded.")
-        self.patches_failed = self._counter(
-            "patches_failed_total", "Patch frames complete and not decoded.", "reason"
-        )
-        self.patches_waiting = self._gauge(
-            "patches_waiting", "Patch frames that wait for their tile's side information."
-        )
-        # A gauge, as above: the instrument counts its tiles, so this sees what a dead board missed.
-        self.tiles_missing = self._gauge(
-            "tiles_missing", "Tiles the instrument counted and of which nothing came."
-        )
-        self.tiles_written = self._counter("tiles_written_total", "Tiles written.", "state")
-        # After the tiles: who reads that one was written reads what of it was missing, too.
-        self.patches_written = self._counter(
-            "patches_written_total", "Patches that tiles were written with."
-        )
-        self.patches_missing = self._counter(
-            "patches_missing_total", "Patches that tiles were written without."
-        )
-        self.tile_write_errors = self._counter(
-            "tile_write_errors_total", "Tiles that could not be written."
-        )
-        self.web_dropped = self._counter(
-            "web_dropped_total", "Patches and tiles that the web page was too late to be shown."
-        )
-        self._begin(GROUND_SERIES)
-
-
-class MetricsServer:
-    """An open endpoint.
-
-    Attributes:
-        port: The port it listens on.
-    """
-
-    def __init__(self, registry: CollectorRegistry, address: str, port: int) -> None:
-        try:
-            self._server, self._thread = start_http_server(port, address, registry)
-        except (OSError, OverflowError) as error:
-            raise AddressError(f"{address}:{port}", str(error)) from error
-        self.port = self._server.server_port
-
-    def close(self) -> None:
-        """Stop answering and free the port."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-def serve(registry: CollectorRegistry, address: str = "127.0.0.1", port: int = 0) -> MetricsServer:
-    """Answer Prometheus over HTTP.
-
-    Args:
-        registry: What to tell.
-        address: Where to listen; the default is for this machine alone.
-        port: 0: any that is free.
-
-    Raises:
-        AddressError: If nothing can listen there.
-    """
-    return MetricsServer(registry, address, port)
-
-
-def new_registry() -> CollectorRegistry:
+def new_registry() -> Registry:
     """A registry of its own for a process or a test, so that modules need not know Prometheus."""
     return CollectorRegistry()
 
 
-def _labels(labels: dict[str, str]) -> str:
+class _Reader(Collector):
+    """Asks somebody else for metrics; for none of them when it is registered."""
+
+    def __init__(self, read: Callable[[], Iterable[Readings]]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        """Say nothing of what is not there yet."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Return what can be read now."""
+        for one in self._read():
+            name = f"{PREFIX}_{one.name}"
+            metric = Metric(name, one.text, "counter" if one.counts else "gauge")
+            for values, value in one.values:
+                labels = dict(zip(one.labels, values, strict=True))
+                metric.add_sample(f"{name}_total" if one.counts else name, labels, value)
+            yield metric
+
+
+def _labels(labels: Mapping[str, str]) -> str:
     inside = ",".join(f'{name}="{value}"' for name, value in labels.items())
     return f"{{{inside}}}" if inside else ""
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("prismlink")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

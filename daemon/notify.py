@@ -17,12 +17,13 @@ LOADING_S: Final = 180.0
 of a server; a step that hangs is given up on, for nothing asks for more while it lasts."""
 STATUS_S: Final = 5.0
 """Least time between two status lines [s]."""
+READY: Final = "ready"
 _SEND_S: Final = 5.0
 """Longest wait for systemd to take a message [s]."""
 
 
 class Notifier:
-    """Tells systemd how far the process is; nobody, where systemd did not start it.
+    """Tells systemd how far the process is, or nobody where systemd did not start it; and knows it.
 
     What cannot be sent is one line in the log: a service works without.
 
@@ -33,10 +34,11 @@ class Notifier:
 
     Attributes:
         watchdog_s: The same.
+        phase: How far the process is: "starting", "loading …", "ready" or "stopping".
     """
 
     def __init__(self, address: str, *, clock: Clock, watchdog_s: float | None = None) -> None:
-        self.watchdog_s = watchdog_s
+        self.watchdog_s, self.phase = watchdog_s, "starting"
         self._address = address.replace("@", "\0", 1) if address.startswith("@") else address
         self._clock = clock
         self._status, self._next_status_s = "", clock.monotonic_s()
@@ -60,11 +62,13 @@ class Notifier:
 
     def loading(self, what: str) -> None:
         """A step of the start begins: it may take `LOADING_S`."""
-        self._send(f"STATUS=loading {what}", f"EXTEND_TIMEOUT_USEC={LOADING_S * 1e6:.0f}")
+        self.phase = f"loading {what}"
+        self._send(f"STATUS={self.phase}", f"EXTEND_TIMEOUT_USEC={LOADING_S * 1e6:.0f}")
 
     def ready(self) -> None:
         """The process does its work from now on."""
-        self._send("READY=1", "STATUS=ready")
+        self.phase = READY
+        self._send("READY=1", f"STATUS={READY}")
 
     def alive(self) -> None:
         """Nothing hangs."""
@@ -79,6 +83,7 @@ class Notifier:
 
     def stopping(self) -> None:
         """The process ends; it finishes what it accepted."""
+        self.phase = "stopping"
         self._send("STOPPING=1", "STATUS=finishing what was accepted")
 
     def _send(self, *lines: str) -> None:

@@ -35,7 +35,7 @@ def run_service(log: LogSettings, service: Service, json_file: Path | None) -> N
     """
     check_json(json_file)  # hours before it is written
     clock = SystemClock()
-    setup(log.level, as_json=log.as_json, clock=clock)
+    setup(log.level, as_json=log.as_json, clock=clock, burst=log.burst, period_s=log.period_s)
     faulthandler.enable()
     with StopSignal() as stop:
         notifier = Notifier.of_environment(os.environ, clock)

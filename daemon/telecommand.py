@@ -7,7 +7,7 @@ own. Nothing comes back; the board's `prismlink_commands_total` tells that it wa
 from __future__ import annotations
 
 import secrets
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +17,10 @@ from daemon.link.commands import (
     MAX_KBIT_PER_S,
     MAX_OCTAVES,
     MIN_KBIT_PER_S,
+    MODEL_BYTES,
     Command,
     Kind,
+    pack_model,
     pack_value,
 )
 from daemon.link.seal import OPERATOR_SPI, SALT_BYTES, Sealer, derived_key
@@ -43,12 +45,14 @@ def body_of(kind: Kind, value: str | None) -> bytes:
         ValueError: If the kind takes no such value; says what it takes.
     """
     name = kind.name.lower()
-    if kind not in _VALUES:
+    if kind not in (*_VALUES, Kind.MODEL):
         if value is not None:
             raise ValueError(f"{name} takes no value, got {value}")
         return b""
     if kind is Kind.RATE and value == PLAN:
         return pack_value(None)
+    if kind is Kind.MODEL:
+        return pack_model(_model(value))
     low, high, what = _VALUES[kind]
     try:
         number = float(value or "")
@@ -57,6 +61,14 @@ def body_of(kind: Kind, value: str | None) -> bytes:
     if not low <= number <= high:
         raise ValueError(f"{name} takes {low:g} to {high:g} {what}; got {value or 'nothing'}")
     return pack_value(number)
+
+
+def _model(value: str | None) -> bytes:
+    with suppress(ValueError):
+        if len(model := bytes.fromhex(value or "")) == MODEL_BYTES:
+            return model
+    digits = f"{2 * MODEL_BYTES} hexadecimal digits"
+    raise ValueError(f"model takes the name of one, {digits}; got {value or 'nothing'}")
 
 
 def send(settings: GroundSettings, path: Path, kind: Kind, body: bytes, *, timeout_s: float) -> str:

@@ -111,7 +111,7 @@ else
     [[ ! -L $opt ]] || rm "$opt"
     [[ -x $opt/bin/python ]] || "$python" -m venv "$opt" ||
         fail "$python makes no virtual environments; on Debian: apt-get install python3-venv"
-    "$opt/bin/python" -m pip install --upgrade "${wheel:-$here/..}[ground]"
+    "$opt/bin/python" -m pip install --upgrade "${wheel:-$here/..}[ground,gpu]"
 fi
 
 # ---------------------------------------------------------------- the user

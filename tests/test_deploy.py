@@ -25,7 +25,7 @@ VENV: Final = Path(sys.prefix)
 
 MAX_EXPOSURE: Final = 1.5
 """Of 10, as `systemd-analyze security` has it."""
-MOST_STAGES: Final = 8
+MOST_STAGES: Final = 10
 GIB: Final = 1024
 """In MiB."""
 

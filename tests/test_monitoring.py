@@ -10,8 +10,18 @@ from typing import Final
 import pytest
 import yaml
 
-from daemon.metrics import FlightMetrics, GroundMetrics, new_registry
-from fakes.monitoring import alerts, dashboard_expressions, panels, selectors, told
+from daemon.ground.metrics import GroundMetrics
+from daemon.metrics import FlightMetrics, new_registry
+from fakes.monitoring import (
+    GPU_ONLY,
+    alerts,
+    dashboard_expressions,
+    names,
+    needs_gpu,
+    panels,
+    selectors,
+    told,
+)
 from fakes.processes import DEPLOY, ROOT
 
 PAGE: Final = ROOT / "docs" / "monitoring.md"
@@ -87,12 +97,20 @@ def test_only_metrics_that_exist_are_asked_for() -> None:
         for kind in (FlightMetrics, GroundMetrics)
         for family in kind(new_registry()).registry.collect()
     ]
-    names = {"up", *(family.name for family in families)}
-    names |= {f"{f.name}_{end}" for f in families for end in ("total", "bucket", "sum", "count")}
+    known = {"up", *GPU_ONLY, *(family.name for family in families)}
+    known |= {f"{f.name}_{end}" for f in families for end in ("total", "bucket", "sum", "count")}
     asked = [*dashboard_expressions(), *(rule["expr"] for rule in alerts())]
 
-    found = {selector.partition("{")[0] for text in asked for selector in selectors(text)}
-    assert found - names == set()
+    assert {name for text in asked for name in names(text)} - known == set()
+
+
+def test_what_only_gpus_tell_stands_alone() -> None:
+    """The end-to-end test takes no answer for one there: all that is excepted is of GPUs alone."""
+    asked = [*dashboard_expressions(), *(rule["expr"] for rule in alerts())]
+    excepted = [text for text in asked if needs_gpu(text)]
+
+    assert {name for text in excepted for name in names(text)} == GPU_ONLY
+    assert sum(rule["expr"] in excepted for rule in alerts()) == 3
 
 
 def test_expressions_are_taken_apart() -> None:

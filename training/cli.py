@@ -160,6 +160,25 @@ def export(
     export_step(bundle, scenes, settings, out, name, sign_with=sign_with, console=console)
 
 
+@app.command()
+def sign(
+    files: Annotated[list[Path], typer.Argument(help="Bundles to sign.")],
+    key: Annotated[Path, typer.Option("--key", help="Private key, Ed25519 in PEM.")],
+) -> None:
+    """Sign bundles that are there already: each gets a signature beside it, FILE.sig.
+
+    Daemons take a bundle in flight from whoever has a key among their trusted_keys.
+
+    Example: prismlink-train sign deploy/models/default.flight.safetensors --key private.pem
+    """
+    from training.signing import read_key
+    from training.signing import sign as sign_file
+
+    private = read_key(key)
+    for path in files:
+        console.print(f"{sign_file(path, private)}: signed", highlight=False, soft_wrap=True)
+
+
 @app.command("onnx")
 def onnx_command(
     bundle: BundleArgument,

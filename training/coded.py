@@ -38,6 +38,7 @@ class _WatchedBackend:
 
     def __init__(self, backend: AnalysisBackend) -> None:
         self.name, self.precision, self._backend = backend.name, backend.precision, backend
+        self.weights = backend.weights
         self.seen: list[NDArray[np.float32]] = []
 
     def analyze(self, patches: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:

@@ -12,7 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from training.errors import SettingsError
+from training.errors import CheckpointError, SettingsError
 from training.files import write_whole
 
 
@@ -43,8 +43,13 @@ def sign(path: Path, key: Ed25519PrivateKey) -> Path:
     """Sign a file; return the path of the signature.
 
     Raises:
-        TrainingError: If it cannot be written.
+        CheckpointError: If there is no such file.
+        TrainingError: If the signature cannot be written.
     """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}; remedy: name a bundle") from None
     signature = path.with_name(f"{path.name}.sig")
-    write_whole(signature, key.sign(path.read_bytes()))
+    write_whole(signature, key.sign(content))
     return signature

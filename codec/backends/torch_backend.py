@@ -8,6 +8,7 @@ one shape run as a batch in bfloat16, channels last; the shortcut stays in float
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,11 @@ class TorchBackend:
         self.precision = "bfloat16" if device == "cuda" else "float32"
         self._device = torch.device(device)
         self._network = bundle.analysis().to(self._device).to(memory_format=torch.channels_last)
+
+    @property
+    def weights(self) -> list[NDArray[Any]]:
+        """As the network has them, copied from a GPU."""
+        return [tensor.cpu().numpy() for tensor in self._network.state_dict().values()]
 
     def analyze(self, patches: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Run the network on patches of shape (components, rows, cols) each, any mix of shapes.

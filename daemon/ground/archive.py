@@ -18,18 +18,19 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from struct import Struct
 from typing import Final, NamedTuple
 
-from codec.frame import TILE_ID_BYTES, parse
+from codec.frame import parse
 from daemon.clock import Clock
 from daemon.disk import Disk, LocalDisk
+from daemon.ground.archive_records import FRAME, HEAD, MADE_OF, MARK, MAX_PAYLOAD_BYTES
 from daemon.ground.items import CollectedFrame, RestoredTile
 from daemon.ground.kept_tiles import KeptTile, KeptTiles, Key
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.record_files import Place, RecordFiles
-from daemon.link.packet import MAX_FRAME_BYTES, Channel
-from daemon.metrics import GroundMetrics
+from daemon.link.packet import Channel
 from daemon.records import OVERHEAD_BYTES, Recovery
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,10 @@ log = logging.getLogger(__name__)
 REPEATED: Final = "repeated"
 LATE: Final = "late"
 WAITS: Final = "waits"
+NO_MODEL: Final = "no_model"
 """Why a frame does not go on at once: it, or its whole tile, was here before; its tile was sent
-anew, or written with as many; `unfinished` gives it, now or with its side information."""
+anew, or written with as many; `unfinished` gives it, now or with its side information; or once its
+model has come."""
 
 WRITTEN: Final = "written"
 UNWRITTEN: Final = "unwritten"
@@ -46,11 +49,6 @@ DAMAGED: Final = "damaged"
 """Why a frame is no longer in the archive: for want of room, its tile being written whole, or not;
 its record cannot be read."""
 
-_HEAD: Final = Struct(f">BBII{TILE_ID_BYTES}s")
-"""Kind; channel, or whether complete; boot; frame, or side frame; tile id."""
-_MADE_OF: Final = Struct(">II")
-"""Of a mark: frames, and the last one's id."""
-_FRAME, _MARK = 0, 1
 _UNMARKED_KEPT: Final = 4096
 """Tiles remembered as written whose marks the disk does not take."""
 
@@ -92,6 +90,7 @@ class FrameArchive:
         metrics: Told what is kept, found and lost.
         on_lost: Called with frames that are not on the disk: that came while it failed, or whose
             records are damaged. Must not raise.
+        has_model: Whether frames of a model can be decoded; those of another wait for `model_came`.
 
     Attributes:
         degraded: Why the disk is not used: the error's name, as "ENOSPC"; None while it is.
@@ -106,14 +105,16 @@ class FrameArchive:
         *,
         metrics: GroundMetrics,
         on_lost: Callable[[Sequence[Key]], object] = lambda _: None,
+        has_model: Callable[[bytes], bool] = lambda _: True,
     ) -> None:
+        self._has_model = has_model
         self._limits, self._clock = limits, clock
         self._metrics, self._on_lost = metrics, on_lost
         self._files = RecordFiles(
             folder,
             disk or LocalDisk(),
             segment_bytes=limits.segment_bytes,
-            limit=_HEAD.size + MAX_FRAME_BYTES,
+            limit=MAX_PAYLOAD_BYTES,
         )
         self._mutex = threading.RLock()
         self._frames: dict[Key, _Held] = {}
@@ -144,7 +145,8 @@ class FrameArchive:
         Raises:
             CodecError: If it is no frame.
         """
-        tile_id = parse(frame.raw).tile_id
+        parsed = parse(frame.raw)
+        tile_id = parsed.tile_id
         with self._mutex:
             self._is_ready()
             self._record_marks()
@@ -156,18 +158,23 @@ class FrameArchive:
                     self._again.append(frame.key)
                     self._since_s = min(self._since_s, self._clock.monotonic_s())
                 return REPEATED
-            self._make_room(OVERHEAD_BYTES + _HEAD.size + frame.size_bytes)
-            place = self._write(_HEAD.pack(_FRAME, frame.channel, *frame.key, tile_id) + frame.raw)
+            self._make_room(OVERHEAD_BYTES + HEAD.size + frame.size_bytes)
+            place = self._write(HEAD.pack(FRAME, frame.channel, *frame.key, tile_id) + frame.raw)
             if place is None:
                 self._on_lost([frame.key])
                 return LATE if tile and tile.written and not tile.under_way else None
             tile = self._tiles.have(frame.boot_id, tile_id, under_way=True)
             self._frames[frame.key] = _Held(place, tile)
+            if frame.channel is Channel.SIDE or not tile.has_side:
+                known = self._has_model(parsed.model)
+                self._tiles.lack(tile, None if known else parsed.model)
             self._tiles.add(tile, frame.frame_id, frame.channel)
             self._unsynced[frame.key] = None
             self._tell()
             if not self._tiles.is_newest(tile):
                 return LATE
+            if tile.lacks_model is not None:
+                return NO_MODEL
             if tile.under_way and frame.frame_id >= tile.side:
                 return None
             return WAITS if self._tiles.is_due(tile) or not tile.has_side else LATE
@@ -220,7 +227,23 @@ class FrameArchive:
                 tile = self._tiles.next_due()
                 if tile is None:
                     return
-                self._reading = self.frames_of(*tile.key)
+                self._reading = self._frames_if_decodable(tile)
+
+    def _frames_if_decodable(self, tile: KeptTile) -> Iterator[CollectedFrame]:
+        frames = self.frames_of(*tile.key)
+        if (side := next(frames, None)) is None:
+            return
+        model = parse(side.raw).model
+        with self._mutex:
+            if not self._has_model(model):  # what an earlier process left does not say so
+                self._tiles.lack(tile, model)
+                self._tell()
+                return
+        for frame in chain([side], frames):
+            if not tile.under_way:
+                return  # its deadline passed between two of its frames; it is due anew
+            tile.tried += 1
+            yield frame
 
     def frames_of(self, boot_id: int, tile_id: bytes) -> Iterator[CollectedFrame]:
         """Read the frames of a tile as it was sent last, its side frame first."""
@@ -228,8 +251,31 @@ class FrameArchive:
             tile = self._tiles.find(boot_id, tile_id)
             keys = tile.current if tile else []
         for key in keys:
-            if (frame := self._read(key)) is not None:
+            if (frame := self.read(key)) is not None:
                 yield frame
+
+    def read(self, key: Key) -> CollectedFrame | None:
+        """Read a frame; one that cannot be read is no longer in the archive."""
+        with self._mutex:
+            held = self._frames.get(key)
+            if held is None:
+                return None
+            try:
+                payload = self._files.read(held.place) or bytes(HEAD.size)
+            except OSError as error:
+                log.warning("archived frame cannot be read", extra={"error": str(error)})
+                payload = bytes(HEAD.size)
+            kind, channel, *found, tile_id = HEAD.unpack_from(payload)
+            if (kind, tuple(found), tile_id) != (FRAME, key, held.tile.key[1]):
+                log.warning("archived frame lost", extra={"boot_id": key[0], "frame_id": key[1]})
+                self._metrics.archive_dropped_frames.labels(DAMAGED).inc()
+                self._unsynced.pop(key, None)
+                self._lose([key])
+                return None
+            raw, (boot_id, frame_id) = payload[HEAD.size :], key
+            return CollectedFrame(
+                raw=raw, channel=Channel(channel), boot_id=boot_id, frame_id=frame_id, replayed=True
+            )
 
     # ---- any thread ----------------------------------------------------------------------------
 
@@ -259,6 +305,12 @@ class FrameArchive:
                 del self._tiles.unmarked[forgotten]
                 self._tiles.forget_if_empty(forgotten)
 
+    def model_came(self, model: bytes) -> None:
+        """Have tiles of a model that was not there be decoded."""
+        with self._mutex:
+            self._tiles.model_came(model)
+            self._tell()
+
     def gave_up(self, frame: CollectedFrame) -> None:
         """Note that a patch was not decoded, for want of side information."""
         with self._mutex:
@@ -282,7 +334,7 @@ class FrameArchive:
         if self._files.is_open:
             return True
         try:
-            for place, head in self._files.open(_HEAD.size + _MADE_OF.size):
+            for place, head in self._files.open(HEAD.size + MADE_OF.size):
                 self._find(place, head)
         except OSError as error:
             self._degrade(error)
@@ -301,16 +353,16 @@ class FrameArchive:
 
     def _find(self, place: Place, head: bytes) -> None:
         """Enter a record that an earlier process wrote."""
-        if len(head) < _HEAD.size:
+        if len(head) < HEAD.size:
             return
-        kind, flag, boot_id, frame_id, tile_id = _HEAD.unpack_from(head)
-        if kind == _FRAME and flag in tuple(Channel) and (boot_id, frame_id) not in self._frames:
+        kind, flag, boot_id, frame_id, tile_id = HEAD.unpack_from(head)
+        if kind == FRAME and flag in tuple(Channel) and (boot_id, frame_id) not in self._frames:
             tile = self._tiles.have(boot_id, tile_id, under_way=False)
             self._frames[boot_id, frame_id] = _Held(place, tile)
             self._tiles.add(tile, frame_id, flag)
-        elif kind == _MARK and place.size == _HEAD.size + _MADE_OF.size:
+        elif kind == MARK and place.size == HEAD.size + MADE_OF.size:
             tile = self._tiles.have(boot_id, tile_id, under_way=False)
-            frames, last = _MADE_OF.unpack_from(head, _HEAD.size)
+            frames, last = MADE_OF.unpack_from(head, HEAD.size)
             self._tiles.mark(tile, frame_id, complete=bool(flag), frames=frames, last=last)
             tile.marked_in = place.segment
 
@@ -329,35 +381,12 @@ class FrameArchive:
     def _record_marks(self) -> None:
         """Write the marks that wait; in the end they are synced with the frames."""
         for tile in self._tiles.to_be_marked():
-            head = _HEAD.pack(_MARK, tile.complete, tile.key[0], tile.side, tile.key[1])
-            place = self._write(head + _MADE_OF.pack(tile.written, tile.last))
+            head = HEAD.pack(MARK, tile.complete, tile.key[0], tile.side, tile.key[1])
+            place = self._write(head + MADE_OF.pack(tile.written, tile.last))
             if place is None:
                 return
             tile.marked_in = place.segment
             del self._tiles.unmarked[tile]
-
-    def _read(self, key: Key) -> CollectedFrame | None:
-        """Read a frame; one that cannot be read is no longer in the archive."""
-        with self._mutex:
-            held = self._frames.get(key)
-            if held is None:
-                return None
-            try:
-                payload = self._files.read(held.place) or bytes(_HEAD.size)
-            except OSError as error:
-                log.warning("archived frame cannot be read", extra={"error": str(error)})
-                payload = bytes(_HEAD.size)
-            kind, channel, *found, tile_id = _HEAD.unpack_from(payload)
-            if (kind, tuple(found), tile_id) != (_FRAME, key, held.tile.key[1]):
-                log.warning("archived frame lost", extra={"boot_id": key[0], "frame_id": key[1]})
-                self._metrics.archive_dropped_frames.labels(DAMAGED).inc()
-                self._unsynced.pop(key, None)
-                self._lose([key])
-                return None
-            raw, (boot_id, frame_id) = payload[_HEAD.size :], key
-            return CollectedFrame(
-                raw=raw, channel=Channel(channel), boot_id=boot_id, frame_id=frame_id, replayed=True
-            )
 
     def _lose(self, keys: Sequence[Key]) -> None:
         for key in keys:
@@ -396,5 +425,6 @@ class FrameArchive:
 
     def _tell(self) -> None:
         self._metrics.archive_frames.set(len(self._frames))
+        self._metrics.tiles_without_model.set(self._tiles.without_model)
         self._metrics.archive_bytes.set(self._files.used_bytes)
         self._metrics.archive_degraded.set(self.degraded is not None)

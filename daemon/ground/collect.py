@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 
 from daemon.clock import Clock
 from daemon.ground.items import CollectedFrame
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.report import Reports
 from daemon.link.packet import Channel, Packet
 from daemon.link.reassembly import Reassembler
-from daemon.metrics import GroundMetrics
 
 
 class CollectWorker:
@@ -63,7 +63,11 @@ class CollectWorker:
                 self._reports.whole((item.boot_id, item.frame_id))
             metrics.frames_complete.labels(item.channel.name.lower()).inc()
             yield CollectedFrame(
-                raw=raw, channel=item.channel, boot_id=item.boot_id, frame_id=item.frame_id
+                raw=raw,
+                channel=item.channel,
+                boot_id=item.boot_id,
+                frame_id=item.frame_id,
+                packets=frames.made_of,
             )
 
     def tick(self) -> tuple[()]:

@@ -16,9 +16,9 @@ from codec.threads import pool_of
 from daemon.clock import Clock
 from daemon.errors import reason_of
 from daemon.ground.items import CollectedFrame, TilePart
+from daemon.ground.metrics import GroundMetrics
 from daemon.link.packet import Channel
 from daemon.link.sequence import TileSequences
-from daemon.metrics import GroundMetrics
 from daemon.stage import INTERNAL_ERROR
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ boot, a tile has been sent anew; what is left of the older is not decoded again:
 newer one's.
 
 A tile's frames either are under way through the ground, or nothing of it is: it was written, or its
-side information is not there. A tile of which nothing is under way is due once there are more
-frames at hand than it was written with.
+side information or its model is not there. A tile of which nothing is under way is due once there
+are more frames at hand than it was written with.
 """
 
 from __future__ import annotations
@@ -29,23 +29,25 @@ class KeptTile:
     Attributes:
         key: (boot_id, tile_id).
         under_way: Whether frames of it are in the ground's stages.
+        lacks_model: Name of its model, if that is not there.
         frames: Ids of the frames at hand, in the order they came.
         marked_in: Where it is recorded that it was written.
         side: Id of its last side frame.
         complete: Whether it was written whole.
         written: Frames it was written with.
         last: The highest id of these.
-        tried: Frames that were at hand when it was decoded again.
+        tried: Frames that were given when it was decoded again.
     """
 
     __slots__ = (
-        *("complete", "frames", "key", "last", "marked_in", "side", "tried", "under_way"),
-        "written",
+        *("complete", "frames", "key", "lacks_model", "last", "marked_in", "side", "tried"),
+        *("under_way", "written"),
     )
 
     def __init__(self, key: tuple[int, bytes], *, under_way: bool) -> None:
         self.key, self.under_way = key, under_way
         self.frames: dict[int, None] = {}
+        self.lacks_model: bytes | None = None
         self.marked_in: Segment | None
         self.begin(NONE)
 
@@ -90,6 +92,7 @@ class KeptTiles:
         self._boots: dict[int, int] = {}
         """Boots in the order in which frames of them first came: that of their beginnings."""
         self._due: dict[KeptTile, None] = {}
+        self._lacking: dict[KeptTile, None] = {}
 
     def find(self, boot_id: int, tile_id: bytes) -> KeptTile | None:
         """A tile, if it is known."""
@@ -134,11 +137,33 @@ class KeptTiles:
         if tile.side == NONE:
             tile.under_way = False
 
+    def lack(self, tile: KeptTile, model: bytes | None) -> None:
+        """A tile waits for its model; None: it does not."""
+        tile.lacks_model = model
+        if model is None:
+            self._lacking.pop(tile, None)
+        else:
+            tile.under_way = False
+            self._lacking[tile] = None
+
+    def model_came(self, model: bytes) -> None:
+        """Tiles that waited for a model are due."""
+        for tile in [tile for tile in self._lacking if tile.lacks_model == model]:
+            self.lack(tile, None)
+            tile.tried = 0
+            self._look_at(tile)
+
+    @property
+    def without_model(self) -> int:
+        """How many tiles wait for their model."""
+        return len(self._lacking)
+
     def is_due(self, tile: KeptTile) -> bool:
         """Whether there is more at hand than it was written with, or than was tried."""
         return (
             not (tile.under_way or tile.complete)
             and tile.has_side
+            and tile.lacks_model is None
             and self.is_newest(tile)
             and len(tile.current) > max(tile.written, tile.tried)
         )
@@ -149,7 +174,7 @@ class KeptTiles:
             tile = next(iter(self._due))
             del self._due[tile]
             if self.is_due(tile):
-                tile.under_way, tile.tried = True, len(tile.current)
+                tile.under_way, tile.tried = True, 0
                 return tile
         return None
 
@@ -168,6 +193,7 @@ class KeptTiles:
             return
         self._tiles.pop(tile.key, None)
         self._due.pop(tile, None)
+        self._lacking.pop(tile, None)
         if self._newest.get(tile.key[1]) is tile:
             del self._newest[tile.key[1]]
 

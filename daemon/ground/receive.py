@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from daemon.errors import PacketError
+from daemon.ground.metrics import GroundMetrics
 from daemon.link.packet import Channel, Packet
 from daemon.link.sequence import Arrival, SequenceTracker
-from daemon.metrics import GroundMetrics
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,9 @@ class Receiver:
                 self._metrics.packets_refused.labels(error.reason).inc()
                 log.warning("packet refused", extra={"reason": error.reason, "error": str(error)})
                 continue
-            self._metrics.packets_received.labels(packet.channel.name.lower()).inc()
+            channel = packet.channel.name.lower()
+            self._metrics.packets_received.labels(channel).inc()
+            self._metrics.packets_received_bytes.labels(channel).inc(len(raw))
             self._note(packet)
             self._deliver(packet)
         counts = self._tracker.counts

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from daemon.errors import PacketError
+from daemon.ground.metrics import GroundMetrics
 from daemon.link.beacon import Beacon
 from daemon.link.packet import Channel, FrameKey, Packet
 from daemon.link.reports import Reporter
-from daemon.metrics import GroundMetrics
 
 log = logging.getLogger(__name__)
 

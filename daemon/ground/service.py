@@ -9,32 +9,31 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from codec.bundle import load_bundle
-from codec.decoder import Decoder
-from codec.errors import BundleError
-from codec.known_answer import check_decoder
 from daemon.clock import Clock
-from daemon.config import GroundModelSettings, GroundSettings
+from daemon.config import GroundSettings
 from daemon.config_archive import ArchiveSettings
+from daemon.config_models import GroundModelSettings
 from daemon.config_sections import MIB
 from daemon.cores import WORKERS_PER_THREAD, claim
-from daemon.errors import ConfigError
 from daemon.ground.archive import ArchiveLimits, FrameArchive
 from daemon.ground.collect import CollectWorker
 from daemon.ground.decode import DecodeWorker
 from daemon.ground.items import CollectedFrame, RestoredTile, TilePart
 from daemon.ground.keep import KeepWorker
 from daemon.ground.kept_tiles import Key
+from daemon.ground.metrics import GroundMetrics
+from daemon.ground.models import GroundModels, load_decoders
 from daemon.ground.mosaic import MosaicWorker
 from daemon.ground.receive import Receiver
 from daemon.ground.report import HeardBeacon, Reports
 from daemon.ground.web.page import WebPage
 from daemon.ground.write import WriteWorker
+from daemon.health import Health
 from daemon.lifecycle import LAST_POLL_S, StopSignal, shut_down, wait_to_end
 from daemon.link.packet import Channel, Packet
 from daemon.link.reassembly import Reassembler
@@ -42,18 +41,18 @@ from daemon.link.reports import Reporter
 from daemon.link.seal import DOWNLINK_SPI, UPLINK_SPI
 from daemon.link.sequence import SequenceTracker
 from daemon.link.sockets import Endpoint, PacketListener, PacketSender
+from daemon.log import tell_suppressed
 from daemon.mailbox import Mailbox
-from daemon.metrics import GroundMetrics, new_registry, serve
+from daemon.metrics import new_registry
+from daemon.model_store import open_store
 from daemon.notify import Notifier
 from daemon.pipeline import Pipeline
 from daemon.sealed_link import SealedOpener, SealedSender, Sender, heard_beside
 from daemon.stage import Source, Stage
+from daemon.status_server import StatusServer
 from daemon.watchdog import Pulses, Watchdog
 
 log = logging.getLogger(__name__)
-
-DECODER_BACKEND: Final = "torch-cpu"
-"""What runs every `codec.decoder.Decoder`, in the words of `codec.backends`."""
 
 Send: TypeAlias = Callable[[bytes, float], bool]
 """Hands one message to the uplink; False if it did not take it in time."""
@@ -80,16 +79,18 @@ def run(
         AddressError: If a socket or the metrics endpoint cannot be opened.
         OutputError: If the output directory cannot be made.
     """
-    metrics = GroundMetrics(new_registry())
-    notifier.loading("the models")
-    decoders = load_decoders(settings.model)
+    metrics, health = GroundMetrics(new_registry()), Health(notifier)
+    tell_suppressed(metrics.log_lines_suppressed.inc)
     link, security = settings.link, settings.security
     metrics.insecure.set(bool(settings.exposed))
-    for decoder in decoders.values():
-        metrics.uses(decoder.bundle.name, DECODER_BACKEND)
     with ExitStack() as stack:
-        server = serve(metrics.registry, settings.metrics.address, settings.metrics.port)
-        stack.callback(server.close)
+        # Before the models, so that whoever waits for them can ask how far we are.
+        server = stack.enter_context(
+            closing(StatusServer(metrics.exposition, health, settings.metrics, clock))
+        )
+        notifier.loading("the models")
+        models = _models(settings.model, clock, metrics)
+        stop.on_hangup = models.look
         listener = PacketListener(
             Endpoint(address=link.address, bind=link.bind, curve=security.curve("link"))
         )
@@ -126,16 +127,16 @@ def run(
         reports = _reports(settings, send, reassembler, metrics)
         collector = CollectWorker(reassembler, clock, metrics, reports)
         notifier.loading("the archive")
-        archive = _archive(settings.archive, clock, metrics, collector.forget)
+        archive = _archive(settings.archive, models.has, clock, metrics, collector.forget)
         if archive is not None:
             stack.callback(archive.close)
+            models.on_model = archive.model_came
             if reports is not None:
                 reports.durable(archive.keys())
-        page = _page(settings, reports, metrics, clock, stack)
-        pulses = Pulses(clock)
+        page, pulses = _page(settings, reports, metrics, clock, stack), Pulses(clock)
         stages = _line(
             settings,
-            decoders,
+            models,
             listener=listener,
             unseal=unseal,
             collector=collector,
@@ -148,11 +149,12 @@ def run(
         )
         for stage in reversed(stages):
             stage.start()
+        health.watch(pulses)
         notifier.ready()
         log.info(
             "ready",
             extra={
-                "models": ",".join(name.hex() for name in decoders),
+                "models": ",".join(name.hex() for name in models.decoders),
                 "metrics": f"{settings.metrics.address}:{server.port}",
                 "web": "off" if page is None else f"{settings.web.address}:{page.port}",
             },
@@ -167,28 +169,23 @@ def run(
         return metrics.totals()
 
 
-def load_decoders(settings: GroundModelSettings) -> dict[bytes, Decoder]:
-    """Load every bundle and let it answer; return its decoder by the model's name in frames.
-
-    Raises:
-        ConfigError: If one cannot be used: a restart would not help.
-    """
-    claim(settings.threads)
-    decoders = {}
-    for path in settings.bundles:
-        try:
-            bundle = load_bundle(path)
-            decoders[bundle.model] = decoder = Decoder(bundle)
-            check_decoder(decoder)
-        except BundleError as error:
-            reason = str(error).removeprefix(f"{path}: ")
-            raise ConfigError(path, (f"{reason}; change model.bundles",)) from None
-    return decoders
+def _models(settings: GroundModelSettings, clock: Clock, metrics: GroundMetrics) -> GroundModels:
+    """Load the settings' models, keep them, and load what was kept before."""
+    models = GroundModels(
+        load_decoders(settings),
+        store=open_store(settings.store),
+        watch=settings.store.watch,
+        clock=clock,
+        metrics=metrics,
+    )
+    models.keep(settings.bundles)
+    models.take_all()
+    return models
 
 
 def _line(
     settings: GroundSettings,
-    decoders: Mapping[bytes, Decoder],
+    models: GroundModels,
     *,
     listener: PacketListener,
     unseal: Callable[[bytes], bytes] | None,
@@ -229,7 +226,7 @@ def _line(
     tiles: Mailbox[RestoredTile] = line.mailbox("tiles", boxes.tiles, before="write")
     receiver = Receiver(listener, SequenceTracker(), packets.put, metrics=metrics, unseal=unseal)
     decoder = DecodeWorker(
-        decoders,
+        models.decoders,
         threads=WORKERS_PER_THREAD * claim(settings.model.threads),
         max_parked_bytes=collect.max_mib * MIB,
         max_age_s=settings.tile_deadline_s,
@@ -246,11 +243,17 @@ def _line(
     )
     writer = WriteWorker(
         settings.output.directory,
-        settings.output.format,
+        settings.output.kind,
         metrics,
         on_written=on_written,
     )
-    keeper = KeepWorker(archive, on_durable, metrics)
+    most = max(1, boxes.frames.max_items // 2)
+
+    def room() -> int:
+        """Frames that find room before the decoder's mailbox is half full, in items or bytes."""
+        return int(most * (1 - 2 * frames.fill))
+
+    keeper = KeepWorker(archive, on_durable, metrics, room)
     return (
         line.source("receive", receiver.poll, receiver.pending),
         line.stage("collect", collector, packets, collected.put),
@@ -258,6 +261,7 @@ def _line(
         line.stage("decode", decoder, frames, parts.put),
         line.stage("mosaic", mosaic, parts, hand_on),
         line.stage("write", writer, tiles, None),
+        line.source("models", models.poll, lambda: False),
     )
 
 
@@ -314,6 +318,7 @@ def _page(
 
 def _archive(
     settings: ArchiveSettings,
+    has_model: Callable[[bytes], bool],
     clock: Clock,
     metrics: GroundMetrics,
     on_lost: Callable[[Sequence[Key]], object],
@@ -329,7 +334,9 @@ def _archive(
         sync_s=settings.sync_ms / 1000,
         retry_s=settings.retry_s,
     )
-    return FrameArchive(settings.directory, limits, clock, metrics=metrics, on_lost=on_lost)
+    return FrameArchive(
+        settings.directory, limits, clock, metrics=metrics, on_lost=on_lost, has_model=has_model
+    )
 
 
 def _summary(metrics: GroundMetrics) -> str:

@@ -41,6 +41,8 @@ MIN_KBIT_PER_S: Final = 2.0
 MAX_KBIT_PER_S: Final = 1e9
 MAX_OCTAVES: Final = 8.0
 """Most that a command can make tiles coarser."""
+MODEL_BYTES: Final = 8
+"""Of a model's name, as frames carry it."""
 _U32: Final = 2**32
 _LOSS_ONE: Final = 65_535
 _NUMBER_BYTES: Final = 5
@@ -61,6 +63,8 @@ class Kind(IntEnum):
     RESUME = 4
     RATE = 5
     STEP = 6
+    MODEL = 7
+    ROLLBACK = 8
 
 
 _KINDS: Final = {int(kind): kind for kind in Kind}
@@ -220,6 +224,24 @@ def unpack_value(body: bytes, low: float, high: float, what: str) -> float | Non
     if len(values) > 1 or type(value) not in (int, float) or not low <= value <= high:
         raise PacketFieldError(f"{what} must be in [{low:g}, {high:g}]")
     return float(value)
+
+
+def pack_model(model: bytes) -> bytes:
+    """Return the body of a command to load a model, of its name in frames."""
+    raw: bytes = msgpack.packb([model])
+    return raw
+
+
+def unpack_model(body: bytes) -> bytes:
+    """Read the name of a model that a command carries.
+
+    Raises:
+        PacketFieldError: If it is none.
+    """
+    (model,) = list_of(read_list(body, "model"), "a model", 1)
+    if not isinstance(model, bytes) or len(model) != MODEL_BYTES:
+        raise PacketFieldError(f"a model's name has {MODEL_BYTES} bytes")
+    return model
 
 
 REPORT_BYTES: Final = OVERHEAD_BYTES + 3 * _ARRAY_BYTES + 3 * _NUMBER_BYTES

@@ -1,4 +1,7 @@
-"""Patches in, batches out: closed by count, by bytes or by age, whichever comes first."""
+"""Patches in, batches out: closed by count, by bytes or by age, whichever comes first.
+
+With the first patch of another model, too: models are exchanged between batches.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ class BatchWorker:
         if isinstance(item, EncodedFrame):
             yield item
             return
-        if sum(patch.size_bytes for patch in (*self._open, item)) > self._max_bytes:
+        others = self._open and self._open[0].model is not item.model
+        if others or sum(patch.size_bytes for patch in (*self._open, item)) > self._max_bytes:
             yield from self.finish()
         if not self._open:
             self._opened_s = self._clock.monotonic_s()

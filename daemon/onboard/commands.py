@@ -13,6 +13,7 @@ from daemon.link.commands import (
     Command,
     Kind,
     Report,
+    unpack_model,
     unpack_value,
 )
 from daemon.link.states import PassEvent
@@ -42,6 +43,18 @@ class Listener(Protocol):
         ...
 
 
+class Store(Protocol):
+    """Where models come from."""
+
+    def load(self, model: bytes) -> bool:
+        """Order a model; False if it takes no order."""
+        ...
+
+    def roll_back(self) -> bool:
+        """Order the model that was at work before; likewise."""
+        ...
+
+
 class CommandReceiver:
     """Takes commands off the uplink, and does what they say.
 
@@ -54,6 +67,7 @@ class CommandReceiver:
         on_loss: Told the share of packets that the ground misses, with each report.
         packet_bits: Bits of the longest packet: no rate can be as low.
         max_octaves: Most that tiles can be made coarser; 0 where their steps have another aim.
+        models: Told which model to load; whether it could be, its own metrics tell.
         metrics: Counts them.
     """
 
@@ -68,16 +82,18 @@ class CommandReceiver:
         apid: int,
         packet_bits: int,
         max_octaves: float = MAX_OCTAVES,
+        models: Store,
         metrics: FlightMetrics,
     ) -> None:
         self._listener, self._spool, self._orders = listener, spool, orders
         self._unseal, self._on_loss = unseal, on_loss
-        self._max_octaves = max_octaves
+        self._max_octaves, self._models = max_octaves, models
         self._apid, self._packet_bits, self._metrics = apid, packet_bits, metrics
 
     def poll(self) -> None:
         """Take what has arrived, or wait a little; a bad command is a line and a count."""
         for raw in self._listener.recv_many(_AT_ONCE, _WAIT_S):
+            self._metrics.command_bytes.inc(len(raw))
             try:
                 command = Command.unpack(raw if self._unseal is None else self._unseal(raw))
                 self._do(command)
@@ -105,8 +121,19 @@ class CommandReceiver:
             most = self._max_octaves
             octaves = unpack_value(command.body, 0.0, most, "step [octaves coarser]")
             told = orders.octaves = octaves or 0.0
+        elif kind is Kind.MODEL:
+            model = unpack_model(command.body)
+            told = model.hex()
+            self._order(self._models.load(model))
         elif command.body:
             raise PacketFieldError(f"a command to {kind.name.lower()} carries nothing")
+        elif kind is Kind.ROLLBACK:
+            told = "the one before"
+            self._order(self._models.roll_back())
         else:
             told = orders.switch.command(_EVENTS[kind]).value
         log.info("command", extra={"kind": kind.name.lower(), "now": told})
+
+    def _order(self, taken: bool) -> None:
+        if not taken:
+            raise PacketFieldError("no model can be loaded: no model.store, or too many orders")

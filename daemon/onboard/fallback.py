@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +33,15 @@ class Fallback:
         make_second: Callable[[], AnalysisBackend],
         on_failure: Callable[[str, str], object],
     ) -> None:
-        self._backend, self._make_second, self._on_failure = first, make_second, on_failure
-        self._has_failed = False
+        self._first, self._make_second, self._on_failure = first, make_second, on_failure
+        self._backend = first
+        self._switching = threading.Lock()
         self.name, self.precision = first.name, first.precision
+
+    @property
+    def weights(self) -> Sequence[NDArray[Any]]:
+        """Of the one at work."""
+        return self._backend.weights
 
     def analyze(self, patches: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """As `AnalysisBackend.analyze`.
@@ -41,18 +49,26 @@ class Fallback:
         Raises:
             RuntimeError: If both fail.
         """
+        backend = self._backend
         try:
-            return self._backend.analyze(patches)
+            return backend.analyze(patches)
         except RuntimeError as error:
-            if self._has_failed:
+            if backend is not self._first:
                 raise
-            self._has_failed = True
-            failed, self._backend = self.name, self._make_second()
-            self.name, self.precision = self._backend.name, self._backend.precision
+            self._switch(error)
+        return self._backend.analyze(patches)
+
+    def _switch(self, error: RuntimeError) -> None:
+        """Go on with the other one, whichever thread saw the first fail before."""
+        with self._switching:
+            if self._backend is not self._first:
+                return
+            self._backend = self._make_second()
+            failed, self.name = self.name, self._backend.name
+            self.precision = self._backend.precision
             log.error(  # one line; the runtime's own trace tells no operator more
                 "backend failed; going on without it until a restart; "
                 "if it lacked memory, remedy: a smaller batch.max_patches",
                 extra={"backend": failed, "now": self.name, "why": str(error).split("\n")[0]},
             )
             self._on_failure(failed, self.name)
-            return self._backend.analyze(patches)

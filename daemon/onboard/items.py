@@ -9,6 +9,7 @@ from codec.patch_grid import PatchGrid
 from codec.tile import Tile
 from daemon.link.lanes import Lane, Level
 from daemon.link.packet import Channel
+from daemon.onboard.models import Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,15 +37,19 @@ class OpenedPatch:
 
     Attributes:
         job: The patch.
+        model: What opened its tile, and is to encode it.
         received_s: When its tile came in [s, monotonic].
         expected_bytes: What its frame should take, where that was estimated.
         level: How urgent it is.
+        side_frame: Its tile's side information, as it was sent.
     """
 
     job: PatchJob
+    model: Model
     received_s: float
     expected_bytes: float | None = None
     level: Level = Level.NORMAL
+    side_frame: bytes = b""
 
     @property
     def patches(self) -> int:
@@ -59,9 +64,14 @@ class OpenedPatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
-    """Patches that are encoded together, in the order they came."""
+    """Patches that are encoded together, in the order they came; at least one, all of one model."""
 
     opened: tuple[OpenedPatch, ...]
+
+    @property
+    def model(self) -> Model:
+        """What is to encode them."""
+        return self.opened[0].model
 
     @property
     def patches(self) -> int:

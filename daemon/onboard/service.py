@@ -8,30 +8,33 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any, Final
 
-from codec.encoder import Encoder, make_backend
 from daemon.clock import Clock
 from daemon.config import FlightSettings
 from daemon.config_downlink import FlightUplinkSettings
+from daemon.config_models import FlightModelSettings
 from daemon.config_sections import MIB
+from daemon.gpu import Gpus
+from daemon.health import Health
 from daemon.lifecycle import StopSignal, shut_down, wait_to_end
 from daemon.link.lanes import Level
 from daemon.link.packet import Channel
 from daemon.link.seal import DOWNLINK_SPI, OPERATOR_SPI, UPLINK_SPI
 from daemon.link.segment import Segmenter
 from daemon.link.sockets import Endpoint, PacketListener, PacketSender, TileListener
+from daemon.log import tell_suppressed
 from daemon.mailbox import Mailbox, Policy
-from daemon.metrics import FlightMetrics, new_registry, serve
+from daemon.metrics import FlightMetrics, new_registry
+from daemon.model_store import open_store
 from daemon.notify import Notifier
 from daemon.onboard.batches import BatchWorker
 from daemon.onboard.commands import CommandReceiver
 from daemon.onboard.commands import Listener as Uplink
 from daemon.onboard.downlink import Beacons, Downlink, Orders, Sender
 from daemon.onboard.encode import EncodeWorker
-from daemon.onboard.fallback import Fallback
 from daemon.onboard.ingest import Ingest, Listener
 from daemon.onboard.items import (
     Batch,
@@ -40,17 +43,20 @@ from daemon.onboard.items import (
     OpenedPatch,
     ReceivedTile,
 )
-from daemon.onboard.models import control_steps, load_encoder
+from daemon.onboard.models import load_model, make_model
 from daemon.onboard.pace import Pace
 from daemon.onboard.packets import PacketWorker
 from daemon.onboard.patches import PatchWorker
+from daemon.onboard.quality import QualityCheck
 from daemon.onboard.rate import RateControl
+from daemon.onboard.realtime import RealtimeFactor
 from daemon.onboard.spool import SpoolWorker
 from daemon.onboard.spools import make_spool
-from daemon.onboard.steps import StepControl
+from daemon.onboard.updates import Models
 from daemon.pipeline import Pipeline
 from daemon.sealed_link import SealedOpener, SealedSender, heard_beside
 from daemon.stage import Source, Stage
+from daemon.status_server import StatusServer
 from daemon.tile_message import TileLimits
 from daemon.watchdog import Pulses, Watchdog
 
@@ -76,21 +82,20 @@ def run(
         ConfigError: If the model or the seal's counters cannot be used.
         AddressError: If a socket or the metrics endpoint cannot be opened.
     """
-    metrics = FlightMetrics(new_registry())
-    notifier.loading("the model")
-    encoder = load_encoder(settings.model, metrics.timer)
-    steps = control_steps(settings.model, encoder)
-    metrics.uses(encoder.bundle.name, encoder.backend.name)
-    encoder.backend = Fallback(
-        encoder.backend,
-        partial(make_backend, encoder.bundle, "torch-cpu", 0),
-        partial(metrics.runs_on_another, encoder.bundle.name),
-    )
+    metrics, health, gpus = FlightMetrics(new_registry()), Health(notifier), Gpus()
+    tell_suppressed(metrics.log_lines_suppressed.inc)
+    metrics.tell(gpus.read)
     instrument, link, security = settings.instrument, settings.link, settings.security
     metrics.insecure.set(bool(settings.exposed))
     with ExitStack() as stack:
-        server = serve(metrics.registry, settings.metrics.address, settings.metrics.port)
-        stack.callback(server.close)
+        stack.callback(gpus.close)
+        # Before the model, so that whoever waits for it can ask how far we are.
+        server = stack.enter_context(
+            closing(StatusServer(metrics.exposition, health, settings.metrics, clock))
+        )
+        notifier.loading("the model")
+        models = _models(settings.model, clock, metrics)
+        stop.on_hangup = models.look
         listener = TileListener(
             Endpoint(
                 address=instrument.address,
@@ -135,8 +140,7 @@ def run(
         notifier.loading("the spool")
         line = FlightLine(
             settings,
-            encoder,
-            steps,
+            models,
             listener=listener,
             sender=sender,
             uplink=uplink,
@@ -145,12 +149,13 @@ def run(
             metrics=metrics,
         )
         line.start()
+        health.watch(line.pulses)
         notifier.ready()
         log.info(
             "ready",
             extra={
-                "model": encoder.bundle.name,
-                "backend": encoder.backend.name,
+                "model": models.current.name,
+                "backend": models.current.encoder.backend.name,
                 "metrics": f"{settings.metrics.address}:{server.port}",
             },
         )
@@ -176,9 +181,8 @@ class FlightLine:
     """The stages of the flight process in the direction of the data.
 
     Args:
-        settings: Bounds, batches, repair; addresses and the model were used by the caller.
-        encoder: Encodes.
-        steps: Gives each tile its step.
+        settings: Bounds, batches, repair; addresses were used by the caller.
+        models: Has the model that encodes.
         listener: Where tile messages come from.
         sender: Takes packets; None: they stay in the spool.
         uplink: Where commands come from; None: there is none.
@@ -195,8 +199,7 @@ class FlightLine:
     def __init__(
         self,
         settings: FlightSettings,
-        encoder: Encoder,
-        steps: StepControl,
+        models: Models,
         *,
         listener: Listener,
         sender: Sender | None,
@@ -253,7 +256,9 @@ class FlightLine:
             lambda: tiles.fill,
             metrics.encoding_speed.set,
         )
-        patcher = PatchWorker(steps, pace, metrics, octaves, settings.link.scenes.level_of)
+        patcher = PatchWorker(
+            lambda: models.current, pace, metrics, octaves, settings.link.scenes.level_of
+        )
         gather = BatchWorker(
             max_patches=settings.batch.max_patches,
             max_bytes=boxes.batches.max_bytes,
@@ -261,9 +266,15 @@ class FlightLine:
             clock=clock,
         )
 
+        realtime = RealtimeFactor(clock)
+        metrics.realtime_factor.set_function(realtime.value)
+        quality = QualityCheck(model.quality_every, clock=clock, metrics=metrics)
+        quality.begin(models.current.encoder.bundle)
+
         def hand_on(frame: EncodedFrame) -> None:
             """Count here, not in the worker: a batch given up while encoded is a drop instead."""
             metrics.patches_encoded.inc(frame.patches)
+            realtime.add(frame.patches)
             frames.put(frame)
 
         boot_id, repair = secrets.randbits(32), link.repair.policies
@@ -281,11 +292,12 @@ class FlightLine:
             )
             for level, apid in link.apids.items()
         }
+        worker = EncodeWorker(metrics, quality.offer)
         stages: list[Source | Stage[Any, Any]] = [
             line.source("ingest", ingest.poll, ingest.pending),
             line.stage("patches", patcher, tiles, opened.put),
             line.stage("batches", gather, opened, batches.put),
-            line.stage("encode", EncodeWorker(encoder, steps, metrics), batches, hand_on),
+            line.stage("encode", worker, batches, hand_on),
             line.stage("packets", PacketWorker(segmenters, clock), frames, packets.put),
             line.stage("spool", SpoolWorker(self.spool, clock, metrics, note), packets, None),
         ]
@@ -313,10 +325,12 @@ class FlightLine:
                 apid=link.apid,
                 packet_bits=packet_bits,
                 max_octaves=model.most_ordered_octaves,
+                models=models,
                 metrics=metrics,
             )
             stages.append(line.source("commands", commands.poll, lambda: False))
-        self.stages = tuple(stages)
+        stages.append(line.source("models", models.poll, lambda: False))
+        self.stages = (*stages, *quality.stages)
 
     def start(self) -> None:
         """Start all stages, the last one first."""
@@ -326,6 +340,21 @@ class FlightLine:
     def summary(self) -> str:
         """One line for people."""
         return f"{self.spool.packets} packets wait for the link"
+
+
+def _models(settings: FlightModelSettings, clock: Clock, metrics: FlightMetrics) -> Models:
+    """Load the model to begin with, and be ready for others."""
+    parts = settings, metrics.timer, metrics.runs_on_another
+    return Models(
+        settings.bundle,
+        load=partial(load_model, *parts),
+        make=lambda bundle, path: make_model(bundle, *parts, origin=path),
+        store=open_store(settings.store),
+        watch=settings.store.watch,
+        test_s=settings.self_test_s,
+        clock=clock,
+        metrics=metrics,
+    )
 
 
 def _count_drop(metrics: FlightMetrics, stage: str, item: Item, reason: str) -> None:

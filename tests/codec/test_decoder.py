@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codec.bundle import Bundle
 from codec.decoder import Decoder
 from codec.encoder import Encoder
 from codec.errors import (
@@ -166,6 +167,15 @@ def test_the_error_follows_the_step() -> None:
     errors = [rmse(tile, DECODER.decode(encode(tile, step))) for step in (20.0, 40.0, 80.0)]
     for fine, coarse in pairwise(errors):
         assert 1.6 < coarse / fine < 2.2
+
+
+def test_a_patch_says_its_own_step() -> None:
+    """That of the tile, and as much coarser as its frame says."""
+    side, patch = map(parse, encode(cubes.tile(bands=6, rows=32, cols=32), 20.0))
+    assert isinstance(side, SideFrame)
+    assert isinstance(patch, PatchFrame)
+    assert DECODER.decode_patch(side, patch).step == 20.0
+    assert DECODER.decode_patch(side, replace(patch, step_offset=8)).step == 40.0
 
 
 def test_a_measured_sample_never_becomes_fill() -> None:
@@ -338,6 +348,27 @@ def test_a_flight_bundle_cannot_decode() -> None:
 
 
 # ---- hostile frames: right checksum, wrong content
+
+
+def test_beside_the_wavelet_a_flight_bundle_decodes_a_little_worse() -> None:
+    """Symbols stand for themselves where nothing restores them: as in the linear codec."""
+    tile, flight = cubes.tile(bands=6, rows=40, cols=40), branch_bundle().for_flight()
+    frames = Encoder(flight, step=STEP, backend="torch-cpu").encode(tile)
+    plain = Decoder(flight, restores=False).decode(frames)
+    restored = Decoder(branch_bundle()).decode(frames)
+
+    assert plain.samples.shape == tile.samples.shape
+    assert not np.array_equal(plain.samples, restored.samples)
+    linear = encode(tile)
+    unrestored = Decoder(klt_bundle().for_flight(), restores=False).decode(linear)
+    assert np.array_equal(unrestored.samples, DECODER.decode(linear).samples)
+
+
+@pytest.mark.parametrize("bundle", [klt_bundle("dct"), minmax_bundle()], ids=["dct", "minmax"])
+def test_any_other_model_needs_its_network_to_decode(bundle: Bundle) -> None:
+    """What `restores` leaves out is not all that they lack."""
+    with pytest.raises(BundleTensorError, match="flight bundle"):
+        Decoder(bundle.for_flight(), restores=False)
 
 
 def test_a_huge_grid_is_counted_not_listed() -> None:

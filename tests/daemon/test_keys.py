@@ -64,10 +64,24 @@ def test_a_secret_that_everybody_may_read_is_refused(
             read(folder / name)
 
 
-def test_a_link_to_a_secret_will_do(folder: Path) -> None:
-    """Its target's mode counts."""
-    (folder / "link").symlink_to(folder / "seal.key")
-    assert seal_key(folder / "link") == SEAL
+@pytest.mark.parametrize(
+    ("read", "name"),
+    [(curve_public, "curve.public"), (curve_secret, "curve.secret"), (seal_key, "seal.key")],
+)
+def test_a_link_to_a_key_is_refused(read: Read, name: str, folder: Path) -> None:
+    """Whoever can change where it points could choose the key."""
+    (folder / "link").symlink_to(folder / name)
+    with pytest.raises(ValueError, match="is a symbolic link; name the file itself"):
+        read(folder / "link")
+
+
+def test_a_public_key_that_everybody_may_change_is_refused(folder: Path) -> None:
+    """It says whom to trust; reading it is fine."""
+    (folder / "curve.public").chmod(0o644)
+    assert curve_public(folder / "curve.public")
+    (folder / "curve.public").chmod(0o646)
+    with pytest.raises(ValueError, match=r"is open to everybody \(mode 646\); chmod o-w it"):
+        curve_public(folder / "curve.public")
 
 
 @pytest.mark.parametrize(

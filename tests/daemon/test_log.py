@@ -5,13 +5,24 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from daemon import log
 from fakes.clock import FakeClock
+
+HOSTILE = (
+    *("a\nERROR forged", "\r<0>forged", "\x1b[2J", "\x00", "\x85", "\u2028next", "\ud800"),
+    "x" * 1_000_000,
+)
+"""What an instrument may call a scene."""
 
 
 @pytest.fixture(autouse=True)
@@ -72,9 +83,7 @@ def test_human_lines(clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize("as_json", [True, False], ids=["json", "human"])
-@pytest.mark.parametrize(
-    "value", ["a\nERROR forged", "\x1b[2J", "\u2028next", "\x85", "x" * 1_000_000], ids=ascii
-)
+@pytest.mark.parametrize("value", HOSTILE, ids=ascii)
 def test_a_hostile_value_stays_in_its_field(clock: FakeClock, value: str, *, as_json: bool) -> None:
     """A scene's name can start no line, send no terminal sequence, and fill no disk."""
     stream = begin(clock, as_json=as_json)
@@ -160,3 +169,139 @@ def test_the_memory_of_floods_is_bounded(clock: FakeClock) -> None:
         assert flood.filter(record)
 
     assert len(flood._kinds) <= log.MAX_KINDS
+
+
+def test_a_flood_that_ends_is_summed_up(clock: FakeClock) -> None:
+    """No line of the kind follows: the next line of another, however quiet, brings the sum."""
+    stream = begin(clock, as_json=True)
+    logger = logging.getLogger("daemon.x")
+    for _ in range(25):
+        logger.warning("packet refused", extra={"reason": "seal", "error": "no key"})
+    lines(stream)
+    logger.info("tile written")
+    assert len(lines(stream)) == 1  # not yet
+    clock.advance(log.PERIOD_S)
+    logger.info("tile written")
+    summed, _ = (json.loads(line) for line in lines(stream))
+
+    del summed["time"]
+    assert summed == {
+        **{"level": "warning", "logger": "daemon.x", "event": "packet refused"},
+        **{"reason": "seal", "suppressed": 25 - log.BURST},
+    }
+    clock.advance(log.PERIOD_S)
+    logger.info("tile written")
+    assert len(lines(stream)) == 1  # once
+
+
+def test_the_end_sums_up_what_is_left(clock: FakeClock) -> None:
+    """A process that ends in a flood says how much of it is not in the log."""
+    stream = begin(clock, as_json=True)
+    for _ in range(log.BURST + 3):
+        logging.getLogger("daemon.x").error("write failed")
+    lines(stream)
+    (handler,) = logging.getLogger().handlers
+    handler.close()
+
+    assert [json.loads(line)["suppressed"] for line in lines(stream)] == [3]
+
+
+def test_burst_and_period_are_settings(clock: FakeClock) -> None:
+    """As `log.burst` and `log.period_s` say."""
+    stream = io.StringIO()
+    log.setup("info", as_json=True, clock=clock, burst=2, period_s=60.0, stream=stream)
+    logger = logging.getLogger("daemon.x")
+
+    def shout() -> int:
+        for _ in range(5):
+            logger.warning("packet refused")
+        return len(lines(stream))
+
+    assert shout() == 2
+    clock.advance(59.0)
+    assert shout() == 0
+    clock.advance(1.0)
+    assert shout() == 2
+
+
+def test_lines_that_are_not_written_are_counted(clock: FakeClock) -> None:
+    """Those from before there was a metric too."""
+    begin(clock, as_json=True)
+    logger, counted = logging.getLogger("daemon.x"), list[float]()
+    for _ in range(log.BURST + 5):
+        logger.warning("packet refused")
+    log.tell_suppressed(counted.append)
+    logger.warning("packet refused")
+    logger.warning("another")
+
+    assert counted == [5, 1]
+
+
+@pytest.mark.parametrize("as_json", [True, False], ids=["json", "human"])
+def test_an_error_cannot_forge_a_line(clock: FakeClock, *, as_json: bool) -> None:
+    """Its text may be a scene's name: in JSON it is a field, for people it is indented."""
+    stream = begin(clock, as_json=as_json)
+    try:
+        raise KeyError("x") from ValueError(
+            "a\n2026-01-01T00:00:00 ERROR forged\x1b[2J" + "y" * 99_999
+        )
+    except KeyError:
+        logging.getLogger("daemon.x").exception("internal error")
+    first, *others = lines(stream)
+
+    assert all(line.startswith("  ") and line.isprintable() for line in others)
+    assert sum(map(len, (first, *others))) < 3 * log.MAX_TRACEBACK_CHARS
+    assert not (as_json and others)
+
+
+PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+
+
+@pytest.mark.parametrize("as_json", [True, False], ids=["json", "human"])
+def test_the_journal_gets_priorities(clock: FakeClock, tmp_path: Path, *, as_json: bool) -> None:
+    """Each line, those of a traceback too, begins with one; sd-daemon(3) has the numbers."""
+    with (tmp_path / "journal").open("w+") as journal:
+        found = os.fstat(journal.fileno())
+        there = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+        log.setup("debug", as_json=as_json, clock=clock, stream=journal, environment=there)
+        logger = logging.getLogger("daemon.x")
+        for level in PRIORITIES:
+            getattr(logger, level)("said")
+        try:
+            raise ZeroDivisionError("in test")
+        except ZeroDivisionError:
+            logger.exception("internal error")
+        journal.seek(0)
+        written = journal.read().splitlines()
+
+    assert [line[:3] for line in written[:5]] == [f"<{number}>" for number in PRIORITIES.values()]
+    assert len(written) > 6 or as_json
+    assert {line[:3] for line in written[5:]} == {"<3>"}
+    if as_json:
+        assert [json.loads(line[3:])["level"] for line in written[:5]] == list(PRIORITIES)
+
+
+@pytest.mark.parametrize("stream", ["", "1:2", "journal", "9999999:9999999"])
+def test_elsewhere_lines_have_no_priority(clock: FakeClock, tmp_path: Path, stream: str) -> None:
+    """A service whose standard error was sent to a file inherits the name of a journal."""
+    with (tmp_path / "file").open("w+") as file:
+        there = {"JOURNAL_STREAM": stream}
+        log.setup("info", as_json=True, clock=clock, stream=file, environment=there)
+        logging.getLogger("daemon.x").info("said")
+        file.seek(0)
+        assert file.read().startswith("{")
+
+
+def test_standard_error_may_be_the_journal(tmp_path: Path) -> None:
+    """As systemd starts a process: descriptor 2 is what the environment names."""
+    code = (
+        "import logging; from daemon import log; from daemon.clock import SystemClock\n"
+        "log.setup('info', as_json=False, clock=SystemClock())\n"
+        "logging.getLogger('x').warning('said')\n"
+    )
+    with (tmp_path / "journal").open("wb") as journal:
+        found = os.fstat(journal.fileno())
+        there = {**os.environ, "JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+        subprocess.run([sys.executable, "-c", code], stderr=journal, env=there, check=True)
+
+    assert re.fullmatch(r"<4>\S+ WARNING said\n", (tmp_path / "journal").read_text())

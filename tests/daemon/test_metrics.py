@@ -1,19 +1,20 @@
-"""What a process tells Prometheus: names, units, closed labels, and an endpoint that closes."""
+"""What a process tells Prometheus: names, units, closed labels."""
 
 from __future__ import annotations
 
 import enum
 import re
-import urllib.request
+from dataclasses import replace
 
 import pytest
 
 from codec.errors import BitstreamError
-from daemon.errors import AddressError, reason_of
+from daemon.errors import reason_of
 from daemon.ground.archive import UNWRITTEN, WRITTEN
 from daemon.ground.decode import NO_SIDE
+from daemon.ground.metrics import GroundMetrics
 from daemon.mailbox import CLOSED, DROP_REASONS, SHUTDOWN, Mailbox, Policy
-from daemon.metrics import FlightMetrics, GroundMetrics, new_registry, serve
+from daemon.metrics import FlightMetrics, Readings, new_registry
 from daemon.onboard.disk_spool import DAMAGED, ENDED
 from daemon.onboard.spool import EVICTED, UNACKNOWLEDGED
 from daemon.stage import INTERNAL_ERROR
@@ -59,7 +60,7 @@ def test_names(process: Process) -> None:
             FlightMetrics,
             "commands_total",
             "kind",
-            {"report", "open", "close", "suspend", "resume", "rate", "step"},
+            {"report", "open", "close", "suspend", "resume", "rate", "step", "model", "rollback"},
         ),
         (FlightMetrics, "frames_total", "channel", {"side", "patch"}),
         (
@@ -78,6 +79,18 @@ def test_names(process: Process) -> None:
                 "replay",
                 *(f"packet_{what}" for what in ("truncated", "checksum", "version", "field")),
             },
+        ),
+        (
+            FlightMetrics,
+            "quality_failures_total",
+            "reason",
+            {INTERNAL_ERROR, *map(reason_of, DECODE_ERRORS)},
+        ),
+        (
+            GroundMetrics,
+            "packets_received_bytes_total",
+            "channel",
+            {"side", "patch", "housekeeping"},
         ),
         (GroundMetrics, "packets_missing", "reason", {"gap", "before_start"}),
         (GroundMetrics, "packets_received_total", "channel", {"side", "patch", "housekeeping"}),
@@ -220,30 +233,32 @@ def test_the_build_and_the_process_are_told() -> None:
     GroundMetrics(registry)
     families = {family.name: family.samples for family in registry.collect()}
 
-    assert families["prismlink_build_info"][0].labels["version"]
+    labels = families["prismlink_build_info"][0].labels
+    assert list(labels) == ["version", "python", "torch", "openvino"]
+    assert all(labels.values())
     assert families["prismlink_process_resident_memory_bytes"][0].value > 1e6
 
 
-def test_the_endpoint_answers_and_closes() -> None:
-    """Prometheus reads it over HTTP; after `close` the port is free at once."""
-    registry = new_registry()
-    FlightMetrics(registry).tiles_received.inc(3)
-    server = serve(registry)
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10) as page:
-            text = page.read().decode()
-    finally:
-        server.close()
+def test_what_is_read_elsewhere_is_told_when_asked() -> None:
+    """Gauges and counters of others: their values now, with their labels, and nothing before."""
+    metrics = FlightMetrics(new_registry())
+    hot = Readings(name="gpu_temperature_celsius", text="How hot.", labels=("gpu",))
+    bad = Readings(name="gpu_ecc_errors", text="Errors.", labels=("gpu", "kind"), counts=True)
+    now: list[Readings] = []
+    metrics.tell(lambda: now)
+    assert "gpu" not in metrics.exposition().decode()
 
-    assert "prismlink_tiles_received_total 3.0" in text
-    serve(registry, port=server.port).close()
-
-
-def test_a_port_in_use_is_an_error_with_its_address() -> None:
-    """Two daemons with one port: one line, no traceback."""
-    server = serve(new_registry())
-    try:
-        with pytest.raises(AddressError, match=rf"127\.0\.0\.1:{server.port}: .*in use"):
-            serve(new_registry(), port=server.port)
-    finally:
-        server.close()
+    now += [
+        replace(hot, values=((("0",), 61.0), (("1",), 48.0))),
+        replace(bad, values=((("0", "corrected"), 7.0),)),
+    ]
+    lines = metrics.exposition().decode().splitlines()
+    assert [line for line in lines if "gpu" in line] == [
+        "# HELP prismlink_gpu_temperature_celsius How hot.",
+        "# TYPE prismlink_gpu_temperature_celsius gauge",
+        'prismlink_gpu_temperature_celsius{gpu="0"} 61.0',
+        'prismlink_gpu_temperature_celsius{gpu="1"} 48.0',
+        "# HELP prismlink_gpu_ecc_errors_total Errors.",
+        "# TYPE prismlink_gpu_ecc_errors_total counter",
+        'prismlink_gpu_ecc_errors_total{gpu="0",kind="corrected"} 7.0',
+    ]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
+from zmq.utils import z85
+
 from daemon.keys import CurveKeys, curve_public, curve_secret
+from daemon.link.seal import DOWNLINK_SPI, OPERATOR_SPI, UPLINK_SPI, derived_key
 from daemon.link.sockets import Endpoint, PacketListener, PacketSender, TileSender
 from daemon.tile_message import TileMessage
 from fakes.cubes import tile as fake_tile
-from fakes.processes import PATIENCE_S, Desk
+from fakes.processes import PATIENCE_S, Desk, until
 
 TILES = 3
 
@@ -78,6 +82,38 @@ def test_a_recording_is_of_no_use(desk: Desk, small_bundle: Path, tmp_path: Path
     landed = landing.stop()
     assert landed.total("packets_received_total") == 0
     assert landed.total("insecure") == 0
+
+
+def spellings(secret: bytes) -> set[str]:
+    """How bytes may stand in a text: hexadecimal, base64, Z85, or as Python writes them."""
+    texts = {secret.hex(), z85.encode(secret).decode(), repr(secret)[2:-1], str([*secret])[1:-1]}
+    texts |= {base64.b64encode(secret).decode(), base64.urlsafe_b64encode(secret).decode()}
+    return {text.rstrip("=").lower() for text in texts}
+
+
+def test_no_log_holds_a_key(desk: Desk, small_bundle: Path, tmp_path: Path) -> None:
+    """At level debug, with work done, refused and repeated: no secret in whatever spelling."""
+    board, ground = tmp_path / "board", tmp_path / "ground"
+    for folder in (board, ground):
+        desk.start("keys", "keys", folder).end_well()
+    up, down = settings(board, ground, tmp_path / "up"), settings(ground, board, tmp_path / "down")
+    landing = desk.ground(small_bundle, *down, "log.level=debug").until_ready()
+    flight = desk.flight(small_bundle, *up, "log.level=debug").until_ready()
+    with TileSender(Endpoint(address=desk.tiles, bind=False)) as eye:
+        assert eye.send(TileMessage.pack(fake_tile(bands=6, rows=9, cols=9)), PATIENCE_S)
+        assert eye.send([b"no tile"], PATIENCE_S)
+        landing.until_metrics(lambda n: n.total("frames_complete_total") == 2, "a tile")
+        until(lambda: flight.events("tile message refused"), "a refusal")
+    flight.stop()
+    landing.stop()
+
+    files = [folder / "curve.secret" for folder in (board, ground)]
+    seal = bytes.fromhex((board / "seal.key").read_text())
+    secrets = [z85.decode(file.read_bytes().strip()) for file in files]
+    secrets += [seal, *(derived_key(seal, spi) for spi in (DOWNLINK_SPI, UPLINK_SPI, OPERATOR_SPI))]
+    logs = flight.log.lower() + landing.log.lower()
+    assert len(secrets) == 6
+    assert [one for secret in secrets for one in spellings(secret) if one in logs] == []
 
 
 def test_a_ground_open_to_all_has_to_say_so(desk: Desk, small_bundle: Path) -> None:

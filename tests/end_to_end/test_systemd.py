@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
@@ -54,6 +58,17 @@ def show(sender: TileSender, *sequences: int, scene: str = "s") -> None:
         assert sender.send(TileMessage.pack(tile), PATIENCE_S)
 
 
+def asked(process: Process, path: str) -> tuple[int, Any]:
+    """Status and answer of a process that is ready."""
+    address = process.events("ready")[0]["metrics"]
+    try:
+        with urlopen(f"http://{address}{path}", timeout=PATIENCE_S) as answer:
+            return answer.status, json.load(answer)
+    except HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
 def aborted(process: Process) -> str:
     """Do to a process what systemd's watchdog does; return what it left."""
     process._process.send_signal(signal.SIGABRT)
@@ -80,6 +95,8 @@ def test_a_board_lives_with_systemd(
             show(sender, shown)
             shown += 1
         flight.until_metrics(lambda n: n.total("tiles_received_total") == shown, "all tiles")
+    assert asked(flight, "/healthz") == (200, {"alive": True, "hung": []})
+    assert asked(flight, "/readyz") == (200, {"ready": True, "phase": "ready"})
     flown = flight.stop()
 
     assert systemd.lines.count("READY=1") == systemd.lines.count("STOPPING=1") == 1
@@ -102,6 +119,7 @@ def test_a_board_that_hangs_is_ended_and_says_where(
         until(lambda: flight.events("stage hangs"), "the stage in the log")
         pings = systemd.pings
         until(lambda: "STATUS=hung: patches" in systemd.lines, "its name in the status")
+        assert asked(flight, "/healthz") == (503, {"alive": False, "hung": ["patches"]})
         show(sender, 1)
         flight.until_metrics(lambda n: n.total("tiles_received_total") == 2, "another tile")
     assert [event["stage"] for event in flight.events("stage hangs")] == ["patches"]
@@ -128,6 +146,7 @@ def test_a_ground_lives_and_hangs_likewise(
         show(sender, 1, scene="hang")
         until(lambda: ground.events("stage hangs"), "the stage in the log")
     pings = systemd.pings
+    assert asked(ground, "/healthz") == (503, {"alive": False, "hung": ["mosaic"]})
     assert [event["stage"] for event in ground.events("stage hangs")] == ["mosaic"]
     assert "in hang_for_ever" in aborted(ground)
     assert systemd.pings == pings
@@ -146,4 +165,33 @@ def test_a_model_that_answers_wrongly_is_never_ready(
     assert process._process.wait(PATIENCE_S) == EXIT_CONFIG
 
     assert any(line.startswith("STATUS=loading the model") for line in systemd.lines)
+    assert "READY=1" not in systemd.lines
+
+
+@pytest.mark.parametrize("side", ["flight", "ground"])
+def test_a_process_answers_before_it_is_ready(
+    side: str, desk: Desk, small_bundle: Path, tmp_path: Path, systemd: FakeSystemd
+) -> None:
+    """While the model is loaded, which here never ends, it is alive, and says what it waits for."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    given = as_unit(side, systemd, tmp_path)
+    loading = f"loading the model{'s' if side == 'ground' else ''}"
+    words = [side, "run", DEPLOY / f"{side}.yaml", "--set", f"metrics.port={port}"]
+    process = desk.start(side, *words, module="fakes.loads_for_ever", **given)
+
+    def answer(path: str) -> tuple[int, Any] | None:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_S) as said:
+                return said.status, json.load(said)
+        except HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+        except OSError:
+            if not process.runs:
+                raise
+            return None  # not even begun
+
+    until(lambda: answer("/readyz") == (503, {"ready": False, "phase": loading}), "its answer")
+    assert answer("/healthz") == (200, {"alive": True, "hung": []})
     assert "READY=1" not in systemd.lines

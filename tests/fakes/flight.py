@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 from codec.encoder import Encoder
 from daemon.link.lanes import Lane
 from daemon.onboard.items import EncodedFrame, OpenedPatch
+from daemon.onboard.models import Model
 from daemon.onboard.pace import Pace
+from daemon.onboard.steps import StepControl
 from fakes.bundles import klt_bundle
 from fakes.cubes import tile
 
@@ -16,6 +19,12 @@ from fakes.cubes import tile
 def encoder() -> Encoder:
     """The untrained linear codec, on PyTorch wherever the tests run."""
     return Encoder(klt_bundle(), backend="torch-cpu")
+
+
+@cache
+def model() -> Model:
+    """The same as a model at work."""
+    return Model(encoder(), StepControl(encoder()), Path("linear.safetensors"))
 
 
 def calm() -> Pace:
@@ -31,4 +40,6 @@ def side(raw: bytes = b"side", received_s: float = 0.0) -> EncodedFrame:
 def opened(rows: int = 9, cols: int = 8, received_s: float = 0.0) -> tuple[OpenedPatch, ...]:
     """The patches of an opened tile."""
     job = encoder().open(tile(bands=4, rows=rows, cols=cols))
-    return tuple(OpenedPatch(job=patch, received_s=received_s) for patch in job.patches)
+    return tuple(
+        OpenedPatch(job=patch, model=model(), received_s=received_s) for patch in job.patches
+    )

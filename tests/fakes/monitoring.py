@@ -8,7 +8,13 @@ from typing import Any, Final
 
 import yaml
 
+from daemon import gpu
 from fakes.processes import DEPLOY
+
+GPU_ONLY: Final = frozenset(
+    f"prismlink_{one.name}_total" if one.counts else f"prismlink_{one.name}" for one in gpu.METRICS
+)
+"""The metrics that are there only where there is a GPU: all others are on every machine."""
 
 _SELECTOR: Final = re.compile(r"\b(?:prismlink_\w+|up)\b(?:\{[^}]*\})?")
 _MATCHER: Final = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
@@ -51,3 +57,13 @@ def selectors(expression: str) -> set[str]:
             values = value.split("|") if "~" in operator else [value]
             found |= {f'{name}{{{label}=~"{one}"}}' for one in values}
     return found
+
+
+def names(expression: str) -> set[str]:
+    """Metrics that an expression asks for."""
+    return {selector.partition("{")[0] for selector in selectors(expression)}
+
+
+def needs_gpu(expression: str) -> bool:
+    """Whether it has an answer only where there is a GPU."""
+    return not names(expression).isdisjoint(GPU_ONLY)

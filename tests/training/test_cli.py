@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from codec.bundle import load_bundle
 from codec.network import count_macs
 from codec.tile_files import read_tile
+from daemon.signatures import is_signed, trusted_key
 from fakes.bundles import klt_bundle
 from training.bundles import stage_of, write_bundle
 from training.checkpoint import read_checkpoint
@@ -213,6 +214,27 @@ def test_what_is_exported_is_signed(
     assert "no private key" in capfd.readouterr().err
     assert run(*export, "--sign", tmp_path / "absent.pem") == 78
     assert "remedy: openssl genpkey" in capfd.readouterr().err
+
+
+def test_a_bundle_is_signed_as_the_manual_says(
+    run: Run, tmp_path: Path, requires_tool: Callable[[str], str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Keys of openssl; what daemons read of them takes the signature."""
+    private, public = tmp_path / "models.key", tmp_path / "models.pem"
+    openssl = requires_tool("openssl")
+    for words in (
+        ("genpkey", "-algorithm", "ed25519", "-out", private),
+        ("pkey", "-in", private, "-pubout", "-out", public),
+    ):
+        subprocess.run((openssl, *words), check=True, capture_output=True)
+    bundle = tmp_path / "x.safetensors"
+    write_bundle(klt_bundle(), bundle)
+    assert run("sign", bundle, "--key", private) == 0
+    signature = bundle.with_name("x.safetensors.sig").read_bytes()
+    assert is_signed(bundle.read_bytes(), signature, [trusted_key(public)])
+
+    assert run("sign", tmp_path / "absent.safetensors", "--key", private) == 65
+    assert "absent.safetensors: No such file" in capfd.readouterr().err
 
 
 def test_what_is_synthesized_is_trained_on(

@@ -15,6 +15,7 @@ from typing import Final
 from daemon.clock import Clock
 from daemon.config_web import WebSettings
 from daemon.ground.items import RestoredTile, TilePart
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.report import HeardBeacon
 from daemon.ground.web.access import Access
 from daemon.ground.web.app import WebApp
@@ -26,7 +27,6 @@ from daemon.ground.web.streams import Streams
 from daemon.ground.web.tile_board import TileBoard
 from daemon.ground.web.watch import Seen, WatchWorker, written
 from daemon.mailbox import Mailbox, Policy
-from daemon.metrics import GroundMetrics
 from daemon.stage import INTERNAL_ERROR, Stage
 from daemon.watchdog import Pulses
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from daemon.ground.items import RestoredTile, TilePart
-from daemon.ground.web.tile_view import TileState, TileView
+from daemon.ground.web.tile_view import TileState, TileView, mean_psnr
 
 Place = tuple[int, int]
 
@@ -82,6 +82,7 @@ class TileBoard:
                 state=TileState.CLOSED,
                 have="".join("01"[place not in missing] for place in item.side.grid),
                 frame_bytes=item.frame_bytes,
+                psnr_db=mean_psnr(record.psnr_db for record in item.records.values()),
                 acquisition=before.acquisition if before is not None else 0,
                 file=before.file if before is not None else None,
                 files=before.files if before is not None else (),

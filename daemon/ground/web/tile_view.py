@@ -6,6 +6,7 @@ import enum
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -14,12 +15,14 @@ from codec.errors import TileError
 from codec.frame import SideFrame
 from codec.patch_grid import PATCH_PX, PatchGrid
 from codec.tile import MAX_BANDS, MAX_EDGE_PX
+from codec.tile_writers import MASK
+from daemon.ground.products import QUALITY, STAC
 from daemon.ground.write import MANIFEST
 
 TILE_ID: Final = re.compile(r"[0-9a-f]{16}")
 FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
 
-BESIDE: Final = (".img", ".img.msk", ".json", ".stac.json", ".png", MANIFEST)
+BESIDE: Final = (".img", MASK, ".json", MANIFEST, QUALITY, STAC)
 """What files of a tile may end in, beside the one that holds its samples."""
 
 MAX_MANIFEST_BYTES: Final = 4 << 20
@@ -65,7 +68,7 @@ class TileView:
         state: How far it is.
         have: One character for each patch of its grid, row by row: "1" where it came.
         frame_bytes: Bytes of the frames it was made of.
-        psnr_db: As measured on board [dB]; None: not known.
+        psnr_db: As measured on board, mean over patches [dB]; None: not known.
         model: Name of the model that coded it, as frames have it.
         step: Its quantizer step.
         file: The file with its samples; None: not written.
@@ -164,6 +167,7 @@ class TileView:
             frame_bytes=int(table["frame_bytes"]),
             model=str(table["model"])[:_TEXT_LIMIT],
             step=numbers[0],
+            psnr_db=_psnr_in(path),
             file=file,
             files=_files(path, file),
         )
@@ -221,9 +225,26 @@ class TileView:
         }
 
 
+def mean_psnr(psnr_db: Iterable[object]) -> float | None:
+    """The mean over patches of which it is known [dB]; None: of none."""
+    known = [one for one in psnr_db if isinstance(one, float) and math.isfinite(one)]
+    return sum(known) / len(known) if known else None
+
+
 def is_file_name(text: str) -> bool:
     """Whether a text is the name of a file beside others, as those of tiles are."""
     return FILE_NAME.fullmatch(text) is not None
+
+
+def _psnr_in(manifest: Path) -> float | None:
+    """What is known of patches lies beside the manifest, in a file of its own, or does not."""
+    path = manifest.with_name(manifest.name.removesuffix(MANIFEST) + QUALITY)
+    try:
+        with path.open("rb") as file:
+            table = json.loads(file.read(MAX_MANIFEST_BYTES))
+        return mean_psnr(patch["psnr_db"] for patch in table["patches"])
+    except (OSError, *_NONE_OF_OURS):
+        return None
 
 
 def _files(manifest: Path, file: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from daemon.disk import Disk, LocalDisk
 from daemon.ground.archive import (
     DAMAGED,
     LATE,
+    NO_MODEL,
     REPEATED,
     UNWRITTEN,
     WAITS,
@@ -26,13 +27,16 @@ from daemon.ground.archive import (
     FrameArchive,
 )
 from daemon.ground.items import CollectedFrame, RestoredTile
+from daemon.ground.metrics import GroundMetrics
 from daemon.link.packet import Channel
-from daemon.metrics import GroundMetrics, new_registry
+from daemon.metrics import new_registry
 from daemon.records import OVERHEAD_BYTES
 from fakes import cubes
+from fakes.bundles import klt_bundle
 from fakes.clock import FakeClock
 from fakes.disk import FailingDisk
 from fakes.ground import decoder, frames
+from fakes.models import model as answered_model
 
 BOOT = 3
 HEAD_BYTES = 18
@@ -87,15 +91,18 @@ class Rig:
         *,
         max_bytes: int = 1 << 30,
         segment_bytes: int = 1 << 20,
+        missing: set[bytes] | None = None,
     ) -> None:
         self.disk, self.clock = disk or FailingDisk(), FakeClock()
         self.metrics, self.lost = GroundMetrics(new_registry()), list[Key]()
+        self.missing = set[bytes]() if missing is None else missing
         limits = ArchiveLimits(
             max_bytes=max_bytes, segment_bytes=segment_bytes, sync_frames=4, sync_s=0.2, retry_s=10
         )
         self.archive = FrameArchive(
-            folder, limits, self.clock, self.disk, metrics=self.metrics, on_lost=self.lost.extend
-        )
+            folder, limits, self.clock, self.disk, metrics=self.metrics, on_lost=self.lost.extend,
+            has_model=lambda model: model not in self.missing,
+        )  # fmt: skip
 
     def put(self, *items: CollectedFrame) -> list[str | None]:
         """Append all, sync, and say what was said of each."""
@@ -607,3 +614,84 @@ def test_memory_is_of_what_is_in_the_archive(tmp_path: Path) -> None:
     assert len(tiles._tiles) <= 10
     assert len(tiles._newest) <= 3
     assert not tiles.unmarked
+
+
+# ---------------------------------------------------------------- models that are not there
+
+
+MODEL = klt_bundle().model
+
+
+def test_frames_of_an_unknown_model_wait_for_it(tmp_path: Path) -> None:
+    """They are kept and told as durable; once it is there, each tile is decoded whole."""
+    rig = Rig(tmp_path, missing={MODEL})
+    first, second = sent(0), sent(1, first=10)
+    assert rig.put(*first, *second) == [NO_MODEL] * 8
+    assert len(rig.archive.keys()) == 8
+    assert rig.unfinished() == []
+    assert rig.metrics.totals()["prismlink_tiles_without_model"] == 2
+
+    rig.missing.clear()
+    rig.archive.model_came(b"another.")
+    assert rig.unfinished() == []
+    rig.archive.model_came(MODEL)
+    assert rig.unfinished() == [item.key for item in (*first, *second)]
+    assert rig.metrics.totals()["prismlink_tiles_without_model"] == 0
+    rig.archive.written(as_written(first))
+    rig.archive.written(as_written(second))
+    rig.archive.model_came(MODEL)
+    assert rig.unfinished() == []
+
+
+def test_what_comes_after_its_model_goes_on_with_the_rest(tmp_path: Path) -> None:
+    """The tile is under way again: no frame is left out, and none is given twice."""
+    rig = Rig(tmp_path, missing={MODEL})
+    items = sent(0)
+    assert rig.put(*items[:2]) == [NO_MODEL] * 2
+    rig.missing.clear()
+    rig.archive.model_came(MODEL)
+    assert rig.unfinished() == [item.key for item in items[:2]]
+    assert rig.put(*items[2:]) == [None, None]
+    assert rig.unfinished() == []
+
+
+def test_patches_before_their_side_information_wait_likewise(tmp_path: Path) -> None:
+    """Of whatever model they are: the side frame decides."""
+    rig = Rig(tmp_path, missing={MODEL})
+    side, *patches = sent(0)
+    assert rig.put(*patches, side) == [NO_MODEL] * 4
+    rig.missing.clear()
+    rig.archive.model_came(MODEL)
+    assert rig.unfinished() == [item.key for item in (side, *patches)]
+
+
+@pytest.mark.parametrize("comes", [False, True])
+def test_a_restart_finds_what_waits_for_its_model(tmp_path: Path, *, comes: bool) -> None:
+    """Whether the model has come meanwhile, or comes later."""
+    items = sent(0)
+    before = Rig(tmp_path, LocalDisk(), missing={MODEL})
+    before.put(*items)
+    before.archive.close()
+    rig = Rig(tmp_path, LocalDisk(), missing=set() if comes else {MODEL})
+    if not comes:
+        assert rig.unfinished() == []
+        assert rig.metrics.totals()["prismlink_tiles_without_model"] == 1
+        rig.missing.clear()
+        rig.archive.model_came(MODEL)
+    assert rig.unfinished() == [item.key for item in items]
+    assert rig.metrics.totals()["prismlink_tiles_without_model"] == 0
+
+
+def test_a_tile_sent_anew_by_a_known_model_does_not_wait(tmp_path: Path) -> None:
+    """The board went back to the model before: what is newer counts."""
+    other = answered_model(1)
+    rig = Rig(tmp_path, missing={MODEL})
+    rig.put(*sent(0))
+    tile = cubes.tile(bands=2, rows=3 * 128, cols=8, sequence=0, seed=0)
+    again = [
+        replace(frame, boot_id=BOOT, frame_id=20 + at)
+        for at, frame in enumerate(frames(tile, other))
+    ]
+    assert rig.put(*again) == [WAITS] * len(again)
+    assert rig.unfinished() == [item.key for item in again]
+    assert rig.metrics.totals()["prismlink_tiles_without_model"] == 0

@@ -18,8 +18,9 @@ from codec.frame import PatchFrame, SideFrame, parse
 from codec.tile import Tile
 from daemon.ground.decode import DecodeWorker
 from daemon.ground.items import CollectedFrame, TilePart
+from daemon.ground.metrics import GroundMetrics
 from daemon.link.packet import Channel
-from daemon.metrics import GroundMetrics, new_registry
+from daemon.metrics import new_registry
 from fakes import cubes
 from fakes.bundles import klt_bundle
 from fakes.clock import FakeClock

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.errors import PacketError
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.receive import Receiver
 from daemon.link.packet import Channel, Packet
 from daemon.link.seal import DOWNLINK_SPI, Opener, Sealer
 from daemon.link.segment import Segmenter
 from daemon.link.sequence import SequenceTracker
-from daemon.metrics import GroundMetrics, new_registry
+from daemon.metrics import new_registry
 
 
 class Rig:
@@ -59,6 +60,7 @@ def test_packets_are_handed_on_and_counted() -> None:
 
     assert rig.packets == [Packet.unpack(packet) for packet in raw]
     assert totals['prismlink_packets_received_total{channel="patch"}'] == 150
+    assert totals['prismlink_packets_received_bytes_total{channel="patch"}'] == sum(map(len, raw))
     assert totals["prismlink_bytes_in_total"] == sum(map(len, raw))
     assert totals['prismlink_packets_missing{reason="gap"}'] == 0
 

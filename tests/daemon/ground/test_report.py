@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.report import Reports
 from daemon.link.beacon import Beacon, BootState
 from daemon.link.commands import Command, Report
 from daemon.link.packet import Channel, Packet
 from daemon.link.reports import Reporter, ReportTimes
-from daemon.metrics import GroundMetrics, new_registry
+from daemon.metrics import new_registry
 
 BOOT = 9
 

@@ -19,9 +19,11 @@ from codec.frame import PatchFrame, SideFrame, parse
 from codec.tile import Tile
 from codec.tile_files import read_tile
 from daemon.clock import SystemClock
-from daemon.config import GroundModelSettings, GroundSettings, load_ground
+from daemon.config import GroundSettings, load_ground
+from daemon.config_models import GroundModelSettings
 from daemon.errors import AddressError, ConfigError, OutputError
 from daemon.ground import service
+from daemon.ground.models import load_decoders
 from daemon.ground.write import MANIFEST, file_stem
 from daemon.keys import write_keys
 from daemon.lifecycle import StopSignal
@@ -88,7 +90,7 @@ def listen(packets: Sequence[bytes], options: GroundSettings) -> dict[str, float
     exhausted = threading.Event()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service, "PacketListener", lambda *_: FakeListener(packets, exhausted))
-        patch.setattr(service, "serve", lambda *_: Closable())
+        patch.setattr(service, "StatusServer", lambda *_: Closable())
         return service.run(options, stop=StopAt(exhausted), clock=SystemClock(), notifier=UNHEARD)
 
 
@@ -289,7 +291,7 @@ def test_threads_are_limited_as_told(bundle_file: Path) -> None:
     """The networks take no more cores than the settings give them."""
     before = torch.get_num_threads()
     try:
-        service.load_decoders(GroundModelSettings(bundles=(bundle_file,), threads=before + 1))
+        load_decoders(GroundModelSettings(bundles=(bundle_file,), threads=before + 1))
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)

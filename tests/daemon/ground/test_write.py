@@ -19,8 +19,9 @@ from codec.tile_files import read_tile
 from codec.tile_writers import publish, write_npy
 from daemon.errors import OutputError
 from daemon.ground.items import RestoredTile
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.write import MANIFEST, WriteWorker, file_stem, manifest
-from daemon.metrics import GroundMetrics, new_registry
+from daemon.metrics import new_registry
 from fakes import cubes
 from fakes.ground import frames
 

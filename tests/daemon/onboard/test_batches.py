@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.onboard.batches import BatchWorker
 from daemon.onboard.items import Batch, EncodedFrame, OpenedPatch
+from daemon.onboard.models import Model
 from fakes.clock import FakeClock
-from fakes.flight import opened, side
+from fakes.flight import model, opened, side
 
 PATCH = opened()[0]
 
@@ -109,3 +112,15 @@ def test_every_patch_is_in_one_batch(steps: list[OpenedPatch | str | float]) -> 
 
     assert sum(batches) == sum(step is PATCH for step in steps)
     assert all(1 <= size <= 3 for size in batches)
+
+
+def test_a_batch_closes_before_another_model() -> None:
+    """A patch is encoded by what opened its tile, so no batch has two of them."""
+    encoder, target = model().encoder, worker(FakeClock(), max_patches=4)
+    other = Model(encoder, model().steps, model().origin)
+    later = replace(PATCH, model=other)
+    out = [item for patch in (PATCH, PATCH, later, PATCH) for item in target.accept(patch)]
+    batches = [item for item in (*out, *target.finish()) if isinstance(item, Batch)]
+    assert [(batch.model, batch.patches) for batch in batches] == [
+        (model(), 2), (other, 1), (model(), 1),
+    ]  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 
 from contracts.spool import Drops
 from daemon.errors import ReplayError
-from daemon.link.commands import MAX_OCTAVES, Command, Kind, Report, Wanted, pack_value
+from daemon.link.commands import MAX_OCTAVES, Command, Kind, Report, Wanted, pack_model, pack_value
 from daemon.link.lanes import Lane
 from daemon.link.packet import Channel
 from daemon.link.passes import ContactPlan
@@ -60,8 +60,9 @@ class Rig:
         self.target = CommandReceiver(
             self, self.spool, self.orders, unseal=None if opener is None else opener.open,
             on_loss=self.losses.append, apid=APID, packet_bits=PACKET_BITS,
-            max_octaves=max_octaves, metrics=self.metrics,
+            max_octaves=max_octaves, models=self, metrics=self.metrics,
         )  # fmt: skip
+        self.ordered, self.takes_orders = list[bytes | None](), True
         self.spend(1)  # the link opens
 
     def send(self, raw: bytes, timeout_s: float) -> bool:
@@ -75,6 +76,16 @@ class Rig:
         assert timeout_s > 0
         now, self.coming = self.coming[:max_items], self.coming[max_items:]
         return now
+
+    def load(self, model: bytes) -> bool:
+        """Be where models come from."""
+        self.ordered.append(model)
+        return self.takes_orders
+
+    def roll_back(self) -> bool:
+        """Likewise."""
+        self.ordered.append(None)
+        return self.takes_orders
 
     def hear(self, *raw: bytes) -> None:
         """Have messages come."""
@@ -199,6 +210,23 @@ def test_where_a_target_sets_the_step_no_command_does() -> None:
 
 # ---------------------------------------------------------------- what is refused
 
+
+def test_a_model_and_the_one_before() -> None:
+    """Both are ordered, no more: whether they come to work is told elsewhere."""
+    rig = Rig()
+    rig.hear(command(Kind.MODEL, pack_model(b"8 bytes.")), command(Kind.ROLLBACK))
+    assert rig.ordered == [b"8 bytes.", None]
+    assert rig.obeyed() == {"model": 1, "rollback": 1}
+
+
+def test_an_order_that_nobody_takes_is_refused() -> None:
+    """Where there is no store, for one; the reason tells the operator what to set."""
+    rig = Rig()
+    rig.takes_orders = False
+    rig.hear(command(Kind.MODEL, pack_model(b"8 bytes.")), command(Kind.ROLLBACK))
+    assert (rig.obeyed(), rig.refused()) == ({}, {"packet_field": 2})
+
+
 SOUND = command(Kind.SUSPEND)
 BAD = {
     "another APID": (command(Kind.SUSPEND, apid=APID + 1), "packet_field"),
@@ -225,6 +253,11 @@ BAD = {
     "too coarse": (command(Kind.STEP, pack_value(8.01)), "packet_field"),
     "finer than given": (command(Kind.STEP, pack_value(-1)), "packet_field"),
     "no MessagePack": (command(Kind.STEP, b"\xc1"), "packet_field"),
+    "a model of seven bytes": (command(Kind.MODEL, pack_model(b"7 bytes")), "packet_field"),
+    "a model in words": (command(Kind.MODEL, msgpack.packb(["8 bytes."])), "packet_field"),
+    "two models": (command(Kind.MODEL, msgpack.packb([b"8 bytes."] * 2)), "packet_field"),
+    "a model of nothing": (command(Kind.MODEL), "packet_field"),
+    "a rollback to something": (command(Kind.ROLLBACK, pack_model(b"8 bytes.")), "packet_field"),
     "a report of nothing": (command(Kind.REPORT), "packet_field"),
 }  # fmt: skip
 
@@ -297,7 +330,8 @@ def test_a_command_held_back_is_void_once_a_later_one_came(tmp_path: Path) -> No
 
 def hostile(opened: list[bytes], source: random.Random) -> Iterator[tuple[bytes, str]]:
     """Endless: sealed commands with something wrong, and what each is refused for."""
-    bodies = [(kind, pack_value(50.0) if kind is Kind.RATE else b"") for kind in Kind]
+    given = {Kind.RATE: pack_value(50.0), Kind.MODEL: pack_model(b"8 bytes.")}
+    bodies = [(kind, given.get(kind, b"")) for kind in Kind]
     plain = [command(kind, body) for kind, body in bodies if kind is not Kind.REPORT]
     strangers = [sealer(spi, key=KEY[::-1], first=1 << 40) for spi in (UPLINK_SPI, OPERATOR_SPI)]
     board = sealer(DOWNLINK_SPI, first=1 << 40)
@@ -357,3 +391,11 @@ def test_a_hundred_thousand_hostile_commands_do_nothing(tmp_path: Path) -> None:
     assert sum(expected.values()) == HOSTILE
     assert rig.state == before
     assert sum(rig.obeyed().values()) == len(opened) + 2
+
+
+def test_bytes_are_counted() -> None:
+    """Of what is obeyed and of what is refused: all of it used the uplink."""
+    rig, good = Rig(), command(Kind.SUSPEND)
+    rig.hear(good, b"no command")
+
+    assert rig.metrics.totals()["prismlink_command_bytes_total"] == len(good) + len(b"no command")

@@ -6,15 +6,14 @@ from codec.frame import PatchFrame, parse
 from daemon.link.packet import Channel
 from daemon.metrics import FlightMetrics, new_registry
 from daemon.onboard.encode import EncodeWorker
-from daemon.onboard.items import Batch
-from daemon.onboard.steps import StepControl
-from fakes.flight import encoder, opened, side
+from daemon.onboard.items import Batch, OpenedPatch
+from fakes.flight import opened, side
 
 
 def test_a_batch_becomes_a_frame_for_each_patch() -> None:
     """In the order of its patches, each with its own tile's arrival time; the batch is counted."""
     metrics = FlightMetrics(new_registry())
-    worker = EncodeWorker(encoder(), StepControl(encoder()), metrics)
+    worker = EncodeWorker(metrics)
     patches = (*opened(rows=129, received_s=1.0), *opened(received_s=2.0))
     frames = list(worker.accept(Batch(opened=patches)))
 
@@ -35,5 +34,16 @@ def test_side_information_passes() -> None:
     metrics = FlightMetrics(new_registry())
     frame = side()
 
-    assert list(EncodeWorker(encoder(), StepControl(encoder()), metrics).accept(frame)) == [frame]
+    assert list(EncodeWorker(metrics).accept(frame)) == [frame]
     assert metrics.totals()["prismlink_batch_patches_count"] == 0
+
+
+def test_every_patch_is_shown_with_its_frame() -> None:
+    """Whoever checks quality sees all of them, in order, as they are handed on."""
+    shown: list[tuple[OpenedPatch, bytes]] = []
+    metrics = FlightMetrics(new_registry())
+    worker = EncodeWorker(metrics, lambda patch, raw: shown.append((patch, raw)))
+    patches = opened(rows=129)
+    frames = list(worker.accept(Batch(opened=patches)))
+
+    assert shown == [(patch, frame.raw) for patch, frame in zip(patches, frames, strict=True)]

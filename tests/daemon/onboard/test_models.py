@@ -10,7 +10,7 @@ import pytest
 
 from codec.encoder import NO_TIMER, Encoder
 from codec.tile import Tile
-from daemon.config import FlightModelSettings
+from daemon.config_models import FlightModelSettings
 from daemon.errors import ConfigError
 from daemon.onboard.models import control_steps, load_encoder
 from fakes.bundles import klt_bundle, minmax_bundle

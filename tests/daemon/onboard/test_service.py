@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +21,7 @@ from codec.frame import SideFrame, parse
 from codec.tile import Tile
 from daemon.clock import SystemClock
 from daemon.config import FlightSettings, load_flight
+from daemon.config_models import FlightModelSettings
 from daemon.errors import AddressError, ConfigError
 from daemon.keys import write_keys
 from daemon.lifecycle import WARN_S, StopSignal
@@ -29,6 +32,7 @@ from daemon.link.sockets import Endpoint, TileSender
 from daemon.metrics import FlightMetrics
 from daemon.onboard import service
 from daemon.onboard.items import Batch
+from daemon.onboard.models import Model, control_steps
 from daemon.tile_message import Part, TileMessage
 from fakes import cubes
 from fakes.bundles import klt_bundle
@@ -107,6 +111,11 @@ class Moody:
         return self.encoder.encode_batch(patches)
 
 
+def at_work(encoder: Any, settings: FlightModelSettings, *_: object) -> Model:
+    """As if it had been loaded."""
+    return Model(encoder, control_steps(settings, encoder), settings.bundle)
+
+
 class Closable:
     """The metrics endpoint, without a server."""
 
@@ -138,8 +147,8 @@ def around(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service, "TileListener", lambda *_, **__: FakeListener(messages, exhausted))
         patch.setattr(service, "PacketSender", lambda *_, **__: sender)
-        patch.setattr(service, "load_encoder", lambda *_: encoder)
-        patch.setattr(service, "serve", lambda *_: Closable())
+        patch.setattr(service, "load_model", partial(at_work, encoder))
+        patch.setattr(service, "StatusServer", lambda *_: Closable())
         yield StopAt(exhausted)
 
 
@@ -362,8 +371,8 @@ def test_a_tile_above_the_limit_is_counted(bundle_file: Path, tmp_path: Path) ->
     reports: list[dict[str, float]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service, "PacketSender", lambda *_, **__: FakeSender(up=True))
-        patch.setattr(service, "load_encoder", lambda *_: Moody())
-        patch.setattr(service, "serve", lambda *_: Closable())
+        patch.setattr(service, "load_model", partial(at_work, Moody()))
+        patch.setattr(service, "StatusServer", lambda *_: Closable())
         flying = threading.Thread(
             target=lambda: reports.append(
                 service.run(options, stop=stop, clock=SystemClock(), notifier=UNHEARD)

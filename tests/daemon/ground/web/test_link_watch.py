@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.web.link_watch import (
     HISTORY,
     HISTORY_S,
@@ -18,7 +19,7 @@ from daemon.ground.web.link_watch import (
     PassRecord,
 )
 from daemon.link.passes import ContactPlan, Pass
-from daemon.metrics import GroundMetrics, new_registry
+from daemon.metrics import new_registry
 
 SILENCE_S = 5.0
 UTC_S = 1000.0

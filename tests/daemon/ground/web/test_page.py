@@ -13,11 +13,12 @@ import pytest
 from daemon.clock import SystemClock
 from daemon.config_web import WebSettings
 from daemon.errors import AddressError
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.web import watch
 from daemon.ground.web.page import STAGE, WebPage
 from daemon.ground.web.pass_log import FILE_NAME
 from daemon.ground.write import WriteWorker
-from daemon.metrics import GroundMetrics, new_registry
+from daemon.metrics import new_registry
 from fakes import cubes
 from fakes.ground import parts_of
 from fakes.processes import until

@@ -11,6 +11,7 @@ import pytest
 
 from codec.tile import Tile
 from daemon.errors import OutputError
+from daemon.ground.metrics import GroundMetrics
 from daemon.ground.report import HeardBeacon
 from daemon.ground.web.kept_samples import KeptSamples
 from daemon.ground.web.link_watch import LinkState, LinkWatch
@@ -20,7 +21,7 @@ from daemon.ground.web.tile_view import TileState
 from daemon.ground.web.watch import WatchWorker, written
 from daemon.ground.write import MANIFEST, file_stem, manifest
 from daemon.link.beacon import Beacon, BootState
-from daemon.metrics import GroundMetrics, new_registry
+from daemon.metrics import new_registry
 from fakes import cubes
 from fakes.clock import FakeClock
 from fakes.ground import parts_of
