@@ -26,9 +26,9 @@ BESIDE: Final = (".img", MASK, ".json", MANIFEST, QUALITY, STAC)
 """What files of a tile may end in, beside the one that holds its samples."""
 
 MAX_MANIFEST_BYTES: Final = 4 << 20
-MAX_PATCHES: Final = 1 << 16
-"""Of a tile that the page tells of: the largest tile has four times as many in the smallest size
-of patch, and no memory is given to a file for the asking."""
+MAX_PATCHES: Final = 4096
+"""Of a tile that the page tells of. Our largest tiles have 1024; what a frame or a manifest claims
+beyond that would be told to every visitor, patch by patch."""
 _TEXT_LIMIT: Final = 200
 _NONE_OF_OURS: Final = (
     *(LookupError, TypeError, AttributeError, ArithmeticError, ValueError, RecursionError),

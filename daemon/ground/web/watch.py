@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from codec.errors import TileError
 from daemon.clock import Clock
 from daemon.errors import OutputError
 from daemon.ground.items import RestoredTile, TilePart
@@ -24,7 +25,7 @@ from daemon.ground.web.kept_samples import KeptSamples
 from daemon.ground.web.link_watch import LinkCounts, LinkView, LinkWatch, PassRecord
 from daemon.ground.web.pass_log import PassLog
 from daemon.ground.web.tile_board import TileBoard
-from daemon.ground.web.tile_view import TileView
+from daemon.ground.web.tile_view import MAX_PATCHES, TileView
 from daemon.ground.write import MANIFEST, file_stem
 
 log = logging.getLogger(__name__)
@@ -139,9 +140,12 @@ class WatchWorker:
         """Take what a stage told.
 
         Raises:
+            TileError: If it has more patches than are shown.
             OutputError: If the manifest of a tile that was written cannot be read.
         """
         self._begin()
+        if not isinstance(item, Written) and len(item.side.grid) > MAX_PATCHES:
+            raise TileError(f"a tile of {len(item.side.grid)} patches; {MAX_PATCHES} are shown")
         match item:
             case TilePart():
                 self._samples.part(item)

@@ -45,8 +45,8 @@ export function layoutOf(tiles) {
     let at = 0;
     let before = null;
     for (const index of [...lengths.keys()].sort((a, b) => a - b)) {
-      const gap = before === null ? Math.min(index, MAX_GAP) : index - before - 1;
-      at += (gap <= MAX_GAP ? gap : 1) * usual;
+      const gap = before === null ? index : index - before - 1;
+      at += (gap <= MAX_GAP ? gap : Number(before !== null)) * usual;
       starts.set(index, at);
       at += lengths.get(index);
       before = index;

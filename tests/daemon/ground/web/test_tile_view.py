@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from daemon.ground.items import RestoredTile
+from daemon.ground.products import QUALITY
 from daemon.ground.web.tile_view import TileState, TileView, is_file_name
 from daemon.ground.write import MANIFEST, manifest
 from fakes import cubes
@@ -110,6 +112,18 @@ def test_what_is_no_manifest_of_ours_is_refused(tmp_path: Path, changes: dict[st
     """A file in the output directory may be anybody's; none names a file elsewhere."""
     with pytest.raises(ValueError, match=r"^x\.manifest\.json: no manifest of ours"):
         TileView.of_manifest(on_disk(tmp_path, restored(TILE), **changes))
+
+
+def test_quality_is_told_where_it_is_known(tmp_path: Path) -> None:
+    """The mean over patches of which it is; what lies there instead is passed over."""
+    path = on_disk(tmp_path, restored(TILE))
+    assert TileView.of_manifest(path).psnr_db is None
+    beside = tmp_path / f"x{QUALITY}"
+    for patches, mean in (([40.0, None, 44.0], 42.0), ([None], None), (["x", math.nan], None)):
+        beside.write_text(json.dumps({"patches": [{"psnr_db": psnr} for psnr in patches]}))
+        assert TileView.of_manifest(path).psnr_db == mean
+    beside.write_bytes(b"{")
+    assert TileView.of_manifest(path).psnr_db is None
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b"3"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from codec.errors import TileError
 from codec.tile import Tile
 from daemon.errors import OutputError
 from daemon.ground.metrics import GroundMetrics
@@ -144,6 +145,16 @@ def test_a_manifest_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     """The stage counts it, and goes on."""
     with pytest.raises(OutputError, match="cannot be read again"):
         Rig(tmp_path).worker.accept(written(restored(TILE)))
+
+
+def test_a_tile_of_countless_patches_is_not_shown(tmp_path: Path) -> None:
+    """A frame may claim any grid; what is told of it would grow without bound."""
+    rig = Rig(tmp_path)
+    side = replace(PARTS[1].side, shape=(2, 1024, 1024), patch_px=8)
+    with pytest.raises(TileError, match="16384 patches; 4096 are shown"):
+        rig.worker.accept(replace(PARTS[1], side=side))
+    rig.tick()
+    assert (rig.worker.bulletin.tiles, rig.samples.bytes) == ((), 0)
 
 
 def test_a_pass_that_ends_is_kept(tmp_path: Path) -> None:
