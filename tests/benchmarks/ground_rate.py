@@ -35,7 +35,7 @@ from daemon.link.packet import Channel
 from daemon.link.segment import Segmenter
 from daemon.link.sockets import Endpoint, PacketSender
 from daemon.tile_message import TileLimits, TileMessage
-from fakes.processes import DEPLOY, Desk
+from fakes.processes import DEPLOY, Desk, until
 
 MTU_BYTES = 1024
 WEB_PORT = 47_189
@@ -80,7 +80,7 @@ def packets_of(count: int) -> list[list[bytes]]:
         packets = list[bytes]()
         for frame in frames:
             channel = Channel.SIDE if type(parse(frame)).__name__ == "SideFrame" else Channel.PATCH
-            packets += [p.pack() for p in segmenter.packets(frame, channel, time.time())]
+            packets += segmenter.packets(frame, channel, time.time())
         tiles.append(packets)
     return tiles
 
@@ -120,8 +120,10 @@ def run(desk: Desk, folder: Path, tiles: list[list[bytes]], tile_s: float) -> di
         sent_s = time.monotonic() - start_s
         told = ground.metrics()
         deferred = told.total("frames_deferred")
-        ground.until_metrics(
-            lambda n: n.total("tiles_written_total") >= len(tiles), "all tiles", timeout_s=1200
+        until(
+            lambda: ground.metrics().total("tiles_written_total") >= len(tiles),
+            "all tiles",
+            timeout_s=1200,
         )
         done_s = time.monotonic() - start_s
     last = ground.stop(timeout_s=60)
