@@ -9,16 +9,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from codec.backend_names import BackendName
 from codec.bundle import Bundle, load_bundle
 from codec.decoder import Decoder
 from codec.encoder import Encoder
 from codec.errors import BitstreamError, CodecError, TileError, TileFileError
-from codec.frame import PatchFrame, parse
+from codec.frame import PatchFrame, SideFrame, parse
 from codec.network import count_macs
 from codec.targets import CodedTile, Target, code
 from codec.tile import Tile
 from codec.tile_files import find_scenes, read_tile, write_tile
+from codec.tile_memory import check_fits
 from daemon import prism_file
 from daemon.cores import WORKERS_PER_THREAD, claim
 from daemon.errors import OutputError
@@ -188,7 +191,7 @@ def decode(source: Path, directory: Path, *, bundle: Path, file_format: str) -> 
     """Restore every tile of a `.prism` file, yielding each file as it is written.
 
     Raises:
-        TileFileError: If the file cannot be read.
+        TileFileError: If the file cannot be read, or holds a tile larger than memory.
         BitstreamError: If a frame is damaged, missing, or of another model.
         BundleError: If the bundle cannot be used.
         OutputError: If a file cannot be written.
@@ -207,7 +210,10 @@ def _tiles(source: Path, decoder: Decoder) -> Iterator[Tile]:
     tiles: dict[bytes, list[bytes]] = {}
     try:
         for raw in prism_file.unpack(_read(source)):
-            tiles.setdefault(parse(raw).tile_id, []).append(raw)
+            frame = parse(raw)
+            tiles.setdefault(frame.tile_id, []).append(raw)
+            if isinstance(frame, SideFrame):  # its patches, and then the tile beside them
+                check_fits(source, 2 * np.dtype(frame.dtype).itemsize * math.prod(frame.shape))
         yield from map(decoder.decode, tiles.values())
     except BitstreamError as error:
         raise BitstreamError(f"{source}: {error}") from None

@@ -82,6 +82,22 @@ def test_the_numbers_are_those_of_the_file(
     assert made.bpppc == 8 * made.bytes_coded / made.valid_samples
 
 
+def test_a_tile_larger_than_memory_is_refused(
+    scenes: list[Path], bundle_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame of some bytes may claim terabytes: nothing is decoded for them."""
+    output = tmp_path / "both.prism"
+    encode(scenes, output, bundle_file)
+    raws = list(prism_file.unpack(output.read_bytes()))
+    side = parse(raws[0])
+    assert isinstance(side, SideFrame)
+    raws[0] = replace(side, shape=(side.shape[0], 65_536, 65_536)).pack()
+    output.write_bytes(prism_file.pack(raws))
+    monkeypatch.setattr(offline, "Decoder", lambda *_: None)
+    with pytest.raises(TileFileError, match=r"both\.prism: holds \d+ bytes, this machine has"):
+        list(offline.decode(output, tmp_path, bundle=bundle_file, file_format="npy"))
+
+
 def test_the_step_is_the_one_given(scenes: list[Path], bundle_file: Path, tmp_path: Path) -> None:
     """It travels with the tile, so decoding needs no option."""
     output = tmp_path / "one.prism"
