@@ -1,4 +1,4 @@
-"""The locked list is whole, fits pyproject.toml, names no place, and the script installs from it."""
+"""The locked list is whole, fits pyproject.toml, names no place, and is what the script takes."""
 
 from __future__ import annotations
 

@@ -166,9 +166,7 @@ def subscribed(address: str, topic: bytes) -> socket.socket:
 
 
 def test_a_topic_has_an_end(keep: Callable[[Any], Any]) -> None:
-    """Whoever connects may ask for whatever it likes, and it is kept until it leaves: one that asks
-    for a topic of a megabyte is hung up on, one of a few bytes is served.
-    """
+    """A subscriber of a megabyte, which would be kept until it leaves, is hung up on."""
     sender = keep(TileSender(Endpoint(address="tcp://127.0.0.1:*", bind=True)))
     with suppress(ConnectionError), subscribed(sender.address, b"t" * (1 << 20)):
         assert not sender.wait_for_listener(1.0)
