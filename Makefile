@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench soak chaos report lock audit clean distclean
+.PHONY: help demo test check bench soak chaos drain report lock audit clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,9 @@ soak: $(VENV)/.ground ## an hour at EnMAP's rate: nothing lost, nothing late, me
 
 chaos: $(VENV)/.dev ## kill -9 board and ground a hundred times, in all: nothing durable is lost
 	PRISMLINK_KILLS=100 $(BIN)/python -m pytest tests/end_to_end/test_chaos.py
+
+drain: $(VENV)/.dev ## SIGTERM to board and ground fifty times, in all, under load: all is finished in time
+	PRISMLINK_STOPS=50 $(BIN)/python -m pytest tests/end_to_end/test_drain.py
 
 report: $(VENV)/.dev ## score the default bundle and every baseline on SCENES=folder; see docs/results.md
 	$(BIN)/prismlink-train report deploy/models/default.safetensors --scenes $(SCENES) \

@@ -45,11 +45,13 @@ class DecodedPatch:
         patch_col: Position in the tile's grid.
         samples: Shape (bands, rows, cols), the tile's type and units; fill where nothing was
             measured.
+        step: Quantizer step [10⁻⁴ reflectance; min–max: latent units].
     """
 
     patch_row: int
     patch_col: int
     samples: Samples
+    step: float
 
 
 class Decoder:
@@ -125,6 +127,7 @@ class Decoder:
             patch_row=patch.patch_row,
             patch_col=patch.patch_col,
             samples=_place(side, patch, restored),
+            step=side.step * step_ratio(patch.step_offset),
         )
 
     def _components(

@@ -95,8 +95,9 @@ class SideFrame:
         coded = int(self.valid_bands.sum())
         _require(len(self.levels) <= coded, "level count", len(self.levels))
         _require(all(-128 <= level <= 255 for level in self.levels), "levels", self.levels)
-        centers = len(self.info.wavelengths_nm)
-        _require(centers in (0, bands), "wavelength count", centers)
+        for name in ("wavelengths_nm", "fwhm_nm"):
+            count = len(getattr(self.info, name))
+            _require(count in (0, bands), f"number of {name}", count)
 
     @property
     def tile_id(self) -> bytes:
@@ -123,11 +124,17 @@ class SideFrame:
             *(_number(self.step), len(self.levels)),
             golomb.pack(_falls(self.levels)),
         ]
+        if info.fwhm_nm:  # else the frame is as builds made and read it that know of no widths
+            header.append(wavelengths.pack_list(info.fwhm_nm))
         return _pack(self.KIND, header, self.payload)
 
     @classmethod
     def _from_fields(cls, fields: list[Any], payload: bytes) -> SideFrame:
-        fields = _typed(fields, _SIDE_TYPES)
+        known = len(_SIDE_TYPES)
+        fields, (widths, *_) = (
+            _typed(fields[:known], _SIDE_TYPES),
+            _typed(fields[known:] or [None], ((bytes, _NONE),)),
+        )
         model, sensor, scene, tile_row, tile_col, sequence, start, scale, nodata = fields[:9]
         centers, geo, dtype, shape, patch_px, valid_bands, step, components, levels = fields[9:]
         bands = _typed(shape, (int, int, int))[0]
@@ -149,6 +156,7 @@ class SideFrame:
                 reflectance_scale=float(scale),
                 nodata=None if nodata is None else float(nodata),
                 wavelengths_nm=wavelengths.unpack(centers, bands),
+                fwhm_nm=wavelengths.unpack(widths, bands),
                 georeference=geo,
             ),
             dtype=SAMPLE_DTYPES[dtype],

@@ -59,6 +59,7 @@ class TileInfo:
         reflectance_scale: Sample value of reflectance 1.0 [DN].
         nodata: Fill value [DN], or None where there is none (floats: NaN is always fill).
         wavelengths_nm: Band centers [nm] in band order, or empty where unknown.
+        fwhm_nm: Band widths, full at half maximum [nm], in band order, or empty where unknown.
         georeference: Place of the tile, or None where unknown.
     """
 
@@ -71,6 +72,7 @@ class TileInfo:
     reflectance_scale: float = 10_000.0
     nodata: float | None = None
     wavelengths_nm: tuple[float, ...] = ()
+    fwhm_nm: tuple[float, ...] = ()
     georeference: Georeference | None = None
 
     def __post_init__(self) -> None:
@@ -84,8 +86,9 @@ class TileInfo:
             if not 0 <= (value := getattr(self, name)) < limit:
                 raise TileError(f"{name} must be in [0, {limit}), got {value}")
         # Frames carry multiples of 0.01 nm; what rounds to zero would not come back.
-        if not all(0.01 <= w <= 999_999 for w in self.wavelengths_nm):
-            raise TileError("wavelengths_nm must be in [0.01, 999999]")
+        for name in ("wavelengths_nm", "fwhm_nm"):
+            if not all(0.01 <= value <= 999_999 for value in getattr(self, name)):
+                raise TileError(f"{name} must be in [0.01, 999999]")
 
     @property
     def tile_id(self) -> bytes:
@@ -117,8 +120,9 @@ class Tile:
             raise TileError(f"samples must be (bands, rows, cols), none zero, got {samples.shape}")
         if samples.shape[0] > MAX_BANDS or max(samples.shape[1:]) > MAX_EDGE_PX:
             raise TileError(f"{samples.shape} is above {MAX_BANDS} bands or {MAX_EDGE_PX} px")
-        if info.wavelengths_nm and len(info.wavelengths_nm) != samples.shape[0]:
-            raise TileError(f"{len(info.wavelengths_nm)} wavelengths, {samples.shape[0]} bands")
+        for name in ("wavelengths", "fwhm"):
+            if (count := len(getattr(info, f"{name}_nm"))) not in (0, samples.shape[0]):
+                raise TileError(f"{count} {name}, {samples.shape[0]} bands")
         check_nodata(samples.dtype, info.nodata)
 
     def valid(self) -> NDArray[np.bool_]:

@@ -1,19 +1,22 @@
 """Tiles from files and into files, whatever the format.
 
-The codec has no input or output of its own, by rule. This module and the three it stands on
-(`tile_tags`, `tile_readers`, `tile_writers`) depart from that: the daemon's feed, its ground
-writer and the training scenes need the same readers and writers, and those two packages may not
-import each other, so what they share has to lie below both. Nothing else in the codec imports it.
+The codec has no input or output of its own, by rule. This module and those it stands on
+(`tile_tags`, `tile_readers`, `tile_writers`, with a writer each for GeoTIFF and zarr) depart from
+that: the daemon's feed, its ground writer and the training scenes need the same readers and
+writers, and those two packages may not import each other, so what they share has to lie below
+both. Nothing else in the codec imports it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from codec.errors import TileFileError
+from codec.patch_layers import PatchLayers
 from codec.tile import Tile
 from codec.tile_readers import (
     read_envi,
@@ -102,7 +105,13 @@ def find_scenes(path: Path) -> list[Path]:
     return sorted(found)
 
 
-def write_tile(tile: Tile, path: Path, format: str) -> Path:  # noqa: A002  # the command's word
+def write_tile(
+    tile: Tile,
+    path: Path,
+    format: str,  # noqa: A002  # the command's word
+    layers: PatchLayers | None = None,
+    before_replacing: Callable[[], object] = lambda: None,
+) -> Path:
     """Write a tile such that `read_tile` gives the same tile back.
 
     The file appears whole or not at all. Text that is no CRS is kept and read back, but other
@@ -111,7 +120,11 @@ def write_tile(tile: Tile, path: Path, format: str) -> Path:  # noqa: A002  # th
     Args:
         tile: What to write.
         path: Where; the format's suffix is added unless it is there. Missing folders are made.
-        format: "geotiff", "envi" (`.hdr` and `.img`), "zarr" or "npy" (`.npy` and `.json`).
+        format: "geotiff", "cog" (a cloud-optimized one), "envi" (`.hdr` and `.img`), "zarr" or
+            "npy" (`.npy` and `.json`).
+        layers: What came of it, where that is to be told: holes are then marked in all formats
+            but npy, and zarr stores hold the layers.
+        before_replacing: As of `codec.tile_writers.publish`.
 
     Returns:
         The path that `read_tile` takes.
@@ -127,7 +140,7 @@ def write_tile(tile: Tile, path: Path, format: str) -> Path:  # noqa: A002  # th
         path = path.with_name(path.name + suffix)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        publish(tile, path, writer)
+        publish(tile, path, partial(writer, layers=layers), before_replacing)
     except TileFileError:
         raise
     except Exception as error:

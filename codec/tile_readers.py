@@ -30,9 +30,10 @@ from codec.tile_tags import (
     from_tags,
     from_text_tags,
     import_for,
+    named_fill,
     nanometers,
+    usable_lengths,
     usable_nodata,
-    usable_wavelengths,
 )
 
 ENVI_TYPES: Final = {
@@ -66,9 +67,11 @@ def read_geotiff(path: Path) -> Tile:
         told = from_text_tags(file.tags())
         facts = _enmap_facts(path)
         samples = as_samples(file.read())
-        facts["nodata"] = usable_nodata(file.nodata, samples.dtype)
-        if wavelengths_nm := usable_wavelengths(_band_centers_nm(file), file.count):
+        facts["nodata"] = named_fill(file.nodata, samples.dtype, told)
+        if wavelengths_nm := usable_lengths(_band_centers_nm(file), file.count):
             facts["wavelengths_nm"] = wavelengths_nm
+        if fwhm_nm := usable_lengths(_band_widths_nm(file), file.count):
+            facts["fwhm_nm"] = fwhm_nm
         if not file.transform.is_identity:
             crs = crs_text(file.crs) if file.crs else str(told.get("crs", ""))
             facts["georeference"] = Georeference(crs=crs, transform=tuple(file.transform)[:6])
@@ -103,11 +106,15 @@ def read_envi(path: Path) -> Tile:
     if "reflectance scale factor" in fields:
         facts["reflectance_scale"] = float(fields["reflectance scale factor"])
     if "data ignore value" in fields:
-        facts["nodata"] = usable_nodata(float(fields["data ignore value"]), samples.dtype)
+        facts["nodata"] = named_fill(float(fields["data ignore value"]), samples.dtype, told)
     if "wavelength" in fields:
         centers = [float(w) for w in _envi_list(fields["wavelength"])]
-        centers = nanometers(centers, fields.get("wavelength units", ""))
-        facts["wavelengths_nm"] = usable_wavelengths(centers, samples.shape[0])
+        unit = fields.get("wavelength units", "").strip()
+        if unit.lower() in ("", "unknown"):  # widths are small numbers in any unit
+            unit = "Micrometers" if all(center < 100 for center in centers) else "Nanometers"
+        widths = [float(w) for w in _envi_list(fields.get("fwhm", ""))]
+        for name, values in (("wavelengths_nm", centers), ("fwhm_nm", widths)):
+            facts[name] = usable_lengths(nanometers(values, unit), samples.shape[0])
     if "map info" in fields:
         facts["georeference"] = _envi_georeference(path, fields, str(told.get("crs", "")))
     return Tile(samples=samples, info=from_tags(told, **facts))
@@ -257,9 +264,10 @@ def _tile_of_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], cube: NDArra
         "reflectance_scale": number("reflectance_scale") or default_scale(samples.dtype),
         "nodata": usable_nodata(number("nodata"), samples.dtype),
     }
-    if "wavelength_nm" in arrays:  # str() gives 418.24 for float32, float() 418.239990234375
-        centers = [float(str(w)) for w in np.ravel(arrays["wavelength_nm"])]
-        tags["wavelengths_nm"] = usable_wavelengths(centers, samples.shape[0])
+    for key, name in (("wavelength_nm", "wavelengths_nm"), ("fwhm_nm", "fwhm_nm")):
+        if key in arrays:  # str() gives 418.24 for float32, float() 418.239990234375
+            lengths = [float(str(length)) for length in np.ravel(arrays[key])]
+            tags[name] = usable_lengths(lengths, samples.shape[0])
     return Tile(samples=samples, info=from_tags(tags))
 
 
@@ -300,6 +308,12 @@ def _band_centers_nm(file: Any) -> list[float]:
         else:
             return []
     return centers
+
+
+def _band_widths_nm(file: Any) -> list[float]:
+    """Band widths [nm] of an open rasterio file, from GDAL's IMAGERY domain, or none."""
+    widths = [file.tags(band, ns="IMAGERY").get("FWHM_UM") for band in file.indexes]
+    return nanometers([float(width) for width in widths if width is not None], "um")
 
 
 def _envi_samples(data: Path, fields: Mapping[str, str]) -> NDArray[Any]:

@@ -26,6 +26,8 @@ PREFIX: Final = "PRISMLINK_"
 _TEXTS: Final = ("sensor", "scene")
 _COUNTS: Final = ("tile_row", "tile_col", "sequence")
 _NUMBERS: Final = ("start_utc_s", "reflectance_scale")
+_NO_NODATA: Final = "no_nodata"
+_LISTS: Final = ("wavelengths_nm", "fwhm_nm")
 
 
 def import_for(path: Path, module: str) -> Any:
@@ -55,7 +57,7 @@ def to_tags(info: TileInfo, *, everything: bool = False) -> dict[str, Any]:
     tags: dict[str, Any] = {name: getattr(info, name) for name in _TEXTS + _COUNTS + _NUMBERS}
     if everything:
         tags["nodata"] = _nodata_tag(info.nodata)
-        tags["wavelengths_nm"] = list(info.wavelengths_nm)
+        tags |= {name: list(getattr(info, name)) for name in _LISTS}
     if info.georeference is not None:
         tags["crs"] = info.georeference.crs
         tags["transform"] = list(info.georeference.transform)
@@ -78,8 +80,7 @@ def from_tags(tags: Mapping[str, Any], **facts: Any) -> TileInfo:
     told |= {name: float(tags[name]) for name in _NUMBERS if name in tags}
     if tags.get("nodata") is not None:
         told["nodata"] = float(tags["nodata"])
-    if "wavelengths_nm" in tags:
-        told["wavelengths_nm"] = tuple(float(w) for w in tags["wavelengths_nm"])
+    told |= {name: tuple(float(v) for v in tags[name]) for name in _LISTS if name in tags}
     if "transform" in tags:
         a, b, c, d, e, f = (float(v) for v in tags["transform"])
         told["georeference"] = Georeference(
@@ -160,10 +161,30 @@ def usable_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
     return float(nodata) if whole and limits.min <= nodata <= limits.max else None
 
 
-def usable_wavelengths(wavelengths_nm: Sequence[float], bands: int) -> tuple[float, ...]:
-    """A file's band centers [nm] if there is a sound one for every band, else none."""
-    sound = len(wavelengths_nm) == bands and all(0 < w < 1e6 for w in wavelengths_nm)
-    return tuple(wavelengths_nm) if sound else ()
+def declared_fill(info: TileInfo, dtype: np.dtype[Any]) -> tuple[float | None, dict[str, str]]:
+    """What a file declares as fill, and the tag to write with it.
+
+    NaN is fill in every tile of floats, which other software has to be told; the tag says that
+    the tile itself names no value.
+    """
+    if dtype.kind == "f" and info.nodata is None:
+        return math.nan, {f"{PREFIX}{_NO_NODATA.upper()}": "true"}
+    return info.nodata, {}
+
+
+def named_fill(
+    declared: float | None, dtype: np.dtype[Any], told: Mapping[str, Any]
+) -> float | None:
+    """The fill value that a tile names, of what its file declares; `told` is `from_text_tags`'s."""
+    if _NO_NODATA in told and declared is not None and math.isnan(declared):
+        return None
+    return usable_nodata(declared, dtype)
+
+
+def usable_lengths(lengths_nm: Sequence[float], bands: int) -> tuple[float, ...]:
+    """A file's band centers or widths [nm] if there is a sound one for every band, else none."""
+    sound = len(lengths_nm) == bands and all(0.01 <= length < 1e6 for length in lengths_nm)
+    return tuple(lengths_nm) if sound else ()
 
 
 def nanometers(values: Sequence[float], unit: str) -> list[float]:
@@ -180,6 +201,12 @@ def nanometers(values: Sequence[float], unit: str) -> list[float]:
         return []
     # Rounded, so that 0.418 µm is 418 nm and not 417.99999999999994.
     return [round(value * 1000, 6) for value in values] if micro else list(values)
+
+
+def is_north_up(georeference: Georeference) -> bool:
+    """Whether columns run east and rows south: what formats without a whole transform can say."""
+    a, b, _, d, e, _ = georeference.transform
+    return b == d == 0 and a > 0 > e
 
 
 def _nodata_tag(nodata: float | None) -> float | str | None:

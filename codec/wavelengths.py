@@ -67,6 +67,13 @@ def pack(wavelengths_nm: tuple[float, ...]) -> int | bytes | None:
     for number, known in enumerate(_KNOWN):
         if units == _units(known):
             return number
+    return pack_list(wavelengths_nm)
+
+
+@lru_cache(maxsize=8)
+def pack_list(lengths_nm: tuple[float, ...]) -> bytes:
+    """Describe lengths [nm], one or more, band centers or widths, as `pack` does unknown ones."""
+    units = _units(lengths_nm)
     unit = math.gcd(*units) or 1
     trend, values = _Trend(_JUMP_UNITS // unit), [unit]
     for center in (value // unit for value in units):

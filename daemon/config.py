@@ -14,6 +14,8 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -275,10 +277,24 @@ class OutputSettings(Section):
     Attributes:
         directory: Made where it is not there.
         format: What a tile is written as.
+        cog: Whether GeoTIFFs are cloud-optimized, with overviews: slower to write.
     """
 
     directory: Directory
     format: Literal["geotiff", "envi", "zarr", "npy"] = "geotiff"
+    cog: bool = False
+
+    @field_validator("cog")
+    @classmethod
+    def _is_of_a_geotiff(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("format") != "geotiff":
+            raise ValueError("is of GeoTIFFs; set output.format to geotiff, or leave it out")
+        return value
+
+    @property
+    def kind(self) -> str:
+        """The format's name for `codec.tile_files.write_tile`."""
+        return "cog" if self.cog else self.format
 
 
 class GroundMailboxes(Section):

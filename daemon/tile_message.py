@@ -35,7 +35,7 @@ MAX_NAME_CHARS: Final = 256
 MAX_CRS_CHARS: Final = 16_384
 """A compound CRS in WKT 2 is about 6,000 characters."""
 MAX_HEADER_BYTES: Final = 65_536
-"""4096 wavelengths of 9 bytes and the longest CRS fit."""
+"""4096 wavelengths of 9 bytes and the longest CRS fit, or 2,700 wavelengths and widths with it."""
 MAX_FIELDS: Final = 64
 
 INTERLEAVES: Final = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (1, 2, 0)}
@@ -99,6 +99,8 @@ class TileMessage:
             "wavelengths_nm": list(info.wavelengths_nm),
             "georeference": place and {"crs": place.crs, "transform": list(place.transform)},
         }
+        if info.fwhm_nm:  # else the header is as builds read it that know of no widths
+            header["fwhm_nm"] = list(info.fwhm_nm)
         _check_fields(header)
         ordered = tile.samples.transpose(INTERLEAVES[interleave])
         samples = np.ascontiguousarray(ordered, dtype=tile.samples.dtype.newbyteorder("<"))
@@ -169,6 +171,7 @@ def _info(header: dict[str, Any]) -> TileInfo:
         reflectance_scale=float(header["reflectance_scale"]),
         nodata=None if header["nodata"] is None else float(header["nodata"]),
         wavelengths_nm=tuple(map(float, header["wavelengths_nm"])),
+        fwhm_nm=tuple(map(float, header.get("fwhm_nm", ()))),
         georeference=georeference,
     )
 
@@ -247,8 +250,11 @@ _CHECKS: Final[dict[str, Callable[[Any], bool]]] = {
     "reflectance_scale": _is_number,
     "wavelengths_nm": lambda v: _is_list(v, _is_number),
     "georeference": _is_place,
+    "fwhm_nm": lambda v: _is_list(v, _is_number),
 }
 """Types; ranges are `TileInfo`'s own."""
+
+_OPTIONAL: Final = frozenset({"fwhm_nm"})
 
 
 def _check_fields(header: dict[str, Any]) -> None:
@@ -257,9 +263,9 @@ def _check_fields(header: dict[str, Any]) -> None:
     Raises:
         MessageFieldError: Naming the fields.
     """
-    if header.keys() != _CHECKS.keys():
-        odd = sorted(map(str, header.keys() ^ _CHECKS.keys()))
-        raise MessageFieldError(f"fields missing or unknown: {', '.join(odd)[:200]}")
-    for name, is_right in _CHECKS.items():
-        if not is_right(header[name]):
-            raise MessageFieldError(f"{name} cannot be {str(header[name])[:80]!r}")
+    if odd := (header.keys() ^ _CHECKS.keys()) - (_OPTIONAL - header.keys()):
+        names = ", ".join(sorted(map(str, odd)))
+        raise MessageFieldError(f"fields missing or unknown: {names[:200]}")
+    for name, value in header.items():
+        if not _CHECKS[name](value):
+            raise MessageFieldError(f"{name} cannot be {str(value)[:80]!r}")

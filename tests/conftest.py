@@ -43,7 +43,7 @@ def no_stray_threads() -> Iterator[None]:
         pytest.fail(f"left running: {', '.join(sorted(stray))}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def absent() -> Callable[[str], NoReturn]:
     """Give up on a test for want of something: a failure in CI, a skip elsewhere."""
 
@@ -55,7 +55,7 @@ def absent() -> Callable[[str], NoReturn]:
     return give_up
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def requires_tool(absent: Callable[[str], NoReturn]) -> Callable[[str], str]:
     """Find a program this test needs.
 

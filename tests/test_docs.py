@@ -52,7 +52,7 @@ RUN_BY: Final = {
     "accelerate launch": "tests/training/test_distributed.py",
     "apt-get install": "not run: it changes the machine",
     "sudo deploy/install.sh": "tests/test_deploy.py",
-    "sudo systemctl": "not run: tests have no systemd; tests/end_to_end/test_systemd.py plays it",
+    "sudo systemctl": "tests/end_to_end/test_boot.py",
     "git clone": "not run: tests use no network",
     "cd": "not run: it is of the reader's shell",
     ".": "not run: it is of the reader's shell",
@@ -151,6 +151,39 @@ def test_every_command_is_understood(
     requires_tool("make")
     complaints = [complaint(command, PROGRAMS, ROOT / "Makefile") for command in readme]
     assert [text for text in complaints if text] == []
+
+
+def test_the_commands_of_frames_are_understood() -> None:
+    """docs/ground.md names subcommands and options that exist."""
+    named = commands((ROOT / "docs" / "ground.md").read_text(encoding="utf-8"))
+    complaints = [complaint(command, PROGRAMS, ROOT / "Makefile") for command in named]
+
+    assert len(named) >= 5
+    assert [text for text in complaints if text] == []
+
+
+# ---------------------------------------------------------------- the notebook
+
+
+def blocks(text: str) -> list[str]:
+    """The Python blocks of a Markdown text, each at the line it has there."""
+    return [
+        "\n" * text.count("\n", 0, match.start(1)) + match.group(1)
+        for match in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+
+
+def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Block by block, as a reader types them, from the root of the checkout."""
+    monkeypatch.chdir(ROOT)
+    notebook = ROOT / "docs" / "notebook.md"
+    found = blocks(notebook.read_text(encoding="utf-8"))
+    names: dict[str, object] = {}
+    for block in found:
+        exec(compile(block, str(notebook), "exec"), names)  # noqa: S102  # our own text
+
+    assert len(found) >= 6
+    assert {"restored", "array", "again", "figure"} <= names.keys()
 
 
 # ---------------------------------------------------------------- the settings

@@ -17,15 +17,17 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+from fakes.wheels import PACKAGES, ROOT, alone, build_wheel, install_wheel
+
 PYPROJECT: Final[dict[str, Any]] = tomllib.loads(
     (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 )
 PROJECT: Final[dict[str, Any]] = PYPROJECT["project"]
-PACKAGES: Final = ["codec", "daemon", "training"]
 
-TRAINING_ONLY: Final = {"fasterai", "fastai", "torchvision", "torch_pruning", "matplotlib"}
-GROUND_ONLY: Final = {"rasterio", "scipy", "xarray", "zarr", "PIL"}
+TRAINING_ONLY: Final = {"fasterai", "fastai", "torchvision", "torch_pruning"}
+GROUND_ONLY: Final = {
+    *("rasterio", "scipy", "xarray", "zarr", "PIL", "matplotlib", "dask", "distributed"),
+}
 
 IMPORT_ALL: Final = """
 import importlib, sys
@@ -145,6 +147,74 @@ def test_only_our_packages_are_installed() -> None:
     include = PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
 
     assert sorted(include) == sorted(f"{package}*" for package in PACKAGES)
+
+
+# ---------------------------------------------------------------- the wheel
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Programs of an environment that has the wheel, and of this checkout nothing."""
+    folder = tmp_path_factory.mktemp("wheel")
+    return install_wheel(build_wheel(folder / "built"), folder / "environment")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """An empty folder."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    return folder
+
+
+def said(folder: Path, *command: object) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder that knows nothing of this checkout."""
+    words = list(map(str, command))
+    return subprocess.run(
+        words, cwd=folder, env=alone(), capture_output=True, text=True, check=False
+    )
+
+
+def test_the_wheel_holds_the_sources(installed: Path, elsewhere: Path) -> None:
+    """Every module of the checkout is in it, and imported from there."""
+    for package in PACKAGES:
+        where = f"import {package}; print({package}.__file__)"
+        home = Path(said(elsewhere, installed / "python", "-c", where).stdout.strip()).parents[1]
+        assert home.is_relative_to(installed.parent)
+        assert modules(home, package) == modules(ROOT, package)
+        assert (home / package / "py.typed").is_file()
+    assert (
+        said(elsewhere, installed / "prismlink", "--version")
+        .stdout.strip()
+        .endswith(PROJECT["version"])
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [("--help",), ("demo", "--help"), ("flight", "run", "--help"), ("keys", "keys")]
+)
+def test_a_wheel_needs_no_checkout(installed: Path, elsewhere: Path, words: list[str]) -> None:
+    """Its commands answer in a folder where there is nothing."""
+    done = said(elsewhere, installed / "prismlink", *words)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_wheel_reads_the_settings_that_ship(
+    installed: Path, elsewhere: Path, absent: Callable[[str], NoReturn]
+) -> None:
+    """A settings file and its bundle, copied to a machine that has the wheel, are accepted."""
+    models = ROOT / "deploy" / "models"
+    if not models.is_dir():
+        absent("this test needs the models that ship")
+    shutil.copy(ROOT / "deploy" / "flight.yaml", elsewhere)
+    shutil.copytree(models, elsewhere / "models")
+    done = said(elsewhere, installed / "prismlink", "flight", "check-config", "flight.yaml")
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# ---------------------------------------------------------------- what stands beside it
 
 
 def test_the_license_is_there() -> None:

@@ -174,6 +174,13 @@ def test_an_offence_is_seen(line: str, offence: str | None) -> None:
     assert offences(ast.parse(line)) == ([] if offence is None else [offence])
 
 
+def test_text_of_a_crs_has_one_door() -> None:
+    """GDAL opens what such a text names; `codec.crs` takes numbers and WKT alone."""
+    doors = {path for path, text in sources() if re.search(r"\bfrom_(user_input|string)\(", text)}
+
+    assert doors == {"codec/crs.py"}
+
+
 def test_only_these_modules_read_the_environment() -> None:
     """What changes with it is systemd's; settings are in the file that says so."""
     readers = {path for path, text in sources() if re.search(r"\benviron\b|\bgetenv\b", text)}

@@ -63,7 +63,11 @@ class CollectWorker:
                 self._reports.whole((item.boot_id, item.frame_id))
             metrics.frames_complete.labels(item.channel.name.lower()).inc()
             yield CollectedFrame(
-                raw=raw, channel=item.channel, boot_id=item.boot_id, frame_id=item.frame_id
+                raw=raw,
+                channel=item.channel,
+                boot_id=item.boot_id,
+                frame_id=item.frame_id,
+                packets=frames.made_of,
             )
 
     def tick(self) -> tuple[()]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from codec.decoder import DecodedPatch
 from codec.frame import SideFrame
 from codec.tile import Tile
 from daemon.link.packet import Channel
+from daemon.link.reassembly import PacketCount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -20,6 +22,7 @@ class CollectedFrame:
         boot_id: Boot of the board that sent it.
         frame_id: The board's count of frames since that boot.
         replayed: Whether it was read from the archive, for its tile to be put together anew.
+        packets: What it was made of; None if it was not put together here.
     """
 
     raw: bytes
@@ -27,6 +30,7 @@ class CollectedFrame:
     boot_id: int
     frame_id: int
     replayed: bool = False
+    packets: PacketCount | None = None
 
     @property
     def key(self) -> tuple[int, int]:
@@ -66,6 +70,21 @@ class TilePart:
         return self.patch.samples.nbytes if self.patch else len(self.side.payload)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchRecord:
+    """What is known of a patch that arrived.
+
+    Attributes:
+        step: As of `codec.decoder.DecodedPatch`.
+        packets: As of `CollectedFrame`.
+        psnr_db: As measured on board [dB]; None where that is not known.
+    """
+
+    step: float
+    packets: PacketCount | None = None
+    psnr_db: float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RestoredTile:
     """A tile as far as it arrived.
@@ -77,6 +96,7 @@ class RestoredTile:
         missing: (row, col) of the patches that did not arrive.
         frames: (boot_id, frame_id) of every frame it was made of.
         frame_bytes: Bytes of those frames.
+        records: By (row, col), of the patches that arrived.
     """
 
     tile: Tile
@@ -85,6 +105,7 @@ class RestoredTile:
     missing: tuple[tuple[int, int], ...]
     frames: tuple[tuple[int, int], ...] = field(repr=False)
     frame_bytes: int
+    records: Mapping[tuple[int, int], PatchRecord] = field(default_factory=dict, repr=False)
 
     @property
     def patches(self) -> int:

@@ -15,7 +15,7 @@ from codec.errors import TileError
 from codec.frame import SideFrame
 from codec.tile import Tile, fill_value
 from daemon.clock import Clock
-from daemon.ground.items import RestoredTile, TilePart
+from daemon.ground.items import PatchRecord, RestoredTile, TilePart
 from daemon.ground.metrics import GroundMetrics
 
 _DONE_KEPT: Final = 2048
@@ -34,6 +34,7 @@ class _OpenTile:
     sent_as: tuple[int, int]
     touched_s: float
     patches: dict[tuple[int, int], DecodedPatch] = field(default_factory=dict)
+    records: dict[tuple[int, int], PatchRecord] = field(default_factory=dict)
     frames: dict[tuple[int, int], int] = field(default_factory=dict)
 
     @property
@@ -89,7 +90,11 @@ class MosaicWorker:
             position = item.patch.patch_row, item.patch.patch_col
             if position in tile.patches:
                 self._drop(item, REPEATED)
-            tile.patches.setdefault(position, item.patch)
+            else:
+                tile.patches[position] = item.patch
+                tile.records[position] = PatchRecord(
+                    step=item.patch.step, packets=item.frame.packets
+                )
             if len(tile.patches) == len(tile.side.grid):
                 yield self._close(tile_id)
 
@@ -139,6 +144,7 @@ class MosaicWorker:
             missing=missing,
             frames=tuple(tile.frames),
             frame_bytes=sum(tile.frames.values()),
+            records=tile.records,
         )
 
 

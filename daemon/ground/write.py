@@ -1,22 +1,21 @@
-"""Tiles in, files out: each whole or not at all, with a manifest beside it."""
+"""Tiles in, products out, with a manifest beside each: every file whole or not at all."""
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from codec.errors import TileFileError
 from codec.tile import TileInfo
-from codec.tile_files import write_tile
 from daemon.errors import OutputError
-from daemon.files import sync_folder, write_whole
+from daemon.files import sync_folder
 from daemon.ground.items import RestoredTile
 from daemon.ground.metrics import GroundMetrics
+from daemon.ground.products import write_product
 from daemon.stage import KeepsNothing
 
 log = logging.getLogger(__name__)
@@ -55,28 +54,19 @@ class WriteWorker(KeepsNothing):
     ) -> None:
         self._directory, self._format, self._metrics = directory, file_format, metrics
         self._on_written = on_written
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            for path in directory.iterdir():
-                if _LEFT_BEHIND.fullmatch(path.name):
-                    shutil.rmtree(path, ignore_errors=True)
-        except OSError as error:
-            raise OutputError(directory, str(error)) from None
+        make_clean(directory)
 
     def accept(self, item: RestoredTile) -> Iterator[Path]:
-        """Write the tile, then its manifest; return the tile's path.
+        """Write the tile, its manifest and what else a product has; return the tile's path.
 
         Raises:
-            OutputError: If either cannot be written.
+            OutputError: If any of it cannot be written.
         """
-        stem = file_stem(item.tile.info)
-        path = self._directory / stem
+        path = self._directory / file_stem(item.tile.info)
         try:
-            path = write_tile(item.tile, path, self._format)
-            content = json.dumps(manifest(item, path.name), indent=1) + "\n"
-            write_whole(self._directory / f"{stem}{MANIFEST}", content.encode())
+            path = write_product(item, path, self._format, {MANIFEST: partial(manifest, item)})
             sync_folder(self._directory)
-        except (TileFileError, OutputError) as error:
+        except OutputError as error:
             self._metrics.tile_write_errors.inc()
             raise OutputError(path, str(error)) from None
         self._on_written(item)
@@ -85,6 +75,21 @@ class WriteWorker(KeepsNothing):
         self._metrics.tiles_written.labels("partial" if item.missing else "complete").inc()
         log.info("written", extra={"file": path.name})
         yield path
+
+
+def make_clean(directory: Path) -> None:
+    """Make a folder, or remove what a process that was killed left half written there.
+
+    Raises:
+        OutputError: If it cannot be made or read.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in directory.iterdir():
+            if _LEFT_BEHIND.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(directory, str(error)) from None
 
 
 def file_stem(info: TileInfo) -> str:

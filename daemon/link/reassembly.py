@@ -41,6 +41,19 @@ class IncompleteFrame:
     needed: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacketCount:
+    """What a frame was made of.
+
+    Attributes:
+        segments: Packets it was cut in.
+        repaired: Those of them that never came, and were made from repair symbols.
+    """
+
+    segments: int
+    repaired: int
+
+
 @dataclass(slots=True)
 class _Partial:
     first: Packet
@@ -69,6 +82,7 @@ class Reassembler:
     Attributes:
         repaired: Frames completed with the help of repair symbols.
         evicted: Frames given up early, to make room.
+        made_of: What the frame that `feed` gave last was made of.
     """
 
     def __init__(self, *, max_frames: int, max_bytes: int, max_age_s: float) -> None:
@@ -78,6 +92,7 @@ class Reassembler:
         self._given_up: deque[IncompleteFrame] = deque(maxlen=max_frames)
         self._held_bytes = 0
         self.repaired = self.evicted = 0
+        self.made_of = PacketCount(segments=0, repaired=0)
 
     @property
     def frames(self) -> int:
@@ -119,7 +134,10 @@ class Reassembler:
         if frame is None:
             self._make_room()
             return None
-        self.repaired += any(index >= packet.segment_count for index in partial.symbols)
+        came = sum(index < packet.segment_count for index in partial.symbols)
+        self.repaired += came < len(partial.symbols)
+        count = packet.segment_count
+        self.made_of = PacketCount(segments=count, repaired=count - came)
         self._drop(key)
         self._completed[key] = None
         if len(self._completed) > REMEMBERED:

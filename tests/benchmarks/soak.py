@@ -40,7 +40,7 @@ from codec.patch_grid import PATCH_PX
 from codec.tile_files import find_scenes, read_tile, write_tile
 from daemon.bench_feed import mirrored
 from daemon.feed import ENMAP_PX_PER_S
-from daemon.ground.write import MANIFEST
+from daemon.ground.products import STAC
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "tests"))  # as pytest has it
@@ -184,8 +184,8 @@ class Watch:
         found = Look(at_s=at_s, flight=self._flight.metrics(), ground=self._ground.metrics())
         self.looks.append(found)
         cubes = self._desk.cubes
-        for manifest in cubes.glob(f"*{MANIFEST}"):  # the last that is written of a tile
-            for path in cubes.glob(f"{manifest.name.removesuffix(MANIFEST)}.*"):
+        for item in cubes.glob(f"*{STAC}"):  # the last that is written of a tile
+            for path in cubes.glob(f"{item.name.removesuffix(STAC)}.*"):
                 path.unlink()
         return found
 

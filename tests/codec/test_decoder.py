@@ -169,6 +169,15 @@ def test_the_error_follows_the_step() -> None:
         assert 1.6 < coarse / fine < 2.2
 
 
+def test_a_patch_says_its_own_step() -> None:
+    """That of the tile, and as much coarser as its frame says."""
+    side, patch = map(parse, encode(cubes.tile(bands=6, rows=32, cols=32), 20.0))
+    assert isinstance(side, SideFrame)
+    assert isinstance(patch, PatchFrame)
+    assert DECODER.decode_patch(side, patch).step == 20.0
+    assert DECODER.decode_patch(side, replace(patch, step_offset=8)).step == 40.0
+
+
 def test_a_measured_sample_never_becomes_fill() -> None:
     """Integers that would be restored as the fill value move by one, floats by the least bit."""
     for dtype, fill in (("int16", 7), ("int16", 32_767), ("float32", 0.0), ("float32", 7.0)):

@@ -383,6 +383,21 @@ def test_a_field_too_many_or_too_few(frame: SideFrame | PatchFrame, change: int)
         parse(framed(frame.KIND, header))
 
 
+def test_widths_are_one_more_field() -> None:
+    """Behind all others, and only where they are known: earlier builds read frames without."""
+    frame = replace(SIDE, info=replace(INFO, fwhm_nm=(6.5, 6.53, 6.0)))
+    *before, widths = header_of(frame)
+
+    assert before == header_of(SIDE)
+    assert widths == bytes.fromhex("3ffe41d7fd20")
+    assert same(parse(frame.pack()), frame)
+    for wrong in (0, b"", widths[:-1], "text"):
+        with pytest.raises(FrameFieldError):
+            parse(framed(0, [*before, wrong]))
+    with pytest.raises(FrameFieldError, match="fwhm_nm"):
+        replace(SIDE, info=replace(INFO, fwhm_nm=(6.5,)))
+
+
 def test_inflate_stops_at_its_limit() -> None:
     """The limit holds exactly: as many bytes pass, one more does not."""
     packed = zlib.compress(b"\x00" * 100)

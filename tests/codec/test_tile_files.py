@@ -37,6 +37,7 @@ INFO = TileInfo(
     reflectance_scale=10_000.0,
     nodata=None,
     wavelengths_nm=(418.24, 902.257, 640.1),
+    fwhm_nm=(6.5, 11.25, 7.0),
     georeference=Georeference(
         crs="EPSG:32618", transform=(30.0, 0.0, 688_005.0, 0.0, -30.0, 4_561_935.1)
     ),
@@ -106,7 +107,7 @@ def test_every_place_comes_back(
     tmp_path: Path, file_format: str, georeference: Georeference | None
 ) -> None:
     """A place that the format cannot say, and text that is no CRS, are kept all the same."""
-    tile = tile_of("int16", georeference=georeference, wavelengths_nm=())
+    tile = tile_of("int16", georeference=georeference, wavelengths_nm=(), fwhm_nm=())
 
     same(read_tile(write_tile(tile, tmp_path / "t", file_format)), tile)
 
@@ -160,7 +161,7 @@ def test_xarray_sees_the_same(tmp_path: Path) -> None:
         assert dataset["samples"].dims == ("band", "y", "x")
         assert bool(dataset["samples"][1].isnull().all())
         assert float(dataset["x"][0]) == 688_020.0
-        assert dataset["wavelength_nm"].values.tolist() == [418.24, 902.257, 640.1]
+        assert dataset["wavelength"].values.tolist() == [418.24, 902.257, 640.1]
 
 
 def test_the_hyspecnet_tree() -> None:
@@ -455,6 +456,22 @@ def test_stale_tags_give_way(tmp_path: Path) -> None:
 
     assert georeference is not None
     assert georeference.transform == (10.0, 0.0, 1.0, 0.0, -10.0, 2.0)
+
+
+@pytest.mark.parametrize("unit", ["Nanometers", "Micrometers", "Unknown", ""])
+def test_widths_of_others(tmp_path: Path, unit: str) -> None:
+    """An ENVI header's widths are in the unit of its wavelengths, which may have to be guessed."""
+    scale = 1000 if unit in ("Micrometers", "Unknown") else 1
+    np.zeros((2, 3, 4), "i2").tofile(tmp_path / "a.img")
+    lines = [
+        *("ENVI", "samples = 4", "lines = 3", "bands = 2", "data type = 2", "interleave = bsq"),
+        *([f"wavelength units = {unit}"] if unit else []),
+        f"wavelength = {{{500 / scale}, {600 / scale}}}",
+        f"fwhm = {{{6.5 / scale}, {11 / scale}}}",
+    ]
+    (tmp_path / "a.hdr").write_text("\n".join(lines))
+
+    assert read_tile(tmp_path / "a.hdr").info.fwhm_nm == (6.5, 11.0)
 
 
 def test_wavelength_units() -> None:

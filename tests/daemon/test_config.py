@@ -177,6 +177,10 @@ def test_part_of_a_section_keeps_the_rest(bundle: Path, tmp_path: Path) -> None:
         (load_flight, "flight", "log.level=INFO", "log.level: \"INFO\" should be 'debug'"),
         (load_ground, "ground", "model.bundles=[]", "model.bundles: [] Tuple should have at least"),
         (load_ground, "ground", "output.format=tiff", "should be 'geotiff', 'envi', 'zarr'"),
+        (
+            *(load_ground, "ground", "output={directory: x, format: zarr, cog: true}"),
+            "output.cog: true is of GeoTIFFs",
+        ),
         (load_ground, "ground", "tile_deadline_s=1", "not be below collect.max_age_s"),
         (load_ground, "ground", "link.apid=3", "link.apid: unknown key; known here: address, bind"),
     ],

@@ -105,6 +105,19 @@ def test_the_bytes_are_frozen(interleave: str) -> None:
     assert samples == frozen[f"samples {interleave}"]
 
 
+def test_widths_are_an_optional_field() -> None:
+    """The header has it only where they are known: earlier builds read messages without."""
+    with_widths = Tile(samples=TILE.samples, info=replace(TILE.info, fwhm_nm=(6.5, 7.0)))
+    parts = TileMessage.pack(with_widths)
+
+    assert "fwhm_nm" not in msgpack.unpackb(bytes(TileMessage.pack(TILE)[1]))
+    assert msgpack.unpackb(bytes(parts[1]))["fwhm_nm"] == [6.5, 7.0]
+    assert TileMessage.unpack(parts, LIMITS).info == with_widths.info
+    for wrong in ([6.5], [6.5, -1.0], ["a", "b"], 6.5):
+        with pytest.raises(MessageFieldError, match="fwhm"):
+            TileMessage.unpack(parts_with(fwhm_nm=wrong), LIMITS)
+
+
 def test_samples_are_a_view() -> None:
     """The samples are those of the message: read-only, not copied, bands first."""
     topic, header, samples = TileMessage.pack(TILE, "bip")

@@ -10,6 +10,7 @@ import pytest
 import rasterio
 
 from codec.tile_files import read_tile
+from daemon.ground.write import MANIFEST
 from fakes.processes import Desk
 
 FIELDS = {
@@ -42,7 +43,8 @@ def test_the_demo_shows_what_it_promises(
         read_tile(scene).info.scene for scene in (enmap, aviris)
     }
     for output in shown["outputs"]:
-        manifest = json.loads(next(out.glob(f"*_{output['sequence']:06d}_*.json")).read_text())
+        (path,) = out.glob(f"*_{output['sequence']:06d}_*{MANIFEST}")
+        manifest = json.loads(path.read_text())
         missing = len(manifest["patches_missing"])
         assert output["patches"] == output["patches_decoded"] + missing
         assert output["psnr_db"] >= LEAST_PSNR_DB

@@ -8,11 +8,13 @@ from itertools import count
 from codec.bundle import Bundle
 from codec.decoder import Decoder
 from codec.encoder import Encoder
-from codec.frame import SideFrame
+from codec.frame import SideFrame, parse
 from codec.tile import Tile
-from daemon.ground.items import CollectedFrame
+from daemon.ground.items import CollectedFrame, PatchRecord, RestoredTile
 from daemon.link.packet import Channel
+from daemon.link.reassembly import PacketCount
 from fakes.bundles import klt_bundle
+from fakes.layers import with_holes
 
 BOOT_ID = 7
 _frame_ids = count()
@@ -41,3 +43,23 @@ def frames(
     """The frames of a tile as the link brings them, side information first."""
     encoder = Encoder(bundle or klt_bundle(), step=step, backend="torch-cpu")
     return [collected(raw, boot_id=boot_id) for raw in encoder.encode(tile)]
+
+
+def restored(tile: Tile, *missing: tuple[int, int], boot_id: int = BOOT_ID) -> RestoredTile:
+    """A tile as the mosaic hands it on, with fill where these patches are; one was repaired."""
+    side = parse(frames(tile)[0].raw)
+    assert isinstance(side, SideFrame)
+    count = PacketCount(segments=5, repaired=2)
+    there = [position for position in side.grid if position not in missing]
+    return RestoredTile(
+        tile=with_holes(tile, *missing)[0],
+        side=side,
+        sent_as=(boot_id, 0),
+        missing=missing,
+        frames=tuple((boot_id, frame_id) for frame_id in range(1 + len(there))),
+        frame_bytes=99,
+        records={
+            position: PatchRecord(step=64.0, packets=count if position == there[0] else None)
+            for position in there
+        },
+    )

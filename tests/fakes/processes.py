@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 from urllib.request import urlopen
 
 from daemon.ground.metrics import GroundMetrics
@@ -30,7 +30,8 @@ _ASK_EVERY_S: Final = 0.03
 _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """Several processes share two cores; their math libraries would fight over them."""
 _LOG_TAIL_CHARS: Final = 6_000
-_GET: Final = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())"
+GET: Final = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())"
+"""Python that asks the address it is given."""
 
 T = TypeVar("T")
 
@@ -54,6 +55,13 @@ class Numbers:
     """Metrics, from the endpoint or from a report: sample as Prometheus writes it, to value."""
 
     samples: Mapping[str, float]
+
+    @classmethod
+    def of_text(cls, text: str) -> Self:
+        """Read what an endpoint answers."""
+        lines = (line for line in text.splitlines() if line and not line.startswith("#"))
+        pairs = (line.rpartition(" ") for line in lines)
+        return cls({key: float(value) for key, _, value in pairs})
 
     def total(self, name: str, **labels: str) -> float:
         """Sum of `prismlink_{name}` over all series that have these labels; 0 if there is none.
@@ -148,13 +156,10 @@ class Process:
         """What its endpoint tells now."""
         url = f"http://{self.events('ready')[0]['metrics']}/metrics"
         if self._enter:
-            get = [*self._enter, sys.executable, "-IS", "-c", _GET, url]
-            lines = subprocess.check_output(get, text=True, timeout=PATIENCE_S).splitlines()
-        else:
-            with urlopen(url, timeout=PATIENCE_S) as answer:
-                lines = answer.read().decode().splitlines()
-        pairs = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
-        return Numbers({key: float(value) for key, _, value in pairs})
+            get = [*self._enter, sys.executable, "-IS", "-c", GET, url]
+            return Numbers.of_text(subprocess.check_output(get, text=True, timeout=PATIENCE_S))
+        with urlopen(url, timeout=PATIENCE_S) as answer:
+            return Numbers.of_text(answer.read().decode())
 
     def until_metrics(self, condition: Callable[[Numbers], object], what: str) -> Numbers:
         """Wait until its metrics are so; return them."""

@@ -12,7 +12,7 @@ from daemon.ground.items import CollectedFrame
 from daemon.ground.metrics import GroundMetrics
 from daemon.link.fec import RepairPolicy
 from daemon.link.packet import Channel, Packet
-from daemon.link.reassembly import Reassembler
+from daemon.link.reassembly import PacketCount, Reassembler
 from daemon.link.segment import Segmenter
 from daemon.metrics import new_registry
 from daemon.radio import LossyLink
@@ -87,6 +87,15 @@ def test_frames_that_repair_saved_are_counted() -> None:
     totals = metrics.totals()
     assert totals['prismlink_frames_complete_total{channel="patch"}'] == 2
     assert totals["prismlink_frames_repaired_total"] == 1
+
+
+def test_a_frame_says_what_it_was_made_of() -> None:
+    """How many packets, and how many of these were repaired: products tell of each patch."""
+    target, _ = worker(FakeClock())
+    sent = packets(bytes(400), repairs=2)
+    (frame,) = (frame for packet in sent[1:] for frame in target.accept(packet))
+
+    assert frame.packets == PacketCount(segments=len(sent) - 2, repaired=1)
 
 
 def test_frames_given_up_to_make_room_are_counted() -> None:

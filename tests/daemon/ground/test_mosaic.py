@@ -14,9 +14,10 @@ from codec.errors import TileError
 from codec.frame import SideFrame, parse
 from codec.tile import Tile
 from daemon.ground.decode import DecodeWorker
-from daemon.ground.items import RestoredTile, TilePart
+from daemon.ground.items import PatchRecord, RestoredTile, TilePart
 from daemon.ground.metrics import GroundMetrics
 from daemon.ground.mosaic import MosaicWorker
+from daemon.link.reassembly import PacketCount
 from daemon.metrics import new_registry
 from fakes import cubes
 from fakes.bundles import klt_bundle
@@ -85,6 +86,25 @@ def test_a_tile_says_what_it_was_made_of() -> None:
 
     assert restored.frames == tuple((p.frame.boot_id, p.frame.frame_id) for p in parts)
     assert restored.frame_bytes == sum(part.frame.size_bytes for part in parts)
+
+
+def test_a_tile_says_how_its_patches_came() -> None:
+    """Step and packets of each that is there; what came twice counts as it came first."""
+    parts = [
+        replace(part, frame=replace(part.frame, packets=PacketCount(segments=n, repaired=0)))
+        for n, part in enumerate(parts_of(TILE))
+    ]
+    rig = Rig()
+    assert rig.feed([*parts[:-1], replace(parts[1], frame=parts[0].frame)]) == []
+    (restored,) = rig.after(DEADLINE_S)
+
+    assert restored.records == {
+        (part.patch.patch_row, part.patch.patch_col): PatchRecord(
+            step=32.0, packets=PacketCount(segments=n, repaired=0)
+        )
+        for n, part in enumerate(parts[:-1])
+        if part.patch is not None
+    }
 
 
 @given(st.permutations(range(4)), st.data())

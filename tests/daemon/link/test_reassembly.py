@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from daemon.errors import ReassemblyError
 from daemon.link.fec import RepairPolicy
 from daemon.link.packet import MAX_FRAME_BYTES, Channel, Packet, symbol_bytes
-from daemon.link.reassembly import IncompleteFrame, Reassembler
+from daemon.link.reassembly import IncompleteFrame, PacketCount, Reassembler
 from daemon.link.segment import Segmenter
 from daemon.radio import LossyLink
 
@@ -80,6 +80,16 @@ def test_as_many_lost_as_repairs_beyond_two_are_made_good(data: st.DataObject) -
 
     assert feed(target, data.draw(st.permutations(kept))) == [FRAMES[9]]
     assert target.frames == 0
+
+
+@pytest.mark.parametrize(("lost", "repaired"), [((), 0), ((1,), 1), ((0, 2), 2)])
+def test_what_a_frame_was_made_of_is_told(lost: tuple[int, ...], repaired: int) -> None:
+    """How many packets it was cut in, and how many of these repair symbols stood in for."""
+    target = reassembler()
+    packets = parse(cut([bytes(range(250))], minimum=4, mtu_bytes=130))
+    assert feed(target, [p for p in packets if p.segment_index not in lost])
+
+    assert target.made_of == PacketCount(segments=3, repaired=repaired)
 
 
 def test_repair_makes_loss_good() -> None:

@@ -1,4 +1,4 @@
-"""Rules of `codec.tile_writers` that nobody sees: what a tile says of itself opens nothing."""
+"""Rules of `codec.crs`: what a tile says of its place opens nothing, in any format."""
 
 from __future__ import annotations
 

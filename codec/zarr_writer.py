@@ -1,0 +1,123 @@
+"""A tile in, a zarr store out that `xarray.open_zarr` opens, described as CF does it.
+
+Format 2 with consolidated metadata: format 3 has no agreed form of the latter, and every reader,
+GDAL's too, knows 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from codec.geotiff_writer import crs_of
+from codec.patch_grid import PATCH_PX
+from codec.patch_layers import PatchLayers
+from codec.tile import Georeference, Tile
+from codec.tile_tags import import_for, is_north_up, to_tags
+
+_FIRST_NS_S: Final = -9_223_372_036.0
+_LAST_NS_S: Final = 9_223_372_036.0
+"""Times that nanoseconds in 64 bits reach, which is what readers make of them."""
+
+
+def write_zarr(tile: Tile, path: Path, layers: PatchLayers | None = None) -> Sequence[Path]:
+    """Write `samples` on (band, y, x), a chunk a patch; with layers also these, and `valid`."""
+    xarray = import_for(path, "xarray")
+    import_for(path, "zarr")
+    # Not zarr's default, Blosc: it decodes a cut chunk without a word.
+    compressor = import_for(path, "numcodecs").Zstd(level=1, checksum=True)
+    info, (bands, rows, cols) = tile.info, tile.samples.shape
+    place = {} if info.georeference is None else _place(path, info.georeference, rows, cols)
+    mapped = {"grid_mapping": "spatial_ref"} if place else {}
+    meaning = {"long_name": "reflectance", "units": f"{1 / info.reflectance_scale:g}"}
+    variables: dict[str, Any] = {"samples": (("band", "y", "x"), tile.samples, meaning | mapped)}
+    cube = {"chunks": (bands, min(rows, PATCH_PX), min(cols, PATCH_PX)), "compressors": compressor}
+    encoding: dict[str, Any] = {"samples": dict(cube)}
+    if info.nodata is not None:
+        encoding["samples"]["_FillValue"] = info.nodata
+    if layers is not None:
+        told = {"long_name": "sample came and was measured"} | mapped
+        variables["valid"] = (("band", "y", "x"), layers.valid(tile), told)
+        encoding["valid"] = cube
+        variables |= _layers(layers)
+    dataset = xarray.Dataset(
+        variables,
+        coords=_bands(tile) | place,
+        attrs={"Conventions": "CF-1.11"} | to_tags(info, everything=True),
+    )
+    for name in dataset.variables.keys() - encoding.keys():
+        encoding[name] = {"compressors": compressor}
+    # So that a chunk that is not there is a chunk that was lost.
+    dataset.to_zarr(
+        path, mode="w-", zarr_format=2, consolidated=True, write_empty_chunks=True,
+        encoding=encoding,
+    )  # fmt: skip
+    return [path]
+
+
+def _bands(tile: Tile) -> dict[str, Any]:
+    """Coordinates of the bands, and the time of the first line."""
+    info, coords = tile.info, dict[str, Any]()
+    if info.wavelengths_nm:
+        told = {"standard_name": "radiation_wavelength", "long_name": "center", "units": "nm"}
+        coords["wavelength"] = ("band", np.array(info.wavelengths_nm), told)
+    if info.fwhm_nm:
+        told = {"long_name": "width of the band, full at half maximum", "units": "nm"}
+        coords["fwhm"] = ("band", np.array(info.fwhm_nm), told)
+    if _FIRST_NS_S < info.start_utc_s < _LAST_NS_S:
+        told = {
+            "standard_name": "time",
+            "long_name": "first line",
+            "units": "microseconds since 1970-01-01 00:00:00",
+            "calendar": "proleptic_gregorian",
+        }
+        coords["time"] = ((), np.int64(round(1e6 * info.start_utc_s)), told)
+    return coords
+
+
+def _place(path: Path, georeference: Georeference, rows: int, cols: int) -> dict[str, Any]:
+    """The CRS, where the text is one, and the centers of the pixels of a north-up image."""
+    a, b, c, d, e, f = georeference.transform
+    mapping: dict[str, Any] = {"GeoTransform": " ".join(map(repr, (c, a, b, f, d, e)))}
+    crs = crs_of(path, georeference)
+    if crs:
+        mapping["crs_wkt"] = crs.to_wkt()
+    coords: dict[str, Any] = {"spatial_ref": ((), np.int32(0), mapping)}
+    if is_north_up(georeference):
+        x, y = _axes(bool(crs and crs.is_geographic), bool(crs))
+        coords["x"] = ("x", c + a * (np.arange(cols) + 0.5), x)
+        coords["y"] = ("y", f + e * (np.arange(rows) + 0.5), y)
+    return coords
+
+
+def _axes(geographic: bool, known: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """CF attributes of x and y."""
+    if geographic:
+        return (
+            {"standard_name": "longitude", "units": "degrees_east"},
+            {"standard_name": "latitude", "units": "degrees_north"},
+        )
+    if not known:
+        return {}, {}
+    return (
+        {"standard_name": "projection_x_coordinate"},
+        {"standard_name": "projection_y_coordinate"},
+    )
+
+
+def _layers(layers: PatchLayers) -> dict[str, Any]:
+    """Variables on the coarse grid of patches."""
+    at = ("patch_row", "patch_col")
+    told = {"patch_px": layers.grid.patch_px, "model": layers.model}
+    return {
+        "patch_received": (at, layers.received, {"long_name": "patch came"} | told),
+        "patch_step": (at, layers.step, {"long_name": "quantizer step"} | told),
+        "patch_psnr_db": (
+            at,
+            layers.psnr_db,
+            {"long_name": "PSNR as measured on board", "units": "dB"} | told,
+        ),
+    }

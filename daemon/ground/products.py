@@ -1,0 +1,185 @@
+"""A restored tile in, its product out: samples, what is known of each patch, and a STAC item.
+
+`write_product` is what the ground and `prismlink decode` write with. Every file appears whole or
+not at all. The item comes last and goes first: while it is there, all it lists is there and has the
+checksums it gives. Nothing in the files of samples depends on when, how often or over how many
+passes they were written; what does (versions, boots, packets) is in the files beside them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+
+from codec.errors import TileFileError
+from codec.patch_layers import PatchLayers
+from codec.tile_files import write_tile
+from codec.tile_writers import ENVI_SUFFIX, MASK
+from daemon.errors import OutputError
+from daemon.files import write_whole
+from daemon.ground.items import RestoredTile
+from daemon.ground.stac import Asset, item_of
+
+QUALITY: Final = ".quality.json"
+STAC: Final = ".stac.json"
+"""What the file of a product's patches, and its STAC item, end in."""
+
+_READ_BYTES: Final = 1 << 20
+_NOTHING: Final = MappingProxyType[str, Callable[[str], Mapping[str, object]]]({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Version:
+    """Of a product, and the digest of its samples' files by which a new one is told."""
+
+    number: int = 0
+    digest: str = ""
+
+
+def write_product(
+    item: RestoredTile,
+    path: Path,
+    file_format: str,
+    others: Mapping[str, Callable[[str], Mapping[str, object]]] = _NOTHING,
+) -> Path:
+    """Write a product, or replace it by a new version of it.
+
+    Args:
+        item: The tile as far as it arrived.
+        path: Where, without a suffix.
+        file_format: As in `codec.tile_files.write_tile`.
+        others: Further files to lie beside it: what a name ends in, and what makes of the name of
+            the tile's file the JSON values to write.
+
+    Returns:
+        The path that `read_tile` takes.
+
+    Raises:
+        OutputError: If any of it cannot be written; what was there is then as it was, or has no
+            item.
+    """
+    beside = {end: path.with_name(path.name + end) for end in (QUALITY, STAC, *others)}
+    layers, before = layers_of(item), _version_in(beside[QUALITY])
+    withdraw = partial(beside[STAC].unlink, missing_ok=True)
+    try:
+        written = write_tile(item.tile, path, file_format, layers, withdraw)
+    except (OSError, TileFileError) as error:
+        raise OutputError(path, str(error)) from None
+    assets = [_asset(part) for part in parts_of(written)]
+    digest = hashlib.sha256("".join(asset.sha256 for asset in assets).encode()).hexdigest()
+    version = _Version(number=before.number + (digest != before.digest), digest=digest)
+    write_whole(beside[QUALITY], _json(quality(item, version)))
+    assets.append(_asset(beside[QUALITY]))
+    for end, make in others.items():
+        write_whole(beside[end], _json(make(written.name)))
+        assets.append(_asset(beside[end]))
+    told = item_of(item, assets, name=path.name, version=version.number)
+    write_whole(beside[STAC], _json(told))
+    return written
+
+
+def layers_of(item: RestoredTile) -> PatchLayers:
+    """What is known of a tile's patches, on their grid."""
+    grid = item.side.grid
+    received = np.ones(grid.shape, dtype=np.bool_)
+    step, psnr_db = np.full((2, *grid.shape), np.nan, dtype=np.float32)
+    for position in item.missing:
+        received[position] = False
+    for position, record in item.records.items():
+        step[position] = record.step
+        psnr_db[position] = math.nan if record.psnr_db is None else record.psnr_db
+    return PatchLayers(
+        grid=grid, received=received, step=step, psnr_db=psnr_db, model=item.side.model.hex()
+    )
+
+
+def quality(item: RestoredTile, version: _Version) -> dict[str, object]:
+    """Describe a product patch by patch; null is what is not known."""
+    grid, missing = item.side.grid, set(item.missing)
+
+    def describe(position: tuple[int, int]) -> dict[str, object]:
+        record = item.records.get(position)
+        packets = record and record.packets
+        return {
+            "row": position[0],
+            "col": position[1],
+            "received": position not in missing,
+            "step": record and record.step,
+            "psnr_db": record and record.psnr_db,
+            "packets": packets and packets.segments,
+            "packets_repaired": packets and packets.repaired,
+        }
+
+    return {
+        "version": version.number,
+        "sha256": version.digest,
+        "complete": not missing,
+        "model": item.side.model.hex(),
+        "patch_px": grid.patch_px,
+        "grid": list(grid.shape),
+        "patches": [describe(position) for position in grid],
+    }
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files, or the one folder, of a tile's samples, by the path that `read_tile` takes."""
+    if path.suffix == ENVI_SUFFIX:
+        mask = path.with_suffix(MASK)
+        return [path.with_suffix(".img"), path, *([mask] if mask.exists() else [])]
+    return [path, path.with_suffix(".json")] if path.suffix == ".npy" else [path]
+
+
+def file_sha256(path: Path) -> str:
+    """The digest of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(_READ_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def tree_sha256(folder: Path) -> str:
+    """One digest of all files in a folder and their names: SHA-256 of what `sha256sum` prints.
+
+    The same as `find . -type f | LC_ALL=C sort | xargs sha256sum | sha256sum` in the folder.
+    """
+    names = sorted(path.relative_to(folder).as_posix() for path in _files_in(folder))
+    lines = "".join(f"{file_sha256(folder / name)}  ./{name}\n" for name in names)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _asset(path: Path) -> Asset:
+    """Read back what was written."""
+    try:
+        folder = path.is_dir()
+        size_bytes = sum(file.stat().st_size for file in (_files_in(path) if folder else [path]))
+        sha256 = tree_sha256(path) if folder else file_sha256(path)
+    except OSError as error:
+        raise OutputError(path, str(error)) from None
+    return Asset(name=path.name, size_bytes=size_bytes, sha256=sha256, folder=folder)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def _version_in(path: Path) -> _Version:
+    """The version that is there; none, if that cannot be told."""
+    try:
+        told = json.loads(path.read_bytes())
+        return _Version(number=int(told["version"]), digest=str(told["sha256"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return _Version()
+
+
+def _json(told: Mapping[str, Any]) -> bytes:
+    return (json.dumps(told, indent=1) + "\n").encode()
