@@ -34,6 +34,7 @@ from daemon.config_sections import (
     Section,
 )
 from daemon.config_security import FlightSecuritySettings, GroundSecuritySettings, Socket
+from daemon.config_web import WebSettings
 from daemon.link.commands import MAX_COMMAND_BYTES, MIN_COMMAND_BYTES
 from daemon.link.packet import MAX_APID
 from daemon.link.reports import ReportTimes
@@ -42,6 +43,7 @@ from daemon.settings_file import load
 
 _PATH_KEYS: Final = (
     *("model.bundle", "model.bundles", "output.directory", "spool.directory", "archive.directory"),
+    "web.token_file",
     *(f"security.{key}" for key in ("curve_secret_key", "seal_key", "seal_state")),
     *("model.store.directory", "model.store.trusted_keys"),
     *(f"security.curve_peers.{socket}" for socket in ("instrument", "link", "uplink")),
@@ -332,6 +334,7 @@ class GroundSettings(Section):
     tile_deadline_s: PositiveFloat = 30.0
     output: OutputSettings
     mailboxes: GroundMailboxes = GroundMailboxes()
+    web: WebSettings = WebSettings()
     metrics: GroundMetricsSettings = GroundMetricsSettings()
     log: LogSettings = LogSettings()
     shutdown_deadline_s: PositiveFloat = 20.0

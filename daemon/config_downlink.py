@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Final, Literal, Self
 
@@ -95,6 +96,29 @@ class PassSettings(Section):
     kbit_per_s: PositiveFloat | None = None
 
 
+def plan_of(passes: Sequence[PassSettings], kbit_per_s: float | None) -> ContactPlan:
+    """When the link is open, and how much it then takes.
+
+    Args:
+        passes: As settings have them; always, if there are none.
+        kbit_per_s: Most in any second [kbit] of those that say nothing; None: as the link takes it.
+
+    Raises:
+        ValueError: If one ends before it begins, or two overlap.
+    """
+    return ContactPlan(
+        [
+            Pass(
+                opens_utc_s=one.opens.timestamp(),
+                closes_utc_s=one.closes.timestamp(),
+                bits_per_s=_bits(one.kbit_per_s or kbit_per_s),
+            )
+            for one in passes
+        ],
+        _bits(kbit_per_s),
+    )
+
+
 class FlightUplinkSettings(Section):
     """Where reports and commands come from. With it, what was sent is kept until acknowledged.
 
@@ -172,17 +196,7 @@ class FlightLinkSettings(Section):
     @property
     def plan(self) -> ContactPlan:
         """When it is open, and how much it then takes."""
-        return ContactPlan(
-            [
-                Pass(
-                    opens_utc_s=one.opens.timestamp(),
-                    closes_utc_s=one.closes.timestamp(),
-                    bits_per_s=_bits(one.kbit_per_s or self.kbit_per_s),
-                )
-                for one in self.passes
-            ],
-            _bits(self.kbit_per_s),
-        )
+        return plan_of(self.passes, self.kbit_per_s)
 
     @model_validator(mode="after")
     def _plan_can_be_kept(self) -> Self:

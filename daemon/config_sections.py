@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -46,6 +47,16 @@ def _file(value: Path) -> Path:
     if not value.is_file():
         raise ValueError(f"names no file; looked for {value}")
     return value
+
+
+def holds(read: Callable[[Path], bytes]) -> AfterValidator:
+    """Have a file read, so that what is wrong with it is said with the key that names it."""
+
+    def check(path: Path) -> Path:
+        read(path)
+        return path
+
+    return AfterValidator(check)
 
 
 Address = Annotated[str, AfterValidator(_address)]

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Protocol, Self
 
-from pydantic import AfterValidator, model_validator
+from pydantic import model_validator
 
 from daemon.addresses import is_local
-from daemon.config_sections import File, NewFile, Section
+from daemon.config_sections import File, NewFile, Section, holds
 from daemon.keys import CurveKeys, curve_public, curve_secret, seal_key
 from daemon.link.seal import OVERHEAD_BYTES
 
-
-def _holds(read: Callable[[Path], bytes]) -> AfterValidator:
-    """Have a file read, so that what is wrong with it is said with the key that names it."""
-
-    def check(path: Path) -> Path:
-        read(path)
-        return path
-
-    return AfterValidator(check)
-
-
-CurveSecret = Annotated[File, _holds(curve_secret)]
-SealKey = Annotated[File, _holds(seal_key)]
-PublicKeys = tuple[Annotated[File, _holds(curve_public)], ...]
+CurveSecret = Annotated[File, holds(curve_secret)]
+SealKey = Annotated[File, holds(seal_key)]
+PublicKeys = tuple[Annotated[File, holds(curve_public)], ...]
 
 
 _SECTIONS: Final = {"uplink": "link.uplink"}

@@ -164,6 +164,7 @@ def _stream(settings: DemoSettings, scratch: Path) -> _Stream:
         ground = start(
             *("ground", "run", settings.ground_yaml),
             *_set(f"link.address={addresses['ground']}", "metrics.port=0", *bundles),
+            *_set("web.port=null"),
             *_set(f"output.directory={settings.out.resolve()}", uplink),
         )
         flight = start(

@@ -1,8 +1,8 @@
 """Keys in files: read where they are needed, written by `prismlink keys`.
 
 A CURVE key is a line of 40 characters, Z85 as libzmq has it; the seal's key one of 64 hexadecimal
-digits. A file that everybody may write, a secret that everybody may read, and a link to either are
-refused.
+digits; the token of the web page one of 32 printable characters or more. A file that everybody may
+write, a secret that everybody may read, and a link to either are refused.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ _Z85: Final = (
 )
 _Z85_CHARS: Final = 40
 _SEAL_CHARS: Final = 64
+_LEAST_TOKEN_CHARS: Final = 32
+"""Of 16 random bytes in hexadecimal digits: not to be guessed."""
 _MAX_FILE_BYTES: Final = 1024
 
 
@@ -61,6 +63,18 @@ def seal_key(path: Path) -> bytes:
     except ValueError:
         pass
     raise ValueError("holds no key of 64 hexadecimal digits; make one with `prismlink keys`")
+
+
+def web_token(path: Path) -> bytes:
+    """Read the token that visitors of the web page need; see `curve_secret`."""
+    line = _line(path, secret=True)
+    printable = line.isascii() and line.isprintable() and " " not in line
+    if len(line) < _LEAST_TOKEN_CHARS or not printable:
+        raise ValueError(
+            f"holds no token, a line of {_LEAST_TOKEN_CHARS} characters or more; make one with "
+            "`openssl rand -hex 32`"
+        )
+    return line.encode()
 
 
 def write_keys(files: Mapping[Path, bytes]) -> None:

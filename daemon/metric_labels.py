@@ -69,7 +69,7 @@ FLIGHT_SERIES: Final[Series] = (
 )
 
 GROUND_SERIES: Final[Series] = (
-    ("stage_errors", (("receive", "models", *GROUND_STAGES), INTERNAL)),
+    ("stage_errors", (("receive", "models", *GROUND_STAGES, "web"), INTERNAL)),
     ("dropped_packets", (("collect",), DROP_REASONS)),
     ("dropped_frames", (("keep", "decode", "mosaic"), DROP_REASONS)),
     ("dropped_patches", (("mosaic", "write"), DROP_REASONS)),

@@ -105,6 +105,7 @@ def test_what_may_wait_is_half_of_the_memory_at_most(side: str) -> None:
         waits_mib += max(made.spool.max_mib, made.spool.max_memory_mib)
     else:
         waits_mib += 2 * made.collect.max_mib  # frames, and patches without side information
+        waits_mib += 1.5 * made.web.max_mib  # what it keeps, and what waits to be shown
     (high,) = values(side, "MemoryHigh")
 
     assert 2 * waits_mib <= GIB * int(high.removesuffix("G"))

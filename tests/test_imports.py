@@ -40,6 +40,8 @@ DOORS: Final = {
     "distributed": {"daemon.bulk.cluster"},
     # Training may not import the daemon's clock, and reports how long it took.
     "time": {"daemon.clock", "training"},
+    "starlette": {"daemon.ground.web"},
+    "uvicorn": {"daemon.ground.web"},
     "fasterai": {"training"},
     "fastai": {"training"},
     "torch_pruning": {"training"},

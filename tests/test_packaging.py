@@ -27,6 +27,7 @@ PROJECT: Final[dict[str, Any]] = PYPROJECT["project"]
 TRAINING_ONLY: Final = {"fasterai", "fastai", "torchvision", "torch_pruning"}
 GROUND_ONLY: Final = {
     *("rasterio", "scipy", "xarray", "zarr", "PIL", "matplotlib", "dask", "distributed"),
+    *("starlette", "uvicorn"),
 }
 
 IMPORT_ALL: Final = """
@@ -139,7 +140,17 @@ def test_a_console_script_answers(script: str, absent: Callable[[str], NoReturn]
 def test_types_are_shipped(package: str) -> None:
     """A package says that it is typed, and the mark is among the files pip installs."""
     assert (ROOT / package / "py.typed").is_file()
-    assert PYPROJECT["tool"]["setuptools"]["package-data"][package] == ["py.typed"]
+    assert "py.typed" in PYPROJECT["tool"]["setuptools"]["package-data"][package]
+
+
+def test_the_web_page_is_shipped() -> None:
+    """Every file that it is made of is among those pip installs."""
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["daemon"]
+    shipped = {path for pattern in patterns for path in (ROOT / "daemon").glob(pattern)}
+    page = {path for path in (ROOT / "daemon/ground/web/static").rglob("*") if path.is_file()}
+
+    assert len(page) > 5
+    assert page <= shipped
 
 
 def test_only_our_packages_are_installed() -> None:

@@ -40,6 +40,12 @@ class GroundMetrics(ProcessMetrics):
         self.reports = self._counter(
             "reports_total", "Reports to the board, by what became of them.", "state"
         )
+        self.frames_asked = self._counter(
+            "frames_asked_total", "Frames asked for again, in whole or in part, each time."
+        )
+        self.frames_mended = self._counter(
+            "frames_mended_total", "Frames put together after they were asked for again."
+        )
         self.frames_lost = self._counter(
             "frames_lost_total", "Frames that the board can never send again."
         )
@@ -120,5 +126,8 @@ class GroundMetrics(ProcessMetrics):
         )
         self.tile_write_errors = self._counter(
             "tile_write_errors_total", "Tiles that could not be written."
+        )
+        self.web_dropped = self._counter(
+            "web_dropped_total", "Patches and tiles that the web page was too late to be shown."
         )
         self._begin(GROUND_SERIES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -56,11 +56,20 @@ class MosaicWorker:
             for longest is handed on; a tile that is larger by itself is refused.
         clock: Measures the deadline.
         metrics: Counts the patches that no tile took.
+        on_part: Told each part that a tile took, some patches more than once. Must neither raise
+            nor wait.
     """
 
     def __init__(
-        self, *, deadline_s: float, max_bytes: int, clock: Clock, metrics: GroundMetrics
+        self,
+        *,
+        deadline_s: float,
+        max_bytes: int,
+        clock: Clock,
+        metrics: GroundMetrics,
+        on_part: Callable[[TilePart], object] = lambda _: None,
     ) -> None:
+        self._on_part = on_part
         self._deadline_s, self._max_bytes = deadline_s, max_bytes
         self._clock, self._metrics = clock, metrics
         self._open: OrderedDict[bytes, _OpenTile] = OrderedDict()
@@ -86,6 +95,7 @@ class MosaicWorker:
         tile.touched_s = self._clock.monotonic_s()
         self._open.move_to_end(tile_id)
         tile.frames[item.frame.boot_id, item.frame.frame_id] = item.frame.size_bytes
+        self._on_part(item)
         if item.patch is not None:
             position = item.patch.patch_row, item.patch.patch_col
             if position in tile.patches:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from daemon.errors import PacketError
 from daemon.ground.metrics import GroundMetrics
@@ -22,6 +22,14 @@ _SEND_S: Final = 0.0
 """Longest wait for the uplink: a report that it does not take is as one that is not heard [s]."""
 
 
+class HeardBeacon(NamedTuple):
+    """A beacon, of which boot it came, and when [s]."""
+
+    boot_id: int
+    beacon: Beacon
+    heard_s: float
+
+
 class Reports:
     """Keeps a `Reporter` informed, and sends what it says; one thread, but for `durable`.
 
@@ -29,6 +37,9 @@ class Reports:
         reporter: Decides what to say.
         send: Hands one message to the uplink; False if it did not take it in time.
         metrics: Told what was said and heard.
+
+    Attributes:
+        last_beacon: The last one heard, for any thread to look at; None: there was none.
     """
 
     def __init__(
@@ -38,7 +49,8 @@ class Reports:
         self._durable: deque[FrameKey] = deque()
         self._forgotten: deque[FrameKey] = deque()
         self._keeps, self._again_s = True, -math.inf
-        self._lost = self._before = 0
+        self._lost = self._before = self._asked = self._mended = 0
+        self.last_beacon: HeardBeacon | None = None
 
     def durable(self, keys: Iterable[FrameKey]) -> None:
         """Frames are there for good; any thread may say so."""
@@ -52,10 +64,13 @@ class Reports:
         if packet.channel is not Channel.HOUSEKEEPING:
             return
         try:
-            self._reporter.beacon(packet.boot_id, Beacon.unpack(packet.data), now_s)
+            beacon = Beacon.unpack(packet.data)
         except PacketError as error:
             self._metrics.packets_refused.labels(error.reason).inc()
             log.warning("beacon refused", extra={"reason": error.reason, "error": str(error)})
+        else:
+            self._reporter.beacon(packet.boot_id, beacon, now_s)
+            self.last_beacon = HeardBeacon(packet.boot_id, beacon, now_s)
 
     def whole(self, key: FrameKey) -> None:
         """All of a frame is there."""
@@ -85,4 +100,7 @@ class Reports:
         self._metrics.frames_lost.inc(self._reporter.lost - self._lost)
         self._metrics.frames_lost_before.inc(self._reporter.lost_before - self._before)
         self._lost, self._before = self._reporter.lost, self._reporter.lost_before
+        self._metrics.frames_asked.inc(self._reporter.asked - self._asked)
+        self._metrics.frames_mended.inc(self._reporter.mended - self._mended)
+        self._asked, self._mended = self._reporter.asked, self._reporter.mended
         self._metrics.link_loss.set(self._reporter.loss)

@@ -1,6 +1,7 @@
 """The ground process: builds the stages, joins them by mailboxes, and ends them in order.
 
 receive │ collect │ keep │ decode │ mosaic │ write
+                                        └──────┴─► web: a page, which nothing waits for
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from daemon.ground.metrics import GroundMetrics
 from daemon.ground.models import GroundModels, load_decoders
 from daemon.ground.mosaic import MosaicWorker
 from daemon.ground.receive import Receiver
-from daemon.ground.report import Reports
+from daemon.ground.report import HeardBeacon, Reports
+from daemon.ground.web.page import WebPage
 from daemon.ground.write import WriteWorker
 from daemon.health import Health
 from daemon.lifecycle import LAST_POLL_S, StopSignal, shut_down, wait_to_end
@@ -56,6 +58,9 @@ Send: TypeAlias = Callable[[bytes, float], bool]
 """Hands one message to the uplink; False if it did not take it in time."""
 
 _Item: TypeAlias = Packet | CollectedFrame | TilePart | RestoredTile
+
+_SILENCE_S: Final = 5.0
+"""Longest silence within a contact, for the page, where there is no uplink that has it [s]."""
 
 _TICK_S: Final = 0.1
 """Longest time between two looks at deadlines, which are seconds [s]."""
@@ -128,7 +133,7 @@ def run(
             models.on_model = archive.model_came
             if reports is not None:
                 reports.durable(archive.keys())
-        pulses = Pulses(clock)
+        page, pulses = _page(settings, reports, metrics, clock, stack), Pulses(clock)
         stages = _line(
             settings,
             models,
@@ -137,6 +142,7 @@ def run(
             collector=collector,
             archive=archive,
             on_durable=_unheard if reports is None else reports.durable,
+            page=page,
             clock=clock,
             metrics=metrics,
             pulses=pulses,
@@ -150,6 +156,7 @@ def run(
             extra={
                 "models": ",".join(name.hex() for name in models.decoders),
                 "metrics": f"{settings.metrics.address}:{server.port}",
+                "web": "off" if page is None else f"{settings.web.address}:{page.port}",
             },
         )
         with Watchdog(pulses, notifier, partial(_summary, metrics), clock):
@@ -185,6 +192,7 @@ def _line(
     collector: CollectWorker,
     archive: FrameArchive | None,
     on_durable: Callable[[Iterable[Key]], object],
+    page: WebPage | None,
     clock: Clock,
     metrics: GroundMetrics,
     pulses: Pulses,
@@ -196,6 +204,17 @@ def _line(
         _count_drop(metrics, stage, item, reason)
         if stage == "keep" and isinstance(item, CollectedFrame):
             collector.forget([item.key])  # the board will send it again
+
+    def hand_on(tile: RestoredTile) -> bool:
+        if page is not None:
+            page.closed(tile)
+        return tiles.put(tile)
+
+    def on_written(tile: RestoredTile) -> None:
+        if archive is not None:
+            archive.written(tile)
+        if page is not None:
+            page.written(tile)
 
     line = Pipeline(clock=clock, metrics=metrics, pulses=pulses, tick_s=_TICK_S, on_drop=on_drop)
     packets: Mailbox[Packet] = line.mailbox(
@@ -220,12 +239,13 @@ def _line(
         max_bytes=boxes.tiles.max_bytes,
         clock=clock,
         metrics=metrics,
+        on_part=_unheard if page is None else page.part,
     )
     writer = WriteWorker(
         settings.output.directory,
         settings.output.kind,
         metrics,
-        on_written=_unheard if archive is None else archive.written,
+        on_written=on_written,
     )
     most = max(1, boxes.frames.max_items // 2)
 
@@ -239,7 +259,7 @@ def _line(
         line.stage("collect", collector, packets, collected.put),
         line.stage("keep", keeper, collected, frames.put),
         line.stage("decode", decoder, frames, parts.put),
-        line.stage("mosaic", mosaic, parts, tiles.put),
+        line.stage("mosaic", mosaic, parts, hand_on),
         line.stage("write", writer, tiles, None),
         line.source("models", models.poll, lambda: False),
     )
@@ -264,6 +284,36 @@ def _reports(
         times=uplink.times,
     )
     return Reports(reporter, send, metrics)
+
+
+def _page(
+    settings: GroundSettings,
+    reports: Reports | None,
+    metrics: GroundMetrics,
+    clock: Clock,
+    stack: ExitStack,
+) -> WebPage | None:
+    """Open the web page, if there is to be one, until the stack is left."""
+    web, uplink = settings.web, settings.link.uplink
+    if web.port is None:
+        return None
+
+    def beacon() -> HeardBeacon | None:
+        return None if reports is None else reports.last_beacon
+
+    page = WebPage(
+        web,
+        web.port,
+        settings.output.directory,
+        silence_s=_SILENCE_S if uplink is None else uplink.contact_s,
+        has_uplink=reports is not None,
+        beacon=beacon,
+        metrics=metrics,
+        clock=clock,
+    )
+    stack.callback(page.close)
+    page.start()
+    return page
 
 
 def _archive(

@@ -116,6 +116,8 @@ def manifest(item: RestoredTile, file_name: str) -> dict[str, object]:
         "sequence": info.sequence,
         "start_utc_s": info.start_utc_s,
         "shape": list(side.shape),
+        "patch_px": side.patch_px,
+        "coded_bands": int(side.valid_bands.sum()),
         "model": side.model.hex(),
         "step": side.step,
         "patches": len(side.grid),

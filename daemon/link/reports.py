@@ -81,6 +81,8 @@ class Reporter:
         lost: Frames that can never be had.
         lost_before: Likewise, of those sent before the first beacon: an earlier ground may have
             them.
+        asked: Frames asked for, in whole or in part, each time.
+        mended: Frames that became whole after that.
         loss: Share of packets that do not come.
     """
 
@@ -111,6 +113,7 @@ class Reporter:
         self._came = 0
         self._counted: tuple[int, int, int] | None = None
         self.lost = self.lost_before = 0
+        self.asked = self.mended = 0
         self.loss = 0.0
 
     # ---- what comes ----------------------------------------------------------------------------
@@ -138,7 +141,7 @@ class Reporter:
         boot = self._boot(key[0])
         if key[1] not in boot.done:
             boot.whole.add(key[1])
-        boot.asked.pop(key[1], None)
+        self.mended += boot.asked.pop(key[1], None) is not None
 
     def forgotten(self, key: FrameKey) -> None:
         """A frame that was whole could not be kept: it is asked for again."""
@@ -308,6 +311,7 @@ class Reporter:
         boot = self._boot(report.boot_id)
         for wanted in report.wanted:
             boot.asked[wanted.frame_id] = self._number
+            self.asked += 1
             if not wanted.spans:
                 self._begin_anew(report.boot_id, wanted.frame_id)
         command = Command(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.errors import OutputError
-from daemon.keys import curve_public, curve_secret, seal_key, write_keys
+from daemon.keys import curve_public, curve_secret, seal_key, web_token, write_keys
 from daemon.link.sockets import new_curve_pair
 
 PUBLIC, SECRET = new_curve_pair()
@@ -47,7 +47,10 @@ def test_nothing_is_overwritten(folder: Path) -> None:
     assert not (folder / "new.key").exists()
 
 
-@pytest.mark.parametrize(("read", "name"), [(curve_secret, "curve.secret"), (seal_key, "seal.key")])
+@pytest.mark.parametrize(
+    ("read", "name"),
+    [(curve_secret, "curve.secret"), (seal_key, "seal.key"), (web_token, "seal.key")],
+)
 @pytest.mark.parametrize(("mode", "sound"), [(0o600, True), (0o440, True), (0o644, False)])
 def test_a_secret_that_everybody_may_read_is_refused(
     *, read: Read, name: str, mode: int, sound: bool, folder: Path
@@ -106,9 +109,22 @@ def test_what_is_no_key_is_refused(read: Read, content: bytes, tmp_path: Path) -
         read(path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x" * 31, b"x" * 20 + b" " + b"x" * 20, b"\xff" * 40, b"x" * 40 + b"\n" + b"x"],
+)
+def test_what_is_no_token_is_refused(content: bytes, tmp_path: Path) -> None:
+    """One that is short could be guessed; other than one plain line could not be sent."""
+    path = tmp_path / "web.token"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(ValueError, match=r"holds no token.*make one with `openssl rand -hex 32`"):
+        web_token(path)
+
+
 def test_a_file_that_is_not_there_is_told() -> None:
     """By what the system said."""
-    for read in (curve_public, curve_secret, seal_key):
+    for read in (curve_public, curve_secret, seal_key, web_token):
         with pytest.raises(ValueError, match="cannot be read: No such file"):
             read(Path("/no/such/key"))
 

@@ -142,7 +142,7 @@ def test_series_begin_at_zero(process: Process, name: str, label: str, values: s
         (
             GroundMetrics,
             "stage_errors_total",
-            {"receive", "models", "collect", "keep", "decode", "mosaic", "write"},
+            {"receive", "models", "collect", "keep", "decode", "mosaic", "write", "web"},
             {INTERNAL_ERROR},
         ),
     ],

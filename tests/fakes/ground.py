@@ -10,10 +10,14 @@ from codec.decoder import Decoder
 from codec.encoder import Encoder
 from codec.frame import SideFrame, parse
 from codec.tile import Tile
-from daemon.ground.items import CollectedFrame, PatchRecord, RestoredTile
+from daemon.ground.decode import DecodeWorker
+from daemon.ground.items import CollectedFrame, PatchRecord, RestoredTile, TilePart
+from daemon.ground.metrics import GroundMetrics
 from daemon.link.packet import Channel
 from daemon.link.reassembly import PacketCount
+from daemon.metrics import new_registry
 from fakes.bundles import klt_bundle
+from fakes.clock import FakeClock
 from fakes.layers import with_holes
 
 BOOT_ID = 7
@@ -35,6 +39,19 @@ def collected(raw: bytes, *, boot_id: int = BOOT_ID) -> CollectedFrame:
         boot_id=boot_id,
         frame_id=next(_frame_ids),
     )
+
+
+def parts_of(tile: Tile) -> list[TilePart]:
+    """A tile as it comes out of the decoder: announced, then its patches."""
+    worker = DecodeWorker(
+        {klt_bundle().model: decoder()},
+        threads=1,
+        max_parked_bytes=1 << 20,
+        max_age_s=1.0,
+        clock=FakeClock(),
+        metrics=GroundMetrics(new_registry()),
+    )
+    return [part for frame in frames(tile) for part in worker.accept(frame)]
 
 
 def frames(

@@ -252,7 +252,7 @@ class Desk:
 
     def ground(self, bundle: Path, *settings: str, **given: Any) -> Process:
         """Start the ground's process with deploy/ground.yaml and these on top."""
-        here = (f"output.directory={self.cubes}", f"link.address={self.link}")
+        here = (f"output.directory={self.cubes}", f"link.address={self.link}", "web.port=null")
         return self._service(
             "ground", (f"model.bundles=[{bundle}]", *here, *settings), "ground.yaml", given
         )

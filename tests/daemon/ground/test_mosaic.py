@@ -13,16 +13,14 @@ from hypothesis import strategies as st
 from codec.errors import TileError
 from codec.frame import SideFrame, parse
 from codec.tile import Tile
-from daemon.ground.decode import DecodeWorker
 from daemon.ground.items import PatchRecord, RestoredTile, TilePart
 from daemon.ground.metrics import GroundMetrics
 from daemon.ground.mosaic import MosaicWorker
 from daemon.link.reassembly import PacketCount
 from daemon.metrics import new_registry
 from fakes import cubes
-from fakes.bundles import klt_bundle
 from fakes.clock import FakeClock
-from fakes.ground import collected, decoder, frames
+from fakes.ground import collected, decoder, frames, parts_of
 
 DEADLINE_S = 30.0
 TILE = cubes.tile(bands=2, rows=260, cols=9)
@@ -52,19 +50,6 @@ class Rig:
         return self.metrics.totals()[f"prismlink_{name}"]
 
 
-def parts_of(tile: Tile) -> list[TilePart]:
-    """A tile as it comes out of the decoder: announced, then its patches."""
-    worker = DecodeWorker(
-        {klt_bundle().model: decoder()},
-        threads=1,
-        max_parked_bytes=1 << 20,
-        max_age_s=1.0,
-        clock=FakeClock(),
-        metrics=GroundMetrics(new_registry()),
-    )
-    return [part for frame in frames(tile) for part in worker.accept(frame)]
-
-
 def test_a_tile_is_handed_on_with_its_last_patch() -> None:
     """Whole, at once, equal to what the decoder makes of its frames; nothing is missing."""
     rig, items = Rig(), frames(TILE)
@@ -77,6 +62,22 @@ def test_a_tile_is_handed_on_with_its_last_patch() -> None:
     assert restored.tile.info == TILE.info
     assert restored.missing == ()
     assert rig.after(1e6) == []
+
+
+def test_each_part_that_a_tile_took_is_told() -> None:
+    """Those that no tile took, for they were late, are not."""
+    told = list[TilePart]()
+    worker = MosaicWorker(
+        deadline_s=DEADLINE_S,
+        max_bytes=1 << 20,
+        clock=FakeClock(),
+        metrics=GroundMetrics(new_registry()),
+        on_part=told.append,
+    )
+    parts = parts_of(TILE)
+    for part in [*parts, *parts]:
+        list(worker.accept(part))
+    assert told == parts
 
 
 def test_a_tile_says_what_it_was_made_of() -> None:

@@ -126,3 +126,31 @@ def test_a_beacon_that_is_none_is_a_count() -> None:
     assert rig.sent == []
     totals = rig.metrics.totals()
     assert totals['prismlink_packets_refused_total{reason="packet_field"}'] == 1
+
+
+def test_the_last_beacon_is_there_to_be_looked_at() -> None:
+    """With its boot and when it came; one that is none does not take its place."""
+    rig = Rig()
+    assert rig.reports.last_beacon is None
+    rig.hear(beacon(0, 3), 1.0)
+    rig.hear(beacon(2, 5), 4.0)
+    rig.hear(b"no beacon", 6.0)
+
+    last = rig.reports.last_beacon
+    assert last is not None
+    assert (last.boot_id, last.heard_s) == (BOOT, 4.0)
+    assert last.beacon == Beacon.unpack(beacon(2, 5))
+
+
+def test_what_is_asked_for_is_counted_and_so_is_what_comes_of_it() -> None:
+    """A frame each time it is asked for, and once when it is whole; one that was not is not."""
+    rig = Rig()
+    rig.hear(beacon(0, 3), 0.0)
+    rig.reports.tick(1.0)
+    rig.reports.whole((BOOT, 1))
+    rig.reports.whole((BOOT, 7))
+    rig.reports.tick(1.1)
+
+    totals = rig.metrics.totals()
+    assert totals["prismlink_frames_asked_total"] == 3
+    assert totals["prismlink_frames_mended_total"] == 1

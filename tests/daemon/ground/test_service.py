@@ -82,7 +82,7 @@ def load(bundle: Path, folder: Path, *overrides: str) -> GroundSettings:
     """Settings of the process, the defaults but for paths, format and what is given."""
     path = folder / "ground.yaml"
     path.write_text(f"model: {{bundles: [{bundle}]}}\noutput: {{directory: out, format: npy}}\n")
-    return load_ground(path, overrides)
+    return load_ground(path, ("web.port=null", *overrides))
 
 
 def listen(packets: Sequence[bytes], options: GroundSettings) -> dict[str, float]:

@@ -82,6 +82,8 @@ def test_the_manifest_says_what_arrived() -> None:
         "sequence": 42,
         "start_utc_s": 0.0,
         "shape": [2, 130, 9],
+        "patch_px": 128,
+        "coded_bands": 2,
         "model": item.side.model.hex(),
         "step": 32.0,
         "patches": 2,

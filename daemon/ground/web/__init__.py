@@ -1,0 +1,1 @@
+"""The web page of the ground: what comes, as it comes, for people."""

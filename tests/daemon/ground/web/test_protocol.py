@@ -1,0 +1,104 @@
+"""Connections that do not get on are closed, and so are those that are too many."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from daemon.ground.web import protocol
+from daemon.ground.web.tile_view import TileView
+from fakes import cubes
+from fakes.processes import until
+from fakes.web import Site
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the other end has hung up."""
+    try:
+        return connection.recv(1 << 16) == b""
+    except ConnectionError:
+        return True
+
+
+def is_reset(connection: socket.socket) -> bool:
+    """Whether the other end has given up, seen without taking anything."""
+    waits = select.poll()
+    waits.register(connection, 0)  # errors and hang-ups are told anyway
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in waits.poll(0))
+
+
+def test_there_are_so_many_connections(site: Site) -> None:
+    """One too many is closed without an answer; once others go, new ones come in."""
+    held = [site.connect() for _ in range(protocol.MAX_CONNECTIONS)]
+    with site.connect() as more:
+        assert is_closed(more)
+    for connection in held:
+        connection.close()
+
+    def answers() -> bool:
+        try:
+            return site.get("/").status == 200
+        except OSError:
+            return False
+
+    until(answers, "an answer")
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
+def test_who_asks_nothing_is_cut_off(
+    site: Site, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    """Having connected is no reason to be kept; nor is the beginning of a request."""
+    monkeypatch.setattr(protocol, "REQUEST_S", 0.2)
+    with site.connect() as connection:
+        connection.sendall(begun)
+        assert is_closed(connection)
+
+
+def test_who_asks_for_more_slowly_is_cut_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second request has a deadline, too."""
+    monkeypatch.setattr(protocol, "REQUEST_S", 0.2)
+    with site.connect() as connection:
+        connection.sendall(b"GET /login HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 303")
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        assert is_closed(connection)
+
+
+def test_events_have_no_deadline(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that was whole is answered as long as it takes."""
+    monkeypatch.setattr(protocol, "REQUEST_S", 0.05)
+    with site.stream() as connection, connection.makefile("rb") as file:
+        for _ in range(3):
+            while not file.readline().startswith(b"data: "):
+                pass
+            site.show()
+
+
+def test_who_takes_nothing_is_cut_off(
+    open_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for it would be held for ever; those that take it in their time get all."""
+    monkeypatch.setattr(protocol, "STALL_S", 0.3)
+    site = open_site(max_bytes=1 << 26)
+    tile = cubes.tile(bands=3, rows=1024, cols=1024, materials=2)
+    view: TileView = site.write(tile)
+    site.show(view)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", site.port))
+        connection.sendall(
+            f"GET /products/{view.file} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        )
+        connection.settimeout(30.0)
+        got = len(connection.recv(1024))
+        until(lambda: is_reset(connection), "the end of patience")
+        with suppress(ConnectionError):
+            while piece := connection.recv(1 << 20):  # what was on its way already
+                got += len(piece)
+    assert got < tile.samples.nbytes
+    assert len(site.get(f"/products/{view.file}").body) > tile.samples.nbytes
