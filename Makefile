@@ -4,12 +4,13 @@
 PYTHON ?= python3
 OUT ?= demo-output
 SCENES ?= data
+LOCK := deploy/requirements.lock
 VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench soak chaos drain report clean distclean
+.PHONY: help demo test check bench soak chaos drain report lock audit clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +47,20 @@ drain: $(VENV)/.dev ## SIGTERM to board and ground fifty times, in all, under lo
 report: $(VENV)/.dev ## score the default bundle and every baseline on SCENES=folder; see docs/results.md
 	$(BIN)/prismlink-train report deploy/models/default.safetensors --scenes $(SCENES) \
 	  --settings deploy/training.yaml --out docs
+
+lock: $(VENV)/.dev ## pin what flight and ground need, as it is installed here: deploy/requirements.lock
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m pip freeze --exclude-editable > $(VENV)/frozen.txt
+	grep '^#' $(LOCK) > $(VENV)/lock
+	$(BIN)/uv pip compile pyproject.toml --extra ground --extra gpu --constraint $(VENV)/frozen.txt \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url --quiet >> $(VENV)/lock
+	mv $(VENV)/lock $(LOCK)
+
+# Not part of test: what it says changes from day to day, and with who can be reached.
+audit: $(VENV)/.made ## ask for known vulnerabilities of what deploy/requirements.lock pins
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement $(LOCK)
 
 clean: ## remove what runs and tools leave behind, but not .venv
 	rm -rf $(OUT) output build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

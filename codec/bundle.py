@@ -284,7 +284,8 @@ def parse_bundle(raw: bytes) -> Bundle:
     header = check_length(raw)
     try:
         tensors = load(raw)
-    except (SafetensorError, KeyError) as error:
+    # ValueError: of NumPy, of a shape beyond all memory that has no bytes.
+    except (SafetensorError, KeyError, ValueError) as error:
         raise BundleError(f"no readable bundle: {error}") from None
     return _from_parts(header.get(_METADATA, {}), tensors)
 
@@ -308,7 +309,7 @@ def promised_name(raw: bytes) -> str | None:
         header, _ = _header(raw)
         digest = json.loads(header[_METADATA][_KEY])["digest"]
         return bytes.fromhex(digest)[:MODEL_BYTES].hex()
-    except (BundleError, KeyError, TypeError, ValueError):
+    except (BundleError, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 
@@ -324,7 +325,10 @@ def _header(raw: bytes) -> tuple[dict[str, Any], int]:
         header = json.loads(raw[_LENGTH_BYTES:start])
         ends = [entry["data_offsets"][1] for key, entry in header.items() if key != _METADATA]
         return header, start + max(map(int, ends), default=0)
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+    except (
+        *(AttributeError, LookupError, TypeError, ValueError, RecursionError),
+        OverflowError,  # infinity, which is no JSON but is read
+    ) as error:
         raise BundleError(f"no readable bundle: {error!r}") from None
 
 
@@ -332,7 +336,7 @@ def _from_parts(metadata: Mapping[str, str], tensors: Tensors) -> Bundle:
     try:
         head = json.loads(metadata[_KEY])
         version = head["version"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise BundleError(f"the file has no {_KEY!r} description") from None
     if version != VERSION:
         raise BundleVersionError(f"bundle version {version}, this build reads {VERSION}")

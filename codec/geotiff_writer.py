@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.crs import crs_from
 from codec.patch_grid import PATCH_PX
 from codec.patch_layers import PatchLayers
 from codec.tile import Georeference, Tile
@@ -115,11 +116,8 @@ def pixel_mask(tile: Tile, layers: PatchLayers | None) -> NDArray[np.uint8] | No
 
 def crs_of(path: Path, georeference: Georeference) -> Any:
     """A rasterio CRS, or None where the text is none: the tags keep the text, no tile is lost."""
-    crs = import_for(path, "rasterio.crs").CRS
-    try:
-        return crs.from_user_input(georeference.crs)
-    except import_for(path, "rasterio.errors").CRSError:
-        return None
+    import_for(path, "rasterio")
+    return crs_from(georeference.crs)
 
 
 def _describe_bands(file: Any, tile: Tile) -> None:

@@ -10,6 +10,7 @@ Source: MAT-File Format, MathWorks, R2024a, chapter 1, "Level 5 MAT-File Format"
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from math import prod
@@ -35,11 +36,12 @@ _CLASSES: Final = {
 _COMPLEX_FLAG: Final = 0x0800
 
 
-def mat_arrays(raw: bytes) -> dict[str, NDArray[Any]]:
+def mat_arrays(raw: bytes, most_bytes: int = sys.maxsize) -> dict[str, NDArray[Any]]:
     """Read the real numeric arrays and texts of a file; others are left out.
 
     Args:
         raw: The whole file.
+        most_bytes: Most that a variable may unfold to [bytes].
 
     Returns:
         Arrays by name, in MATLAB's order of axes; a text is one string in an array.
@@ -57,11 +59,19 @@ def mat_arrays(raw: bytes) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     for kind, data in _elements(memoryview(raw)[_HEADER_BYTES:], order):
         if kind == _COMPRESSED:
-            (element,) = _elements(memoryview(zlib.decompress(data)), order)
+            (element,) = _elements(memoryview(_inflate(data, most_bytes)), order)
             kind, data = element  # noqa: PLW2901  # the same element, now in the clear
         if kind == _MATRIX and (named := _array(data, order)):
             arrays[named[0]] = named[1]
     return arrays
+
+
+def _inflate(data: memoryview, most_bytes: int) -> bytes:
+    inflater = zlib.decompressobj()
+    raw = inflater.decompress(data, most_bytes)
+    if not inflater.eof:
+        raise ValueError(f"a variable is cut, or unfolds to more than {most_bytes} bytes")
+    return raw
 
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:

@@ -56,6 +56,8 @@ def read_tile(path: Path) -> Tile:
     path = Path(path)
     if not path.exists():
         raise TileFileError(f"{path}: no such file; remedy: check the path")
+    if not (path.is_file() or path.is_dir()):  # a pipe nobody writes to would be waited for
+        raise TileFileError(f"{path}: no regular file; remedy: check the path")
     known = READERS.get(path.suffix.lower())
     if known is None and (header := _header_of(path)) is not None:
         path, known = header, READERS[".hdr"]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
 import warnings
@@ -22,6 +23,7 @@ from codec.enmap_bands import ENMAP_WAVELENGTHS_NM
 from codec.errors import TileFileError
 from codec.mat_file import mat_arrays
 from codec.tile import MAX_BANDS, MAX_EDGE_PX, Georeference, Tile
+from codec.tile_memory import check_fits, memory_bytes
 from codec.tile_tags import (
     as_samples,
     default_scale,
@@ -41,6 +43,10 @@ ENVI_TYPES: Final = {
 
 _ENVI_DATA_SUFFIXES: Final = ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin")
 _ENVI_FIELD: Final = re.compile(r"^[ \t]*([^=\n;{}]+?)[ \t]*=[ \t]*(\{[^}]*\}?|[^\n]*)", re.M)
+_MAX_TEXT_CHARS: Final = 1 << 24
+"""Of a header; 4096 bands with name, center and width take some hundred thousand."""
+_ZARR_CODECS: Final = {"", "zstd", "zlib", "gzip", "blosc", "lz4", "bz2", "lzma"}
+"""Compressors of format 2; those of format 3, among which there is no other kind, have no id."""
 _BAND_NAME: Final = re.compile(r"([\d.]+)\s*(nm|nanomet\w+|um|µm|micromet\w+)\b", re.I)
 _ENMAP_NAME: Final = re.compile(
     r"(?P<scene>ENMAP\d*-.*?_(?P<start>\d{8}T\d{6})Z_.*?)-(SPECTRAL_IMAGE\w*|DATA)$", re.I
@@ -57,6 +63,7 @@ def read_geotiff(path: Path) -> Tile:
     with not_georeferenced_is_fine(rasterio), rasterio.open(path, driver="GTiff") as file:
         if file.count > MAX_BANDS or max(file.shape) > MAX_EDGE_PX:
             raise TileFileError(f"{path}: {file.count} bands of {file.shape} px are too many")
+        check_fits(path, file.count * math.prod(file.shape) * np.dtype(file.dtypes[0]).itemsize)
         told = from_text_tags(file.tags())
         facts = _enmap_facts(path)
         samples = as_samples(file.read())
@@ -80,7 +87,7 @@ def read_geotiff(path: Path) -> Tile:
 
 def read_envi(path: Path) -> Tile:
     """Read an ENVI image by its header (`.hdr`)."""
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = _text(path, errors="replace")
     if not text.lstrip("\ufeff").startswith("ENVI"):
         raise ValueError("its first line is not ENVI")
     fields = {" ".join(k.split()).lower(): v.strip() for k, v in _ENVI_FIELD.findall(text)}
@@ -119,6 +126,8 @@ def read_npz(path: Path) -> Tile:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         if "cube" not in archive.files:
             raise ValueError(f"it has no array named cube, only {archive.files}")
+        # No more is unfolded than the archive's directory says.
+        check_fits(path, sum(member.file_size for member in archive.zip.infolist()))
         return _tile_of_arrays(path, archive, archive["cube"])
 
 
@@ -127,7 +136,8 @@ def read_mat(path: Path) -> Tile:
 
     Scale, sensor, wavelengths and fill are taken from variables named as in the `.npz` scenes.
     """
-    arrays = mat_arrays(path.read_bytes())
+    check_fits(path, path.stat().st_size)
+    arrays = mat_arrays(path.read_bytes(), memory_bytes())
     images = [name for name, array in arrays.items() if array.ndim == 3]
     if len(images) != 1:
         raise ValueError(f"it has {len(images)} three-dimensional arrays {images}, not one")
@@ -137,9 +147,11 @@ def read_mat(path: Path) -> Tile:
 def read_npy(path: Path) -> Tile:
     """Read an array (bands, rows, cols), with our `.json` beside it where there is one."""
     # A memory map of a truncated or lying file fails before anything is allocated.
-    samples = as_samples(np.array(np.lib.format.open_memmap(path, mode="r")))
+    stored = np.lib.format.open_memmap(path, mode="r")
+    check_fits(path, stored.nbytes)
+    samples = as_samples(np.array(stored))
     beside = path.with_suffix(".json")
-    told = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+    told = json.loads(_text(beside)) if beside.is_file() else {}
     if not isinstance(told, dict):
         raise ValueError(f"{beside.name} does not hold an object")
     told.setdefault("scene", path.stem)
@@ -152,6 +164,11 @@ def read_zarr(path: Path) -> Tile:
     zarr = import_for(path, "zarr")
     group = zarr.open_group(path, mode="r")
     array = group["samples"]
+    # Before a chunk is touched: one of the codecs that zarr knows is pickle.
+    codecs = {getattr(codec, "codec_id", "") for codec in (*array.filters, *array.compressors)}
+    if array.dtype.kind not in "iuf" or not codecs <= _ZARR_CODECS:
+        raise ValueError(f"its samples are {array.dtype}, coded by {sorted(codecs)}")
+    check_fits(path, array.dtype.itemsize * max(array.size, math.prod(array.chunks)))
     if array.nchunks_initialized != array.nchunks:  # zarr would fill the holes without a word
         raise ValueError(f"{array.nchunks - array.nchunks_initialized} of its chunks are missing")
     return Tile(samples=as_samples(array[...]), info=from_tags(dict(group.attrs)))
@@ -187,6 +204,19 @@ def envi_data_of(header: Path) -> Path:
             if (data := header.with_name(candidate)).is_file():
                 return data
     raise TileFileError(f"{header}: its data file {stem.name}[.img|.dat|…] is not there")
+
+
+def _text(path: Path, errors: str = "strict") -> str:
+    """The text of a header, which is no file of samples named by mistake.
+
+    Raises:
+        TileFileError: If it is far longer than any.
+    """
+    with path.open(encoding="utf-8", errors=errors) as file:
+        text = file.read(_MAX_TEXT_CHARS + 1)
+    if len(text) > _MAX_TEXT_CHARS:
+        raise TileFileError(f"{path}: more than {_MAX_TEXT_CHARS} characters are no header")
+    return text
 
 
 def _check_tiff_tags(path: Path) -> None:
@@ -303,6 +333,7 @@ def _envi_samples(data: Path, fields: Mapping[str, str]) -> NDArray[Any]:
     needed = offset + sizes["b"] * sizes["r"] * sizes["c"] * dtype.itemsize
     if (found := data.stat().st_size) != needed:
         raise ValueError(f"{data.name} has {found} bytes, its header promises {needed}")
+    check_fits(data, needed)
     stored = np.fromfile(data, dtype=dtype, offset=offset).reshape([sizes[a] for a in axes])
     return np.ascontiguousarray(stored.transpose([axes.index(a) for a in "brc"]))
 

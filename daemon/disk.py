@@ -83,8 +83,8 @@ class LocalDisk:
         return file
 
     def open(self, path: Path) -> int:
-        """See `Disk`."""
-        return os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o640)
+        """See `Disk`; through a link, what is somewhere else would be cut and written over."""
+        return os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
 
     def lock(self, file: int) -> None:
         """See `Disk`."""

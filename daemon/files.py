@@ -20,7 +20,8 @@ def check_writable(path: Path) -> None:
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
+        part.unlink(missing_ok=True)
+        part.touch(exist_ok=False)
         part.unlink()
     except OSError as error:
         raise OutputError(path, str(error)) from None
@@ -35,7 +36,9 @@ def write_whole(path: Path, content: bytes) -> None:
     part = _part(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+        # Whatever lies there, a link to another file for one, is not written through.
+        part.unlink(missing_ok=True)
+        with part.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -17,9 +17,10 @@ def read_guarded(path: Path, *, max_bytes: int, secret: bool = False) -> bytes:
         secret: Whether nobody else may read it, either.
 
     Raises:
-        ValueError: If it is not so; says what to do.
+        ValueError: If it is not so, or everybody can put another in its place; says what to do.
     """
     try:
+        _check_way(path)
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(file, "rb") as opened:
             mode = os.fstat(file).st_mode
@@ -43,6 +44,7 @@ def check_folder(path: Path) -> None:
         ValueError: If somebody could; says what to do.
     """
     try:
+        _check_way(path)
         mode = path.lstat().st_mode
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
@@ -51,6 +53,17 @@ def check_folder(path: Path) -> None:
     if not stat.S_ISDIR(mode):
         raise ValueError("is no folder")
     _check_others(mode, stat.S_IWOTH)
+
+
+def _check_way(path: Path) -> None:
+    """See that not everybody can rename one of the folders that lead there, or what is in it.
+
+    In a folder with the sticky bit, as /tmp, only an owner can.
+    """
+    for folder in path.absolute().parents:
+        mode = folder.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise ValueError(f"lies in {folder}, which is open to everybody; chmod o-w that")
 
 
 def _check_others(mode: int, denied: int) -> None:

@@ -50,7 +50,10 @@ PROCESS_SERIES: Final[Series] = (
 )
 
 FLIGHT_SERIES: Final[Series] = (
-    ("stage_errors", (("ingest", *FLIGHT_STAGES, "downlink", "commands", "quality"), INTERNAL)),
+    (
+        "stage_errors",
+        (("ingest", "models", *FLIGHT_STAGES, "downlink", "commands", "quality"), INTERNAL),
+    ),
     ("dropped_patches", (FLIGHT_STAGES, DROP_REASONS)),
     ("dropped_tiles", (FLIGHT_STAGES, DROP_REASONS)),
     ("quality_failures", ((*BITSTREAM_REASONS, *INTERNAL),)),
@@ -66,7 +69,7 @@ FLIGHT_SERIES: Final[Series] = (
 )
 
 GROUND_SERIES: Final[Series] = (
-    ("stage_errors", (("receive", *GROUND_STAGES, "web"), INTERNAL)),
+    ("stage_errors", (("receive", "models", *GROUND_STAGES, "web"), INTERNAL)),
     ("dropped_packets", (("collect",), DROP_REASONS)),
     ("dropped_frames", (("keep", "decode", "mosaic"), DROP_REASONS)),
     ("dropped_patches", (("mosaic", "write"), DROP_REASONS)),

@@ -20,7 +20,18 @@ MAX_FILE_BYTES: Final = 1 << 20
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without its silence about keys that stand twice, of which the last would win."""
+    """YAML without its silence about keys that stand twice, of which the last would win.
+
+    And without aliases: nine lines of them unfold to more than there is memory.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(
+                problem="an alias is not taken here; write it out", problem_mark=mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]

@@ -150,7 +150,11 @@ class _Server(TCPServer):
         )
         with self._lock:
             self._open[request] = thread
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no more; this connection is not kept for it
+            log.warning("no thread for HTTP", extra={"error": str(error)})
+            self._forget(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # as called
         """Say nothing aloud of clients that are slow or gone, which is theirs; the rest is ours."""
@@ -174,10 +178,13 @@ class _Server(TCPServer):
         except Exception:  # as `socketserver` does in its own thread
             self.handle_error(request, client_address)
         finally:
-            with self._lock:
-                del self._open[request]
-            self.shutdown_request(request)
-            self._free.release()
+            self._forget(request)
+
+    def _forget(self, request: socket.socket) -> None:
+        with self._lock:
+            del self._open[request]
+        self.shutdown_request(request)
+        self._free.release()
 
     def _hang_up(self, count: int) -> None:
         """End what the threads of the oldest connections wait for."""

@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-usage: install.sh [--wheel FILE | --venv DIR] [--python PROGRAM] [--root DIR]
+usage: install.sh [[--locked] [--wheel FILE] | --venv DIR] [--python PROGRAM] [--root DIR]
        install.sh --uninstall [--purge] [--root DIR]
 
 Makes a virtual environment in /opt/prismlink with prismlink in it, the user prismlink, settings and
@@ -12,6 +12,8 @@ keys in /etc/prismlink, models in /var/lib/prismlink, and two units. What is the
 settings, keys and models are never overwritten. Nothing is started.
 
   --wheel FILE      install this wheel; else the checkout that this script is part of
+  --locked          install exactly the packages of requirements.lock beside this script, each checked by its
+                    hash: Python 3.11 on Linux x86_64
   --venv DIR        install nothing, use this environment: /opt/prismlink is a link to it
   --python PROGRAM  what makes the environment (python3)
   --root DIR        work under DIR instead of /, for an image that has the environment of --venv at the same place
@@ -28,7 +30,7 @@ fail() {
     exit "${2:-1}"
 }
 
-root='' wheel='' venv='' python=python3 uninstall='' purge=''
+root='' wheel='' venv='' python=python3 locked='' uninstall='' purge=''
 while (($#)); do
     case $1 in
         --root | --wheel | --venv | --python)
@@ -36,6 +38,7 @@ while (($#)); do
             declare "${1#--}=$2"
             shift
             ;;
+        --locked) locked=yes ;;
         --uninstall) uninstall=yes ;;
         --purge) purge=yes ;;
         -h | --help)
@@ -52,6 +55,7 @@ done
 
 ((EUID == 0)) || fail "needs root"
 [[ -z $wheel || -z $venv ]] || fail "--wheel and --venv exclude each other" 2
+[[ -z $locked || -z $venv ]] || fail "--locked and --venv exclude each other" 2
 [[ -z $purge || -n $uninstall ]] || fail "--purge goes with --uninstall" 2
 [[ -n $uninstall || -z $root || -n $venv ]] ||
     fail "--root needs --venv: an environment does not work in another place than it was made for" 2
@@ -111,7 +115,14 @@ else
     [[ ! -L $opt ]] || rm "$opt"
     [[ -x $opt/bin/python ]] || "$python" -m venv "$opt" ||
         fail "$python makes no virtual environments; on Debian: apt-get install python3-venv"
-    "$opt/bin/python" -m pip install --upgrade "${wheel:-$here/..}[ground,gpu]"
+    if [[ -n $locked ]]; then
+        "$opt/bin/python" -m pip install --require-hashes --only-binary :all: -r "$here/requirements.lock"
+        # A checkout is built by the setuptools of that list: another would come unchecked.
+        "$opt/bin/python" -m pip install --no-deps --no-index --no-build-isolation --force-reinstall \
+            "${wheel:-$here/..}"
+    else
+        "$opt/bin/python" -m pip install --upgrade "${wheel:-$here/..}[ground,gpu]"
+    fi
 fi
 
 # ---------------------------------------------------------------- the user

@@ -248,6 +248,7 @@ def test_what_is_removed_is_gone(
         (("--venv", "here"), "should be an absolute path"),
         (("--wheel",), "--wheel needs a value"),
         (("--wheel", "x", "--venv", "/y"), "exclude each other"),
+        (("--locked", "--venv", str(VENV)), "--locked and --venv exclude each other"),
         (("--unheard-of",), "--unheard-of is not known"),
     ],
 )

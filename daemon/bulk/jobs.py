@@ -6,7 +6,6 @@ The patches go through the ground's own mosaic and become its products.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -19,6 +18,7 @@ from codec.errors import BundleError, CodecError, FrameFieldError, TileFileError
 from codec.frame import PatchFrame, SideFrame, parse
 from codec.threads import each_of
 from codec.tile_files import write_tile
+from codec.tile_memory import memory_bytes
 from daemon.clock import SystemClock
 from daemon.cores import claim
 from daemon.errors import OutputError
@@ -204,4 +204,4 @@ def _metrics() -> GroundMetrics:
 
 
 def _most_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _MEMORY_SHARE
+    return memory_bytes() // _MEMORY_SHARE

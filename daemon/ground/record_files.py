@@ -17,7 +17,8 @@ from daemon.disk import Disk, read_whole
 from daemon.records import HEADER_BYTES, OVERHEAD_BYTES, Recovery, packed, payload_of, scan
 
 _LOCK: Final = "lock"
-_NAME: Final = re.compile(r"[0-9]{20}\.log")
+_NAME: Final = re.compile(r"0[0-9]{19}\.log")
+"""The first sequence in it. Ours stay far below the 64 bits that a record has for it."""
 _MOST_IN_A_SEGMENT: Final = 1 << 32
 """Sequences that a segment which cannot be read may have used, and more."""
 

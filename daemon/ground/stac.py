@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from codec.crs import crs_from
 from codec.tile import Georeference
 from daemon.build import build_versions
 from daemon.ground.items import RestoredTile
@@ -174,11 +175,11 @@ def _place(georeference: Georeference | None, shape: tuple[int, int]) -> _Place:
         return _Place(where=nowhere, projection=projection)
     projection["proj:transform"] = list(georeference.transform)
     try:
-        crs_module, warp, enums = map(
-            importlib.import_module, ("rasterio.crs", "rasterio.warp", "rasterio.enums")
-        )
-        crs = crs_module.CRS.from_user_input(georeference.crs)
-    except (ImportError, ValueError):  # `decode` to NumPy needs no ground extra; CRSError is one
+        warp, enums = map(importlib.import_module, ("rasterio.warp", "rasterio.enums"))
+        crs = crs_from(georeference.crs)
+    except ImportError:  # `decode` to NumPy needs no ground extra
+        crs = None
+    if crs is None:
         return _Place(where=nowhere, projection=projection)
     if number := crs.to_epsg():
         projection["proj:code"] = f"EPSG:{number}"

@@ -52,7 +52,12 @@ _DOMAIN: Final = "prismlink"
 _MAX_REFUSED: Final = 64
 """Keys that are named in the log when they are refused; whoever has more is not worth lines."""
 
+_MAX_WORD_BYTES: Final = 4096
+"""What is said to a socket that only sends: a subscription, of a topic of some bytes."""
+
 _COMMON: Final[Mapping[zmq.SocketOption, int]] = {
+    # Those that receive have limits of their own.
+    zmq.SocketOption.MAXMSGSIZE: _MAX_WORD_BYTES,
     zmq.SocketOption.TCP_KEEPALIVE: 1,
     zmq.SocketOption.TCP_KEEPALIVE_IDLE: 6,
     zmq.SocketOption.TCP_KEEPALIVE_INTVL: 2,

@@ -40,7 +40,8 @@ from daemon.records import (
 )
 
 _CURSOR_NAME: Final = "cursor"
-_NAME: Final = re.compile(r"[0-9]{20}\.log")
+_NAME: Final = re.compile(r"0[0-9]{19}\.log")
+"""The first sequence in it. Ours stay far below the 64 bits that a record has for it."""
 _NONE: Final = 1 << 64
 """Above every sequence."""
 _MOST_IN_A_SEGMENT: Final = 1 << 32

@@ -251,7 +251,7 @@ class Models:
             names = [fields["in_use"], fields["before"]]
             if not all(name is None or _is_name(name) for name in names):
                 raise ValueError("names no files of its folder")
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             log.error(
                 "record of the model in use is ignored",
                 extra={"file": str(path), "error": str(error)},

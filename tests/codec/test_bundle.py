@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from codec.bundle import Bundle, load_bundle, make_bundle, untrained_bundle
+from codec.bundle import (
+    Bundle,
+    load_bundle,
+    make_bundle,
+    parse_bundle,
+    promised_name,
+    untrained_bundle,
+)
 from codec.conditioning import ConditionerSpec
 from codec.errors import (
     BundleDigestError,
@@ -284,6 +291,42 @@ def test_no_bundle_at_all(tmp_path: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(BundleError, match=r"model\.safetensors: no readable bundle"):
         load_bundle(file)
+
+
+def headed(header: object, body: bytes = b"") -> bytes:
+    """A file of this header, as JSON unless it is bytes already."""
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(raw).to_bytes(8, "little") + raw + body
+
+
+NOTHING = {"dtype": "F32", "shape": [0, 1 << 62], "data_offsets": [0, 0]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(headed(b"[" * 100_000), id="nested header"),
+        pytest.param(
+            headed({"__metadata__": {"prismlink": "[" * 100_000}}), id="nested description"
+        ),
+        pytest.param(headed({"a": NOTHING}), id="a shape beyond memory, of no bytes"),
+        pytest.param(
+            headed({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}),
+            id="terabytes promised",
+        ),
+        pytest.param(
+            headed(b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, Infinity]}}'),
+            id="infinitely long",
+        ),
+        pytest.param(b"\x80\x04cos\nsystem\n(S'false'\ntR.", id="a pickle"),
+        pytest.param((1 << 63).to_bytes(8, "little"), id="a header beyond memory"),
+    ],
+)
+def test_hostile_headers_are_errors_of_ours(content: bytes) -> None:
+    """Whatever a header says, nothing is allocated for it, and no other error comes through."""
+    with pytest.raises(BundleError):
+        parse_bundle(content)
+    assert promised_name(content) is None
 
 
 def test_no_file_at_all(tmp_path: Path) -> None:

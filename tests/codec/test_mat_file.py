@@ -54,6 +54,16 @@ def test_values_stored_as_smaller_integers() -> None:
     assert ours.tolist() == [[1, -2, 768]]
 
 
+def test_what_unfolds_without_end_is_refused() -> None:
+    """A file of kilobytes may hold a gigabyte of zeros; nothing beyond the limit is unfolded."""
+    raw = saved(compressed=True, image=np.zeros((1000, 1000), np.int16))
+    assert len(raw) < 10_000
+
+    assert mat_arrays(raw, 2_001_000)["image"].shape == (1000, 1000)
+    with pytest.raises(ValueError, match="unfolds to more than 1999000 bytes"):
+        mat_arrays(raw, 1_999_000)
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_any_cut_is_reported(compressed: bool) -> None:
     """A file cut anywhere is a ValueError or a zlib error; none is half an image."""

@@ -87,3 +87,15 @@ def test_a_folder_that_cannot_be_synced_is_an_error_that_names_it(tmp_path: Path
     sync_folder(tmp_path)
     with pytest.raises(OutputError, match="absent"):
         sync_folder(tmp_path / "absent")
+
+
+def test_a_link_that_lies_in_the_way_is_not_written_through(tmp_path: Path) -> None:
+    """Whoever may put a link into the folder could have another file of ours written over."""
+    other = tmp_path / "other"
+    other.write_bytes(b"mine")
+    for make in (lambda path: write_whole(path, b"new"), check_writable):
+        (tmp_path / ".file.part").symlink_to(other)
+        make(tmp_path / "file")
+        assert other.read_bytes() == b"mine"
+        assert names(tmp_path) == ["file", "other"]
+    assert (tmp_path / "file").read_bytes() == b"new"

@@ -76,6 +76,23 @@ def test_a_file_that_is_not_there_is_told(path: Path) -> None:
         read_guarded(path.with_name("absent"), max_bytes=6)
 
 
+def test_a_way_open_to_everybody_is_refused(tmp_path: Path) -> None:
+    """Who may rename a folder may put another in its place, however closed it is itself."""
+    folder = tmp_path / "open" / "closed"
+    folder.mkdir(parents=True, mode=0o700)
+    file = folder / "file"
+    file.write_bytes(b"content")
+    folder.parent.chmod(0o777)
+    said = re.escape(f"lies in {folder.parent}, which is open to everybody; chmod o-w that")
+    with pytest.raises(ValueError, match=said):
+        read_guarded(file, max_bytes=99)
+    with pytest.raises(ValueError, match=said):
+        check_folder(folder)
+    folder.parent.chmod(0o1777)  # as /tmp: only an owner may rename
+    check_folder(folder)
+    assert read_guarded(file, max_bytes=99) == b"content"
+
+
 def test_a_folder_open_to_everybody_is_refused(tmp_path: Path) -> None:
     """Whoever may put a file into it may put another in its place; so may who can move a link."""
     folder, link = tmp_path / "folder", tmp_path / "link"

@@ -131,9 +131,18 @@ def test_series_begin_at_zero(process: Process, name: str, label: str, values: s
         (GroundMetrics, "dropped_packets_total", {"collect"}, MAILBOX_REASONS),
         (GroundMetrics, "dropped_tiles_total", {"write"}, MAILBOX_REASONS),
         (
+            FlightMetrics,
+            "stage_errors_total",
+            {
+                *("ingest", "models", "patches", "batches", "encode", "packets", "spool"),
+                *("downlink", "commands", "quality"),
+            },
+            {INTERNAL_ERROR},
+        ),
+        (
             GroundMetrics,
             "stage_errors_total",
-            {"receive", "collect", "keep", "decode", "mosaic", "write", "web"},
+            {"receive", "models", "collect", "keep", "decode", "mosaic", "write", "web"},
             {INTERNAL_ERROR},
         ),
     ],

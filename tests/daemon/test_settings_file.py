@@ -102,6 +102,19 @@ def test_every_mistake_is_one_line(path: Path, text: str, expected: list[str] | 
     assert found == expected if expected else len(found) == 1
 
 
+def test_nothing_unfolds(path: Path) -> None:
+    """Nine lines of aliases would be 3 GB of settings; lists, sections and merged keys alike."""
+    lines = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
+    path.write_text("\n".join(["a0: &a0 [x, x, x, x]", *lines, "rate: 1"]))
+    assert problems(path) == ["line 2, column 10: an alias is not taken here; write it out"]
+
+    path.write_text("log: &log {json: true}\nlink: {<<: [*log, *log]}\nrate: 1")
+    assert problems(path) == ["line 2, column 13: an alias is not taken here; write it out"]
+    path.write_text("rate: 1")
+    said = "--set rate=[&a 1, *a]: the value is not YAML; quote it"
+    assert problems(path, "rate=[&a 1, *a]") == [said]
+
+
 def test_all_mistakes_are_told_at_once(path: Path) -> None:
     """One run of check-config shows everything there is to mend."""
     path.write_text("link: {mtu_bytes: -1, adress: x}\nlog: {level: loud}")

@@ -7,7 +7,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.client import HTTPConnection, HTTPResponse
 
 import pytest
@@ -240,6 +240,22 @@ def test_an_error_of_ours_is_in_the_log(caplog: pytest.LogCaptureFixture) -> Non
         rig.server.close()
 
     assert [record.getMessage() for record in caplog.records] == ["internal error"]
+
+
+def test_a_system_without_threads_costs_no_connection_to_come(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes while there are none is hung up on, and keeps no place for ever."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", start)
+        for _ in range(MAX_CONNECTIONS + 1):
+            with suppress(ConnectionError):  # it was not even read
+                assert rig.send(b"") == b""
+    assert rig.ask("/metrics")[1] == TEXT
 
 
 def test_closing_frees_port_and_threads() -> None:

@@ -1,13 +1,15 @@
-"""Ten thousand bad messages at either door: counted, and the work goes on."""
+"""Ten thousand bad messages at either door, or bad clients at the third: the work goes on."""
 
 from __future__ import annotations
 
 import random
 import socket
+import threading
 from contextlib import suppress
+from http.client import HTTPException
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import pytest
 
@@ -20,6 +22,7 @@ from daemon.link.sockets import Endpoint, PacketSender, TileSender
 from daemon.tile_message import TileMessage
 from fakes import hostile
 from fakes.cubes import tile as fake_tile
+from fakes.instrument import Instrument
 from fakes.processes import PATIENCE_S, Desk, Process, until
 
 MESSAGES: Final = 10_000
@@ -27,6 +30,9 @@ CONNECTIONS: Final = 100
 ZMTP_GREETING: Final = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0")
 MOST_LOG_LINES: Final = 1_000
 """A tenth of what would be written without a limit; the limit is per kind and ten seconds."""
+MOST_NEW_SERIES: Final = 50
+SLOW: Final = 200
+TILES: Final = 40
 
 
 def tile(scene: str) -> Tile:
@@ -69,6 +75,12 @@ def check_calm(process: Process) -> None:
     assert len(process.log.splitlines()) < MOST_LOG_LINES
 
 
+def check_few_series(process: Process, before: set[str]) -> None:
+    """What strangers send is no label: Prometheus keeps a series for each value for ever."""
+    new = {name for name in process.metrics().samples if "_bucket{" not in name} - before
+    assert len(new) < MOST_NEW_SERIES, sorted(new)
+
+
 def until_written(desk: Desk, scene: str) -> None:
     """Wait for a tile on the ground, whole."""
 
@@ -83,6 +95,7 @@ def test_the_instruments_door(desk: Desk, small_bundle: Path, port: int) -> None
     address = f"tcp://127.0.0.1:{port}"
     ground = desk.ground(small_bundle).until_ready()
     flight = desk.flight(small_bundle, f"instrument.address={address}").until_ready()
+    series = set(flight.metrics().samples)
     bad = hostile.messages([bytes(p) for p in TileMessage.pack(tile("mutant"))], random.Random(1))
 
     with TileSender(Endpoint(address=address, bind=False, linger_s=10)) as sender:
@@ -110,6 +123,7 @@ def test_the_instruments_door(desk: Desk, small_bundle: Path, port: int) -> None
 
     check_calm(flight)
     check_calm(ground)
+    check_few_series(flight, series)
     flight.stop()
 
 
@@ -119,6 +133,7 @@ def test_the_links_door(desk: Desk, small_bundle: Path, port: int) -> None:
     # Small: a mutant's side information may ask for any size, and gets as much as this.
     small = ("mailboxes.tiles.max_mib=16", "output.format=npy")
     ground = desk.ground(small_bundle, f"link.address={address}", *small).until_ready()
+    series = set(ground.metrics().samples)
     encoder = Encoder(load_bundle(small_bundle))
     mutant, good = (
         (frames, [Channel.SIDE, *[Channel.PATCH] * (len(frames) - 1)])
@@ -144,7 +159,81 @@ def test_the_links_door(desk: Desk, small_bundle: Path, port: int) -> None:
         until_written(desk, "good")
 
     check_calm(ground)
+    check_few_series(ground, series)
     ground.stop()
+
+
+class SlowClients:
+    """Clients of an HTTP port that say little, and some that say too much, while in its context.
+
+    Attributes:
+        rounds: How often each has said something, or was replaced.
+        hung_up: How many were hung up on.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port, self._end = port, threading.Event()
+        self.rounds = self.hung_up = 0
+        self._thread = threading.Thread(target=self._run, name="slow clients")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        clients: list[socket.socket | None] = [None] * SLOW
+        while not self._end.is_set():
+            for number, client in enumerate(clients):
+                try:
+                    if client is None:
+                        client = socket.create_connection(("127.0.0.1", self._port), 1.0)  # noqa: PLW2901
+                        clients[number] = client
+                    client.sendall(b"GET /" + b"x" * 20_000 if number % 10 == 0 else b"G")
+                except OSError:
+                    self.hung_up += 1
+                    if client is not None:
+                        client.close()
+                    clients[number] = None
+            self.rounds += 1
+        for client in filter(None, clients):
+            client.close()
+
+
+def test_the_door_of_http_while_tiles_flow(desk: Desk, small_bundle: Path) -> None:
+    """Two hundred slow clients and long questions cost no tile; metrics are told during and after.
+
+    Who asks may be hung up on meanwhile, as one of very many, and asks again.
+    """
+    ground = desk.ground(small_bundle).until_ready()
+    flight = desk.flight(small_bundle).until_ready()
+    instrument = Instrument(desk.tiles, every_s=0.02)
+    try:
+        until(lambda: instrument.sent > 0, "a tile")
+        with SlowClients(metrics_port(flight)) as slow:
+            begun = instrument.sent
+            until(lambda: slow.rounds >= 3 and instrument.sent >= begun + TILES, "tiles meanwhile")
+
+            def told() -> bool:
+                with suppress(OSError, HTTPException):
+                    return flight.metrics().total("tiles_received_total") > 0
+                return False
+
+            until(told, "metrics among two hundred")
+    finally:
+        instrument.stop()
+    assert slow.hung_up > SLOW
+    ground.until_metrics(
+        lambda n: n.total("tiles_written_total", state="complete") == instrument.sent, "all tiles"
+    )
+    check_calm(flight)
+    numbers = flight.stop()
+    assert numbers.total("tiles_received_total") == instrument.sent
+    assert numbers.total("tile_sequence_gaps_total") == 0
+    assert numbers.total("dropped_patches_total") == numbers.total("dropped_tiles_total") == 0
 
 
 def sound(frames: list[bytes], channels: list[Channel], *, boot_id: int) -> list[bytes]:

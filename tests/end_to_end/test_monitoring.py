@@ -18,6 +18,7 @@ import yaml
 
 from daemon.link.sockets import Endpoint, TileSender
 from fakes.instrument import Instrument
+from fakes.models import STRANGER, put_model, write_key
 from fakes.monitoring import alerts, dashboard_expressions, needs_gpu, selectors, told
 from fakes.processes import DEPLOY, PATIENCE_S, Desk, Process, until
 
@@ -106,8 +107,10 @@ def test_all_that_is_asked_has_an_answer(
     """No expression of dashboard or alerts is empty or an error, every value they name is there.
 
     Both ends pass `promtool check metrics`. Nothing fires on account of a message that is a tile;
-    the first one that is none makes its alert fire.
+    the first one that is none makes its alert fire, and so does a model that nobody trusted signed.
     """
+    models = tmp_path / "models"
+    models.mkdir(mode=0o750)
     uplink = f"{desk.link}-up"
     ground = desk.ground(
         small_bundle,
@@ -118,7 +121,9 @@ def test_all_that_is_asked_has_an_answer(
     flight = desk.flight(
         small_bundle,
         f"link.uplink={{address: '{uplink}', beacon_s: 0.2}}",
-        "model.quality_every=1",
+        *("model.quality_every=1", "model.self_test_s=1.0"),
+        f"model.store.directory={models}",
+        f"model.store.trusted_keys=[{write_key(tmp_path / 'key.pem')}]",
         *("spool.kind=disk", f"spool.directory={tmp_path / 'spool'}"),
     ).until_ready()
     targets = {"prismlink-flight": address_of(flight), "prismlink-ground": address_of(ground)}
@@ -133,12 +138,18 @@ def test_all_that_is_asked_has_an_answer(
                 lambda: not server.is_empty("prismlink_quality_checked_total > 0"),
                 "patches that were decoded on board",
             )
+            until(
+                lambda: not server.is_empty('prismlink_model_tests_total{result="passed"} > 0'),
+                "tests of the model at work",
+            )
             check_expressions(server)
             for process in (flight, ground):
                 check_metrics(requires_tool("promtool"), exposition(process))
 
-            refused = "PrismlinkTileMessagesRefused"
-            assert refused not in server.firing()
+            refused, distrusted = "PrismlinkTileMessagesRefused", "PrismlinkModelRefused"
+            assert {refused, distrusted}.isdisjoint(server.firing())
+            put_model(models, 1, STRANGER)
+            until(lambda: distrusted in server.firing(), distrusted)
             with TileSender(Endpoint(address=desk.tiles, bind=False)) as sender:
                 assert sender.send([b"no tile"], PATIENCE_S)
             until(lambda: refused in server.firing(), refused)

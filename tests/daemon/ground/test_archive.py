@@ -695,3 +695,22 @@ def test_a_tile_sent_anew_by_a_known_model_does_not_wait(tmp_path: Path) -> None
     assert rig.put(*again) == [WAITS] * len(again)
     assert rig.unfinished() == [item.key for item in again]
     assert rig.metrics.totals()["prismlink_tiles_without_model"] == 0
+
+
+def test_links_and_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    """A link that has a segment's name would have something else cut and written over."""
+    folder, victim = tmp_path / "archive", tmp_path / "victim"
+    victim.write_bytes(b"mine" * 99)
+    folder.mkdir()
+    for number in (0, 7):
+        (folder / f"{number:020}.log").symlink_to(victim)
+    (folder / "notes.txt").write_bytes(b"theirs")
+    rig = Rig(folder, LocalDisk())
+    rig.put(*sent())
+
+    assert rig.total("unreadable_files") == 2
+    rig.archive.close()
+    assert Rig(folder, LocalDisk()).unfinished() == [item.key for item in sent()]
+    assert victim.read_bytes() == b"mine" * 99
+    assert (folder / "notes.txt").read_bytes() == b"theirs"
+    assert (folder / f"{7:020}.log").is_symlink()

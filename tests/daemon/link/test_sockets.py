@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import resource
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 import zmq
 
 from daemon.errors import AddressError, PacketError
+from daemon.link import sockets
 from daemon.link.packet import MAX_PACKET_BYTES, Packet
 from daemon.link.sockets import (
     MAX_MESSAGE_BYTES,
@@ -120,6 +123,61 @@ def test_an_address_in_use_is_named(keep: Callable[[Any], Any]) -> None:
     first = keep(PacketListener(Endpoint(address="tcp://127.0.0.1:*", bind=True)))
     with pytest.raises(AddressError, match="in use"):
         PacketListener(Endpoint(address=first.address, bind=True))
+
+
+def sockets_of_ours() -> list[type[Any]]:
+    """Every class of a socket."""
+    return sockets._Socket.__subclasses__()
+
+
+@pytest.mark.parametrize("kind", sockets_of_ours(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_every_socket_is_bounded(
+    kind: type[Any], pattern: Pattern, tmp_path: Path, keep: Callable[[Any], Any]
+) -> None:
+    """In messages, either way, and in the bytes of one; libzmq takes 0 and -1 for no limit."""
+    words = {"pattern": pattern} if "pattern" in signature(kind).parameters else {}
+    made = keep(kind(ipc(tmp_path, bind=True), **words))
+
+    assert 0 < made._zmq.get(zmq.SocketOption.RCVHWM) <= 1000
+    assert 0 < made._zmq.get(zmq.SocketOption.SNDHWM) <= 1000
+    assert 0 < made._zmq.get(zmq.SocketOption.MAXMSGSIZE) <= 64 << 20
+    assert 0 <= made._zmq.get(zmq.SocketOption.LINGER) <= 1000
+
+
+def test_no_socket_is_missed() -> None:
+    """The four that there are; nobody else opens one, see tests/test_imports.py."""
+    assert set(sockets_of_ours()) == {TileListener, TileSender, PacketListener, PacketSender}
+
+
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+READY = b"\x05READY\x0bSocket-Type" + (3).to_bytes(4, "big") + b"SUB"
+"""How a subscriber introduces itself. Source: ZMTP 3.0, RFC 23 of ZeroMQ."""
+
+
+def subscribed(address: str, topic: bytes) -> socket.socket:
+    """A subscriber that libzmq did not make, of a topic of any length."""
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    peer = socket.create_connection((host, int(port)), SOON_S)
+    peer.sendall(GREETING)
+    heard = b""
+    while len(heard) < len(GREETING):
+        heard += peer.recv(len(GREETING) - len(heard))
+    peer.sendall(bytes([4, len(READY)]) + READY)
+    _, length = peer.recv(2)
+    peer.recv(length)
+    message = b"\1" + topic
+    peer.sendall(b"\2" + len(message).to_bytes(8, "big") + message)
+    return peer
+
+
+def test_a_topic_has_an_end(keep: Callable[[Any], Any]) -> None:
+    """A subscriber of a megabyte, which would be kept until it leaves, is hung up on."""
+    sender = keep(TileSender(Endpoint(address="tcp://127.0.0.1:*", bind=True)))
+    with suppress(ConnectionError), subscribed(sender.address, b"t" * (1 << 20)):
+        assert not sender.wait_for_listener(1.0)
+    with subscribed(sender.address, b"tile"):
+        assert sender.wait_for_listener(SOON_S)
 
 
 # ---------------------------------------------------------------- packets

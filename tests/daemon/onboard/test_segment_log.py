@@ -349,3 +349,22 @@ def test_power_may_go_at_any_time(tmp_path: Path) -> None:
         found = taken(opened(folder))
         assert found[: len(synced)] == synced
         assert found[len(synced) :] == late[: len(found) - len(synced)]
+
+
+def test_links_and_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    """A link that has a segment's name would have something else cut and written over."""
+    folder, victim = tmp_path / "log", tmp_path / "victim"
+    victim.write_bytes(b"mine" * 99)
+    folder.mkdir()
+    for number in (0, 7):
+        (folder / f"{number:020}.log").symlink_to(victim)
+    (folder / "notes.txt").write_bytes(b"theirs")
+    (folder / ("9" * 20 + ".log")).mkdir()
+    log = opened(folder, LocalDisk())
+    put(log, b"a" * 150, b"b" * 150)
+
+    assert log.recovery.unreadable == 2
+    assert taken(log) == [b"a" * 150, b"b" * 150]
+    assert victim.read_bytes() == b"mine" * 99
+    assert (folder / "notes.txt").read_bytes() == b"theirs"
+    assert (folder / f"{7:020}.log").is_symlink()

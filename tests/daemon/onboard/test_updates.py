@@ -273,6 +273,7 @@ def test_a_restart_finds_another_where_that_one_is_damaged(rig: Rig) -> None:
         b'{"in_use": "in-use.json", "before": null}',
         b'{"in_use": null}',
         b" " * 5000,
+        b"[" * 4000,
     ],
 )
 def test_a_record_that_is_none_is_ignored(record: bytes, rig: Rig) -> None:
