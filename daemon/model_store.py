@@ -7,13 +7,13 @@ and only then is it looked into.
 from __future__ import annotations
 
 import stat
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from codec.bundle import Bundle, check_length, parse_bundle, promised_name
-from codec.errors import BundleError, BundleTruncatedError
+from codec.errors import BackendError, BundleError, BundleTruncatedError
 from daemon.config_models import StoreSettings
 from daemon.errors import ModelFileError, ModelSignatureError, OutputError
 from daemon.guarded import check_folder, read_guarded
@@ -139,6 +139,19 @@ def open_store(settings: StoreSettings) -> ModelStore | None:
     except OSError as error:
         raise OutputError(settings.directory, str(error)) from None
     return ModelStore(settings.directory, [trusted_key(path) for path in settings.trusted_keys])
+
+
+@contextmanager
+def refused_by_runtime() -> Iterator[None]:
+    """Whatever a runtime cannot do with a model is a reason to refuse it, not the end of a thread.
+
+    Raises:
+        BackendError: In place of a RuntimeError: out of memory, a device that is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise BackendError(str(error).split("\n")[0]) from None
 
 
 def signature_of(path: Path) -> Path:

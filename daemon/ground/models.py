@@ -22,7 +22,7 @@ from daemon.cores import claim
 from daemon.errors import ConfigError, DaemonError, ModelFileError, reason_of
 from daemon.files import write_whole
 from daemon.ground.metrics import GroundMetrics
-from daemon.model_store import SUFFIX, ModelStore, signature_of
+from daemon.model_store import SUFFIX, ModelStore, refused_by_runtime, signature_of
 
 log = logging.getLogger(__name__)
 
@@ -120,8 +120,9 @@ class GroundModels:
                 bundle = store.read(path)
                 if self.has(bundle.model) or not bundle.has_synthesis:
                     continue  # a board's file has no decoder, and lies here where both are one
-                decoder = Decoder(bundle)
-                check_decoder(decoder)
+                with refused_by_runtime():
+                    decoder = Decoder(bundle)
+                    check_decoder(decoder)
             except (CodecError, DaemonError) as error:
                 reason = reason_of(error)
                 self._metrics.models_refused.labels(reason).inc()

@@ -31,6 +31,7 @@ from codec.tile import Tile, TileInfo
 from daemon.config_models import FlightModelSettings
 from daemon.cores import WORKERS_PER_THREAD, claim
 from daemon.errors import ConfigError
+from daemon.model_store import refused_by_runtime
 from daemon.onboard.fallback import Fallback
 from daemon.onboard.steps import StepControl
 
@@ -119,7 +120,7 @@ def make_encoder(bundle: Bundle, settings: FlightModelSettings, timer: Timer) ->
     """Let a model answer, and encode a made-up patch: the first real one finds it warm.
 
     Raises:
-        BackendError: If what should run it is not there.
+        BackendError: If what should run it is not there, or cannot.
         BundleError: If it does not answer as it should.
         TileError: If the step is out of range.
     """
@@ -128,7 +129,7 @@ def make_encoder(bundle: Bundle, settings: FlightModelSettings, timer: Timer) ->
     def time(stage: str) -> AbstractContextManager[None]:
         return nullcontext() if _ASIDE.get() else timer(stage)
 
-    with aside():
+    with aside(), refused_by_runtime():
         encoder = Encoder(
             bundle,
             step=settings.step,

@@ -116,6 +116,23 @@ def test_what_is_refused_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert sum(record.message == "model refused" for record in caplog.records) == 3
 
 
+def test_a_model_that_the_runtime_refuses_keeps_no_other_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one of the reasons; the next file is looked at all the same."""
+
+    def no_memory(decoder: Decoder) -> None:
+        if decoder.bundle.name == model(1).name:
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("daemon.ground.models.check_decoder", no_memory)
+    rig = Rig(tmp_path)
+    for number in (1, 2):
+        rig.put(number)
+    rig.spend(3)
+    assert (rig.came, rig.refused()) == ([model(2).model], {"backend": 1})
+
+
 def test_a_flight_bundle_is_passed_over(tmp_path: Path) -> None:
     """It cannot decode; where board and ground are one machine it lies in the same folder."""
     rig = Rig(tmp_path)

@@ -226,6 +226,24 @@ def test_whatever_fails_the_old_model_stays(
     assert rig.at_work == 1
 
 
+def test_a_model_that_the_runtime_refuses_is_refused(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU without room for two, for one: the old model stays, and orders go on."""
+    put_model(rig.folder, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("daemon.onboard.models.check_encoder", _out_of_memory)
+        rig.spend(3)
+        assert (rig.at_work, rig.counts("models_refused")) == (0, {"backend": 1})
+    rig.target.look()
+    rig.spend(1)
+    assert rig.at_work == 1
+
+
+def _out_of_memory(_: object) -> None:
+    raise RuntimeError("CUDA out of memory\nmore of it")
+
+
 def test_what_cannot_be_recorded_is_not_put_to_work(rig: Rig) -> None:
     """A restart would go on with another model than the one at work."""
     put_model(rig.folder, 1)
