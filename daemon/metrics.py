@@ -226,6 +226,10 @@ class FlightMetrics(ProcessMetrics):
         self.quality_max_error = self._histogram(
             "quality_max_error", "Largest error of patches [units of their samples].", ERROR_BUCKETS
         )
+        self.quality_notes_dropped = self._counter(
+            "quality_notes_dropped_total",
+            "Notes of quality that gave way to newer ones before the link was open.",
+        )
         self.tile_messages_refused = self._counter(
             "tile_messages_refused_total", "Messages that are no tile, by reason.", "reason"
         )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from daemon.clock import Clock
+from daemon.errors import PacketError
 from daemon.ground.items import CollectedFrame
 from daemon.ground.metrics import GroundMetrics
 from daemon.ground.report import Reports
 from daemon.link.packet import Channel, Packet
+from daemon.link.quality_note import QualityNote, is_note
 from daemon.link.reassembly import Reassembler
+
+log = logging.getLogger(__name__)
 
 
 class CollectWorker:
@@ -21,6 +26,7 @@ class CollectWorker:
         clock: Says when they came.
         metrics: Counts frames.
         reports: Told what came, to report it to the board; None: nobody is.
+        on_note: Told what the board found of patches. Must neither raise nor wait.
     """
 
     def __init__(
@@ -29,8 +35,9 @@ class CollectWorker:
         clock: Clock,
         metrics: GroundMetrics,
         reports: Reports | None = None,
+        on_note: Callable[[QualityNote], object] = lambda _: None,
     ) -> None:
-        self._reports = reports
+        self._reports, self._on_note = reports, on_note
         self._reassembler, self._clock, self._metrics = reassembler, clock, metrics
         self._forgotten: deque[tuple[int, int]] = deque()
 
@@ -52,6 +59,8 @@ class CollectWorker:
         if self._reports is not None:
             self._reports.heard(item, now_s)
         if item.channel is Channel.HOUSEKEEPING:
+            if is_note(item.data):
+                self._note(item.data)
             return
         self._forget(now_s)
         repaired, evicted = frames.repaired, frames.evicted
@@ -81,6 +90,16 @@ class CollectWorker:
     def finish(self) -> tuple[()]:
         """Give up what is incomplete."""
         return self._expire(float("inf"))
+
+    def _note(self, raw: bytes) -> None:
+        """Hand on a note; one that is none is a line and a count."""
+        try:
+            note = QualityNote.unpack(raw)
+        except PacketError as error:
+            self._metrics.packets_refused.labels(error.reason).inc()
+            log.warning("note refused", extra={"reason": error.reason, "error": str(error)})
+        else:
+            self._on_note(note)
 
     def _forget(self, now_s: float) -> None:
         while self._forgotten:

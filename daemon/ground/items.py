@@ -78,11 +78,13 @@ class PatchRecord:
         step: As of `codec.decoder.DecodedPatch`.
         packets: As of `CollectedFrame`.
         psnr_db: As measured on board [dB]; None where that is not known.
+        max_abs_error: Largest error as measured on board [units of samples]; likewise.
     """
 
     step: float
     packets: PacketCount | None = None
     psnr_db: float | None = None
+    max_abs_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -3,7 +3,8 @@
 `write_product` is what the ground and `prismlink decode` write with. Every file appears whole or
 not at all. The item comes last and goes first: while it is there, all it lists is there and has the
 checksums it gives. Nothing in the files of samples depends on when, how often or over how many
-passes they were written; what does (versions, boots, packets) is in the files beside them.
+passes they were written; what does (versions, boots, packets) is in the files beside them. The one
+exception is the PSNR of patches in a Zarr store: as much as was known when that was written.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from codec.tile_writers import ENVI_SUFFIX, MASK
 from daemon.errors import OutputError
 from daemon.files import write_whole
 from daemon.ground.items import RestoredTile
-from daemon.ground.stac import Asset, item_of
+from daemon.ground.stac import Asset, item_of, with_asset
+from daemon.link.quality_note import Measured
 
 QUALITY: Final = ".quality.json"
 STAC: Final = ".stac.json"
@@ -87,6 +89,67 @@ def write_product(
     return written
 
 
+def measured_in(path: Path, item: RestoredTile) -> dict[tuple[int, int], Measured]:
+    """Read what was measured on board of patches that a product has, as they are in a tile, too.
+
+    Args:
+        path: Of the product, without a suffix; it need not be there.
+        item: The tile; what was measured of a patch of another model or step is not of its patch.
+
+    Returns:
+        By (row, col).
+    """
+    try:
+        told = json.loads(path.with_name(path.name + QUALITY).read_bytes())
+        if told["model"] != item.side.model.hex():
+            return {}
+        return {
+            (patch["row"], patch["col"]): Measured(patch["psnr_db"], patch["max_abs_error"])
+            for patch in told["patches"]
+            if (record := item.records.get((patch["row"], patch["col"])))
+            and record.step == patch["step"]
+            and isinstance(patch.get("max_abs_error"), float)
+            and isinstance(patch["psnr_db"], float)
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+
+
+def amend_product(path: Path, measured: Mapping[tuple[int, int], Measured]) -> bool:
+    """Write what was measured on board into a product's file of patches, and its item.
+
+    Args:
+        path: Of the product, without a suffix.
+        measured: By (row, col).
+
+    Returns:
+        Whether that is news. A product that was taken away, or has no item, is left as it is.
+
+    Raises:
+        OutputError: If the files are not ours, or cannot be written; there may be no item then.
+    """
+    quality_path, item_path = (path.with_name(path.name + end) for end in (QUALITY, STAC))
+    try:
+        told, item = (json.loads(part.read_bytes()) for part in (quality_path, item_path))
+        changed = False
+        for patch in told["patches"]:
+            known = measured.get((patch["row"], patch["col"])) if patch["received"] else None
+            if known is not None and not known._asdict().items() <= patch.items():
+                patch.update(known._asdict())
+                changed = True
+        if not changed:
+            return False
+        item_path.unlink()
+        write_whole(quality_path, _json(told))
+        amended = with_asset(item, _asset(quality_path))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise OutputError(quality_path, f"not amended: {error!r}") from None
+    write_whole(item_path, _json(amended))
+    return True
+
+
 def layers_of(item: RestoredTile) -> PatchLayers:
     """What is known of a tile's patches, on their grid."""
     grid = item.side.grid
@@ -115,6 +178,7 @@ def quality(item: RestoredTile, version: _Version) -> dict[str, object]:
             "received": position not in missing,
             "step": record and record.step,
             "psnr_db": record and record.psnr_db,
+            "max_abs_error": record and record.max_abs_error,
             "packets": packets and packets.segments,
             "packets_repaired": packets and packets.repaired,
         }

@@ -12,6 +12,7 @@ from daemon.errors import PacketError
 from daemon.ground.metrics import GroundMetrics
 from daemon.link.beacon import Beacon
 from daemon.link.packet import Channel, FrameKey, Packet
+from daemon.link.quality_note import is_note
 from daemon.link.reports import Reporter
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Reports:
     def heard(self, packet: Packet, now_s: float) -> None:
         """A packet came; a beacon that is none is a line and a count."""
         self._reporter.heard(now_s)
-        if packet.channel is not Channel.HOUSEKEEPING:
+        if packet.channel is not Channel.HOUSEKEEPING or is_note(packet.data):
             return
         try:
             beacon = Beacon.unpack(packet.data)

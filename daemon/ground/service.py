@@ -29,6 +29,7 @@ from daemon.ground.kept_tiles import Key
 from daemon.ground.metrics import GroundMetrics
 from daemon.ground.models import GroundModels, load_decoders
 from daemon.ground.mosaic import MosaicWorker
+from daemon.ground.notes import QualityNotes
 from daemon.ground.receive import Receiver
 from daemon.ground.report import HeardBeacon, Reports
 from daemon.ground.web.page import WebPage
@@ -79,7 +80,7 @@ def run(
         AddressError: If a socket or the metrics endpoint cannot be opened.
         OutputError: If the output directory cannot be made.
     """
-    metrics, health = GroundMetrics(new_registry()), Health(notifier)
+    metrics, health, notes = GroundMetrics(new_registry()), Health(notifier), QualityNotes()
     tell_suppressed(metrics.log_lines_suppressed.inc)
     link, security = settings.link, settings.security
     metrics.insecure.set(bool(settings.exposed))
@@ -125,7 +126,7 @@ def run(
             max_age_s=settings.collect.max_age_s if send is None else math.inf,
         )
         reports = _reports(settings, send, reassembler, metrics)
-        collector = CollectWorker(reassembler, clock, metrics, reports)
+        collector = CollectWorker(reassembler, clock, metrics, reports, notes.put)
         notifier.loading("the archive")
         archive = _archive(settings.archive, models.has, clock, metrics, collector.forget)
         if archive is not None:
@@ -143,6 +144,7 @@ def run(
             archive=archive,
             on_durable=_unheard if reports is None else reports.durable,
             page=page,
+            notes=notes,
             clock=clock,
             metrics=metrics,
             pulses=pulses,
@@ -193,6 +195,7 @@ def _line(
     archive: FrameArchive | None,
     on_durable: Callable[[Iterable[Key]], object],
     page: WebPage | None,
+    notes: QualityNotes,
     clock: Clock,
     metrics: GroundMetrics,
     pulses: Pulses,
@@ -246,6 +249,8 @@ def _line(
         settings.output.kind,
         metrics,
         on_written=on_written,
+        notes=notes,
+        on_amended=_unheard if page is None else page.amended,
     )
     most = max(1, boxes.frames.max_items // 2)
 
@@ -346,7 +351,7 @@ def _summary(metrics: GroundMetrics) -> str:
     return f"{tiles:.0f} tiles written"
 
 
-def _unheard(_: object) -> None:
+def _unheard(*_: object) -> None:
     """Where nobody needs to know."""
 
 

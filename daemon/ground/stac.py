@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -110,6 +110,20 @@ def item_of(
         "links": [],
         "assets": _assets(item, assets),
     }
+
+
+def with_asset(item: Mapping[str, Any], asset: Asset) -> dict[str, Any]:
+    """The same item with the size and the checksum that one of its files has now.
+
+    Raises:
+        KeyError: If it is none of its files.
+    """
+    assets = {key: dict(told) for key, told in item["assets"].items()}
+    for told in assets.values():
+        if told["href"] == f"./{asset.name}":
+            told["file:size"], told["file:checksum"] = asset.size_bytes, _SHA2_256 + asset.sha256
+            return {**item, "assets": assets}
+    raise KeyError(asset.name)
 
 
 def _assets(item: RestoredTile, assets: Sequence[Asset]) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -15,7 +17,8 @@ from daemon.errors import OutputError
 from daemon.files import sync_folder
 from daemon.ground.items import RestoredTile
 from daemon.ground.metrics import GroundMetrics
-from daemon.ground.products import write_product
+from daemon.ground.notes import QualityNotes
+from daemon.ground.products import amend_product, measured_in, write_product
 from daemon.stage import KeepsNothing
 
 log = logging.getLogger(__name__)
@@ -27,6 +30,8 @@ _LEFT_BEHIND: Final = re.compile(r"\.partial-[a-z0-9_]{8}")
 """Folders of tiles half written: `codec.tile_writers.publish` removes them, unless it is killed."""
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
+_AMENDED: Final = 1024
+"""Tiles, the last written, whose quality is written anew when notes of it come later."""
 _NAME_LIMIT: Final = 120
 """Characters of a scene's name that go into a file's; file systems stop at 255 bytes."""
 
@@ -40,6 +45,9 @@ class WriteWorker(KeepsNothing):
         file_format: As in `codec.tile_files.write_tile`.
         metrics: Counts tiles written and their patches, and tiles that could not be.
         on_written: Told each tile that would survive a loss of power. Must not raise.
+        notes: What the board measured of patches; None: nothing.
+        on_amended: Told the name without suffix, and `sent_as`, of a tile whose quality was written
+            anew, because notes of it came after it was written. Must not raise.
 
     Raises:
         OutputError: If the directory cannot be made or read.
@@ -51,9 +59,14 @@ class WriteWorker(KeepsNothing):
         file_format: str,
         metrics: GroundMetrics,
         on_written: Callable[[RestoredTile], object] = lambda _: None,
+        *,
+        notes: QualityNotes | None = None,
+        on_amended: Callable[[str, tuple[int, int]], object] = lambda *_: None,
     ) -> None:
         self._directory, self._format, self._metrics = directory, file_format, metrics
-        self._on_written = on_written
+        self._on_written, self._on_amended = on_written, on_amended
+        self._notes = notes or QualityNotes()
+        self._written: OrderedDict[bytes, tuple[Path, tuple[int, int]]] = OrderedDict()
         make_clean(directory)
 
     def accept(self, item: RestoredTile) -> Iterator[Path]:
@@ -62,19 +75,52 @@ class WriteWorker(KeepsNothing):
         Raises:
             OutputError: If any of it cannot be written.
         """
-        path = self._directory / file_stem(item.tile.info)
+        stem = self._directory / file_stem(item.tile.info)
+        path, noted = stem, self._with_notes(item, stem)
         try:
-            path = write_product(item, path, self._format, {MANIFEST: partial(manifest, item)})
+            path = write_product(noted, stem, self._format, {MANIFEST: partial(manifest, item)})
             sync_folder(self._directory)
         except OutputError as error:
             self._metrics.tile_write_errors.inc()
             raise OutputError(path, str(error)) from None
+        self._remember(item, stem)
         self._on_written(item)
         self._metrics.patches_written.inc(item.patches)
         self._metrics.patches_missing.inc(len(item.missing))
         self._metrics.tiles_written.labels("partial" if item.missing else "complete").inc()
         log.info("written", extra={"file": path.name})
         yield path
+
+    def tick(self) -> tuple[()]:
+        """Amend what was written before notes of it came; what cannot be is a line and a count."""
+        for tile_id in self._notes.news() & self._written.keys():
+            path, sent_as = self._written[tile_id]
+            try:
+                if amend_product(path, self._notes.of(tile_id)):
+                    self._on_amended(path.name, sent_as)
+            except OutputError as error:
+                self._metrics.tile_write_errors.inc()
+                log.warning("quality not written", extra={"error": str(error)})
+        return ()
+
+    def finish(self) -> tuple[()]:
+        """Amend what came last."""
+        return self.tick()
+
+    def _with_notes(self, item: RestoredTile, path: Path) -> RestoredTile:
+        """The same with what the board measured, as told now or to what wrote it before."""
+        measured = measured_in(path, item) | self._notes.of(item.side.tile_id)
+        records = {
+            place: replace(record, **measured[place]._asdict()) if place in measured else record
+            for place, record in item.records.items()
+        }
+        return replace(item, records=records)
+
+    def _remember(self, item: RestoredTile, path: Path) -> None:
+        self._written[item.side.tile_id] = path, item.sent_as
+        self._written.move_to_end(item.side.tile_id)
+        if len(self._written) > _AMENDED:
+            self._written.popitem(last=False)
 
 
 def make_clean(directory: Path) -> None:

@@ -1,6 +1,7 @@
 """Spool out, link in: sends what the spool offers while a pass is open, within its budget.
 
-Where the ground acknowledges, a beacon leaves every so often, before all else.
+Where the ground acknowledges, a beacon leaves every so often, before all else, and then notes of
+the quality of patches.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from daemon.clock import Clock
 from daemon.link.beacon import Beacon
 from daemon.link.packet import Channel, Packet, ticks
 from daemon.link.passes import ContactPlan, LinkSwitch, TokenBucket
+from daemon.link.quality_note import QualityNote
 from daemon.metrics import FlightMetrics
+from daemon.onboard.notes import NoteQueue
 from daemon.onboard.spool import Spool
 
 _WAIT_S: Final = 0.1
@@ -29,27 +32,48 @@ class Sender(Protocol):
 
 
 class Beacons:
-    """Makes the packets that say how far all is; one thread alone.
+    """Makes the packets of housekeeping: how far all is, and notes; one thread alone.
 
     Args:
         boot_id: Of this process.
         apid: Application process of housekeeping, with counts of its own.
         every_s: Time between two [s].
         clock: Paces and stamps them.
+        notes: Notes that wait to be sent; None: there are none.
     """
 
-    def __init__(self, *, boot_id: int, apid: int, every_s: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        boot_id: int,
+        apid: int,
+        every_s: float,
+        clock: Clock,
+        notes: NoteQueue | None = None,
+    ) -> None:
         self._boot_id, self._apid, self._every_s, self._clock = boot_id, apid, every_s, clock
-        self._counter, self._next_s = 0, -math.inf
+        self._counter, self._next_s, self._next_note_s = 0, -math.inf, -math.inf
+        self._notes = notes
 
     @property
     def wait_s(self) -> float:
         """Time until the next is due [s]."""
         return max(0.0, self._next_s - self._clock.monotonic_s())
 
-    def packet(self, beacon: Beacon) -> bytes:
+    def take_note(self) -> QualityNote | None:
+        """Take a note to be sent now, if one is due."""
+        if self._notes is None or self._clock.monotonic_s() < self._next_note_s:
+            return None
+        return self._notes.take()
+
+    def give_back(self, note: QualityNote) -> None:
+        """It has not left; it is the next one again."""
+        if self._notes is not None:
+            self._notes.give_back(note)
+
+    def packet(self, content: Beacon | QualityNote) -> bytes:
         """Return the next one."""
-        raw = beacon.pack()
+        raw = content.pack()
         return Packet(
             apid=self._apid,
             channel=Channel.HOUSEKEEPING,
@@ -67,6 +91,11 @@ class Beacons:
         """It has left; the next one is due no sooner than after `least_s`."""
         self._counter += 1
         self._next_s = self._clock.monotonic_s() + max(self._every_s, least_s)
+
+    def note_sent(self, least_s: float) -> None:
+        """A note has left; the next one is due no sooner than after `least_s`."""
+        self._counter += 1
+        self._next_note_s = self._clock.monotonic_s() + least_s
 
 
 @dataclass(slots=True)
@@ -129,13 +158,7 @@ class Downlink:
         if not self._is_open():
             self._clock.sleep(min(_WAIT_S, self._plan.opens_in_s(self._clock.utc_s())))
             return
-        if self._beacons is not None and not self._beacons.wait_s:
-            raw = self._beacons.packet(self._spool.beacon(self._sent_packets))
-            if self._send(raw, Channel.HOUSEKEEPING):
-                bits = 8 * (len(raw) + self._seal_bytes)
-                # A fifth of the budget at most: a slow link is there for packets.
-                least_s = 0.0 if self._bucket is None else 5 * bits / self._bucket.bits_per_s
-                self._beacons.sent(least_s)
+        if self._beacons is not None and self._told(self._beacons):
             return
         wait_s = _WAIT_S if self._beacons is None else min(_WAIT_S, self._beacons.wait_s)
         packet = self._spool.take(wait_s)
@@ -148,6 +171,28 @@ class Downlink:
         """Whether anything waits that the process would take along, and could be sent."""
         waits = self._spool.packets > 0 or self._spool.kept_frames > 0
         return waits and not self._spool.outlives and self._is_open()
+
+    def _told(self, beacons: Beacons) -> bool:
+        """Send a beacon or a note, if one is due; False if none was."""
+        if not beacons.wait_s:
+            raw = beacons.packet(self._spool.beacon(self._sent_packets))
+            if self._send(raw, Channel.HOUSEKEEPING):
+                beacons.sent(self._least_s(raw))
+            return True
+        note = beacons.take_note()
+        if note is None:
+            return False
+        raw = beacons.packet(note)
+        if self._send(raw, Channel.HOUSEKEEPING):
+            beacons.note_sent(self._least_s(raw))
+        else:
+            beacons.give_back(note)
+        return True
+
+    def _least_s(self, raw: bytes) -> float:
+        """Time until the next of its kind: a fifth of the budget at most is theirs."""
+        bits = 8 * (len(raw) + self._seal_bytes)
+        return 0.0 if self._bucket is None else 5 * bits / self._bucket.bits_per_s
 
     def _send(self, raw: bytes, channel: Channel | None = None) -> bool:
         """Send when the budget allows; False if it did not soon, or the link did not take it."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 STAGE: Final = "quality"
 LOSSLESS_DB: Final = 150.0
 """Told of a patch that came back as it was: an infinite value would spoil every sum."""
+OnResult: TypeAlias = Callable[[bytes, int, int, float, float], object]
+"""Told tile_id, row, col, psnr_db [dB] and max_abs_error [units of samples] of a patch."""
 _MAX_BYTES: Final = 256 << 20
 """Of the samples that wait: no patch is larger."""
 _TICK_S: Final = 1.0
@@ -66,10 +69,11 @@ class QualityWorker(KeepsNothing):
 
     Args:
         metrics: Told what was found.
+        on_result: Told likewise, patch by patch; `LOSSLESS_DB` at most. Must not wait.
     """
 
-    def __init__(self, metrics: FlightMetrics) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: FlightMetrics, on_result: OnResult = lambda *_: None) -> None:
+        self._metrics, self._on_result = metrics, on_result
         self._bundle: Bundle | None = None
         self._decoder: Decoder | None = None
 
@@ -102,8 +106,13 @@ class QualityWorker(KeepsNothing):
         found_db = psnr_db(item.samples, restored, valid, side.info.reflectance_scale)
         self._metrics.quality_checked.inc()
         if not math.isnan(found_db):
-            self._metrics.quality_psnr.observe(min(found_db, LOSSLESS_DB))
-            self._metrics.quality_max_error.observe(max_abs_error(item.samples, restored, valid))
+            told_db, error = (
+                min(found_db, LOSSLESS_DB),
+                max_abs_error(item.samples, restored, valid),
+            )
+            self._metrics.quality_psnr.observe(told_db)
+            self._metrics.quality_max_error.observe(error)
+            self._on_result(patch.tile_id, patch.patch_row, patch.patch_col, told_db, error)
         return ()
 
 
@@ -114,14 +123,22 @@ class QualityCheck:
         every: Of how many patches one is checked; 0: none is.
         clock: For the stage.
         metrics: Told what was found, and what was not looked at.
+        on_result: As of `QualityWorker`.
 
     Attributes:
         stages: The stage, for `daemon.lifecycle.shut_down`; none where nothing is checked.
     """
 
-    def __init__(self, every: int, *, clock: Clock, metrics: FlightMetrics) -> None:
+    def __init__(
+        self,
+        every: int,
+        *,
+        clock: Clock,
+        metrics: FlightMetrics,
+        on_result: OnResult = lambda *_: None,
+    ) -> None:
         self._every, self._seen, self._metrics = every, 0, metrics
-        self._worker = QualityWorker(metrics)
+        self._worker = QualityWorker(metrics, on_result)
         self._inbox: Mailbox[EncodedPatch] = Mailbox(
             STAGE,
             max_items=1,

@@ -44,6 +44,7 @@ from daemon.onboard.items import (
     ReceivedTile,
 )
 from daemon.onboard.models import load_model, make_model
+from daemon.onboard.notes import NoteQueue
 from daemon.onboard.pace import Pace
 from daemon.onboard.packets import PacketWorker
 from daemon.onboard.patches import PatchWorker
@@ -227,8 +228,7 @@ class FlightLine:
         )
         frames: Mailbox[EncodedFrame] = line.mailbox("frames", boxes.frames, before="packets")
         packets: Mailbox[FramePackets] = line.mailbox("packets", boxes.packets, before="spool")
-        link, orders = settings.link, Orders()
-        plan = link.plan
+        link, plan, orders = settings.link, settings.link.plan, Orders()
         rate = RateControl(
             plan,
             max_bytes=settings.spool.max_mib * MIB,
@@ -268,7 +268,14 @@ class FlightLine:
 
         realtime = RealtimeFactor(clock)
         metrics.realtime_factor.set_function(realtime.value)
-        quality = QualityCheck(model.quality_every, clock=clock, metrics=metrics)
+        # Without an uplink there is no housekeeping, and nobody to tell.
+        notes = None if link.uplink is None else NoteQueue(metrics)
+        quality = QualityCheck(
+            model.quality_every,
+            clock=clock,
+            metrics=metrics,
+            on_result=_unheard if notes is None else notes.put,
+        )
         quality.begin(models.current.encoder.bundle)
 
         def hand_on(frame: EncodedFrame) -> None:
@@ -311,7 +318,7 @@ class FlightLine:
                 clock=clock,
                 metrics=metrics,
                 seal_bytes=settings.security.seal_bytes,
-                beacons=_beacons(link.uplink, boot_id, clock),
+                beacons=_beacons(link.uplink, boot_id, clock, notes),
                 orders=orders,
             )
             stages.append(line.source("downlink", downlink.poll, downlink.pending))
@@ -365,11 +372,17 @@ def _count_drop(metrics: FlightMetrics, stage: str, item: Item, reason: str) -> 
         metrics.dropped_tiles.labels(stage, reason).inc()
 
 
-def _beacons(uplink: FlightUplinkSettings | None, boot_id: int, clock: Clock) -> Beacons | None:
+def _unheard(*_: object) -> None:
+    """Where nobody needs to know."""
+
+
+def _beacons(
+    uplink: FlightUplinkSettings | None, boot_id: int, clock: Clock, notes: NoteQueue | None
+) -> Beacons | None:
     if uplink is None:
         return None
     apid, every_s = uplink.housekeeping_apid, uplink.beacon_s
-    return Beacons(boot_id=boot_id, apid=apid, every_s=every_s, clock=clock)
+    return Beacons(boot_id=boot_id, apid=apid, every_s=every_s, clock=clock, notes=notes)
 
 
 def _limits(settings: FlightSettings) -> TileLimits:

@@ -76,13 +76,15 @@ class TileBoard:
             return []
         view = TileView.of_side(item.side, item.sent_as)
         missing = set(item.missing)
+        psnr_db, psnr_patches = mean_psnr(record.psnr_db for record in item.records.values())
         return self._put(
             replace(
                 view,
                 state=TileState.CLOSED,
                 have="".join("01"[place not in missing] for place in item.side.grid),
                 frame_bytes=item.frame_bytes,
-                psnr_db=mean_psnr(record.psnr_db for record in item.records.values()),
+                psnr_db=psnr_db,
+                psnr_patches=psnr_patches,
                 acquisition=before.acquisition if before is not None else 0,
                 file=before.file if before is not None else None,
                 files=before.files if before is not None else (),

@@ -69,6 +69,7 @@ class TileView:
         have: One character for each patch of its grid, row by row: "1" where it came.
         frame_bytes: Bytes of the frames it was made of.
         psnr_db: As measured on board, mean over patches [dB]; None: not known.
+        psnr_patches: Patches of which it is known.
         model: Name of the model that coded it, as frames have it.
         step: Its quantizer step.
         file: The file with its samples; None: not written.
@@ -92,6 +93,7 @@ class TileView:
     have: str
     frame_bytes: int
     psnr_db: float | None = None
+    psnr_patches: int = 0
     model: str
     step: float
     file: str | None = None
@@ -147,6 +149,7 @@ class TileView:
             raise ValueError("a shape, an id or a name is out of range")
         grid = PatchGrid(tile_rows=rows, tile_cols=cols, patch_px=patch_px)
         missing = {(int(row), int(col)) for row, col in table["patches_missing"]}
+        psnr_db, psnr_patches = _psnr_in(path)
         numbers = float(table["step"]), float(table["start_utc_s"])
         if len(grid) > MAX_PATCHES or not all(map(math.isfinite, numbers)):
             raise ValueError("a number is out of range")
@@ -167,7 +170,8 @@ class TileView:
             frame_bytes=int(table["frame_bytes"]),
             model=str(table["model"])[:_TEXT_LIMIT],
             step=numbers[0],
-            psnr_db=_psnr_in(path),
+            psnr_db=psnr_db,
+            psnr_patches=psnr_patches,
             file=file,
             files=_files(path, file),
         )
@@ -218,6 +222,7 @@ class TileView:
             "bytes": self.frame_bytes,
             "bits_per_sample": self.bits_per_sample,
             "psnr_db": self.psnr_db,
+            "psnr_patches": self.psnr_patches,
             "model": self.model,
             "step": self.step,
             "file": self.file,
@@ -225,10 +230,10 @@ class TileView:
         }
 
 
-def mean_psnr(psnr_db: Iterable[object]) -> float | None:
-    """The mean over patches of which it is known [dB]; None: of none."""
+def mean_psnr(psnr_db: Iterable[object]) -> tuple[float | None, int]:
+    """The mean over patches of which it is known [dB], and how many; None: of none."""
     known = [one for one in psnr_db if isinstance(one, float) and math.isfinite(one)]
-    return sum(known) / len(known) if known else None
+    return sum(known) / len(known) if known else None, len(known)
 
 
 def is_file_name(text: str) -> bool:
@@ -236,7 +241,7 @@ def is_file_name(text: str) -> bool:
     return FILE_NAME.fullmatch(text) is not None
 
 
-def _psnr_in(manifest: Path) -> float | None:
+def _psnr_in(manifest: Path) -> tuple[float | None, int]:
     """What is known of patches lies beside the manifest, in a file of its own, or does not."""
     path = manifest.with_name(manifest.name.removesuffix(MANIFEST) + QUALITY)
     try:
@@ -244,7 +249,7 @@ def _psnr_in(manifest: Path) -> float | None:
             table = json.loads(file.read(MAX_MANIFEST_BYTES))
         return mean_psnr(patch["psnr_db"] for patch in table["patches"])
     except (OSError, *_NONE_OF_OURS):
-        return None
+        return None, 0
 
 
 def _files(manifest: Path, file: str) -> tuple[str, ...]:

@@ -112,12 +112,12 @@ def test_the_quality_of_each_patch_is_told(tmp_path: Path) -> None:
     assert said["model"] == item.side.model.hex()
     first, _, hole, _ = said["patches"]  # type: ignore[misc]  # a list of four
     assert first == {
-        "row": 0, "col": 0, "received": True, "step": 64.0, "psnr_db": None, "packets": 5,
-        "packets_repaired": 2,
+        "row": 0, "col": 0, "received": True, "step": 64.0, "psnr_db": None,
+        "max_abs_error": None, "packets": 5, "packets_repaired": 2,
     }  # fmt: skip
     assert hole == {
-        "row": 1, "col": 0, "received": False, "step": None, "psnr_db": None, "packets": None,
-        "packets_repaired": None,
+        "row": 1, "col": 0, "received": False, "step": None, "psnr_db": None,
+        "max_abs_error": None, "packets": None, "packets_repaired": None,
     }  # fmt: skip
 
 

@@ -179,8 +179,9 @@ function bitsPerSample(scene) {
 }
 
 function psnr(scene) {
-  const known = scene.tiles.map((tile) => tile.psnr_db).filter((value) => value !== null);
-  return known.length === scene.tiles.length ? known.reduce((a, b) => a + b, 0) / known.length : null;
+  const known = scene.tiles.filter((tile) => tile.psnr_db !== null);
+  const patches = known.reduce((sum, tile) => sum + tile.psnr_patches, 0);
+  return patches ? known.reduce((sum, tile) => sum + tile.psnr_db * tile.psnr_patches, 0) / patches : null;
 }
 
 function sceneRow(scene) {
