@@ -126,7 +126,8 @@ class FlightUplinkSettings(Section):
         address: ZeroMQ address of the uplink.
         bind: Whether the daemon owns the address; otherwise it connects.
         beacon_s: Time between two beacons while the link is open [s].
-        housekeeping_apid: Application process identifier of beacons; not that of other packets.
+        housekeeping_apid: Application process identifier of beacons and notes of quality; not
+            that of other packets.
     """
 
     address: Address = "tcp://127.0.0.1:47102"

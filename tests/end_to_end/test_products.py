@@ -1,7 +1,11 @@
-"""Products of a pass with loss, whose ground ends in the middle: those of an undisturbed one."""
+"""Products of a pass with loss, whose ground ends in the middle: those of an undisturbed one.
+
+And what the board measured of patches is in them.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +18,17 @@ import xarray
 from numpy.typing import NDArray
 
 from codec.patch_grid import PatchGrid
+from codec.quality import max_abs_error, psnr_db
 from codec.tile import Georeference, Tile
+from codec.tile_files import read_tile
 from daemon.ground.products import parts_of
 from daemon.link.sockets import Endpoint, TileSender
 from daemon.radio import LossyLink, Radio
 from daemon.tile_message import TileMessage
 from fakes.cubes import tile as fake_tile
 from fakes.instrument import SAME_SPEED
-from fakes.processes import PATIENCE_S, Desk
+from fakes.processes import PATIENCE_S, Desk, until
+from fakes.web import Visitor
 
 ROWS, COLS = 256, 128 * 8
 PLACE: Final = Georeference(
@@ -149,3 +156,58 @@ def test_loss_and_a_restart_change_no_byte(
     assert partial["prismlink:patches_missing"] == before["patches_missing"]
     assert int(final["version"]) >= 2
     assert final["prismlink:complete"] is True
+
+
+def measured_in(cubes: Path) -> dict[tuple[int, int], tuple[float, float]]:
+    """PSNR and largest error of the patches of which the one product tells them."""
+    (path,) = cubes.glob("*.quality.json")
+    return {
+        (patch["row"], patch["col"]): (patch["psnr_db"], patch["max_abs_error"])
+        for patch in json.loads(path.read_text())["patches"]
+        if patch["psnr_db"] is not None
+    }
+
+
+def test_what_the_board_measures_is_in_the_product(desk: Desk, small_bundle: Path) -> None:
+    """PSNR within 0.01 dB and largest error are those of the original and the product."""
+    up = f"{desk.link}-up"
+    ground = desk.ground(
+        small_bundle, "output.format=npy", "web.port=0",
+        f"link.uplink={{address: '{up}', report_s: 0.2}}",
+    ).until_ready()  # fmt: skip
+    flight = desk.flight(
+        small_bundle, SAME_SPEED, "model.quality_every=1",
+        f"link.uplink={{address: '{up}', beacon_s: 0.2}}",
+    ).until_ready()  # fmt: skip
+    page = Visitor(int(ground.events("ready")[0]["web"].rpartition(":")[2]))
+
+    def shown() -> list[dict[str, Any]]:
+        tiles: list[dict[str, Any]] = json.loads(page.get("/api/state").body)["tiles"]
+        return [tile for tile in tiles if tile["psnr_db"] is not None]
+
+    send(desk)
+    ground.until_metrics(lambda n: n.total("tiles_written_total", state="complete") == 1, "a tile")
+    checked = flight.until_metrics(
+        lambda n: n.total("quality_checked_total") + n.total("quality_skipped_total") == 16,
+        "all patches to be looked at, or not",
+    ).total("quality_checked_total")
+    assert checked > 0
+    until(lambda: len(measured_in(desk.cubes)) == checked, "every note in the product")
+    until(lambda: [tile["psnr_patches"] for tile in shown()] == [checked], "the page to have them")
+    (tile,) = shown()
+    flight.stop()
+    ground.stop()
+
+    before, told = tile_of(), measured_in(desk.cubes)
+    product = read_tile(desk.cubes / desk.manifests()[0]["file"])
+    grid = PatchGrid(tile_rows=ROWS, tile_cols=COLS)
+    for (row, col), (told_db, told_error) in told.items():
+        part = (slice(None), *grid.extent(row, col).slices)
+        pair = before.samples[part], product.samples[part], before.valid()[part]
+        assert told_db == pytest.approx(psnr_db(*pair, before.info.reflectance_scale), abs=0.01)
+        assert told_error == pytest.approx(max_abs_error(*pair))
+    assert tile["psnr_db"] == pytest.approx(np.mean([known for known, _ in told.values()]))
+    ((item,), (quality,)) = (list(desk.cubes.glob(f"*.{end}.json")) for end in ("stac", "quality"))
+    assert json.loads(item.read_text())["assets"]["quality"]["file:checksum"] == (
+        "1220" + hashlib.sha256(quality.read_bytes()).hexdigest()
+    )

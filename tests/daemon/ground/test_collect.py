@@ -12,6 +12,7 @@ from daemon.ground.items import CollectedFrame
 from daemon.ground.metrics import GroundMetrics
 from daemon.link.fec import RepairPolicy
 from daemon.link.packet import Channel, Packet
+from daemon.link.quality_note import QualityNote
 from daemon.link.reassembly import PacketCount, Reassembler
 from daemon.link.segment import Segmenter
 from daemon.metrics import new_registry
@@ -138,3 +139,16 @@ def test_a_frame_that_could_not_be_kept_comes_out_again() -> None:
     target.forget([(9, 1), (9, 7)])
 
     assert [frame.frame_id for frame in feed(target, items)] == [1]
+
+
+def test_notes_are_handed_on_and_what_is_none_is_a_count() -> None:
+    """With an uplink of our own or without: the board may have one."""
+    told, metrics = list[QualityNote](), GroundMetrics(new_registry())
+    reassembler = Reassembler(max_frames=16, max_bytes=1 << 20, max_age_s=MAX_AGE_S)
+    target = CollectWorker(reassembler, FakeClock(), metrics, on_note=told.append)
+    note = QualityNote(tile_id=bytes(8), row=1, col=2, psnr_db=40.0, max_abs_error=2.0)
+    for raw in (note.pack(), note.pack()[:-1], b"a beacon, perhaps"):
+        assert not feed(target, packets(raw, channel=Channel.HOUSEKEEPING))
+
+    assert told == [note]
+    assert metrics.totals()['prismlink_packets_refused_total{reason="packet_field"}'] == 1

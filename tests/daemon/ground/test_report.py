@@ -7,6 +7,7 @@ from daemon.ground.report import Reports
 from daemon.link.beacon import Beacon, BootState
 from daemon.link.commands import Command, Report
 from daemon.link.packet import Channel, Packet
+from daemon.link.quality_note import QualityNote
 from daemon.link.reports import Reporter, ReportTimes
 from daemon.metrics import new_registry
 
@@ -126,6 +127,15 @@ def test_a_beacon_that_is_none_is_a_count() -> None:
     assert rig.sent == []
     totals = rig.metrics.totals()
     assert totals['prismlink_packets_refused_total{reason="packet_field"}'] == 1
+
+
+def test_a_note_is_no_beacon() -> None:
+    """It is a packet that came, and nothing to refuse here."""
+    rig = Rig()
+    note = QualityNote(tile_id=bytes(8), row=0, col=0, psnr_db=40.0, max_abs_error=2.0)
+    rig.hear(note.pack(), 1.0)
+    assert rig.reports.last_beacon is None
+    assert rig.metrics.totals()['prismlink_packets_refused_total{reason="packet_field"}'] == 0
 
 
 def test_the_last_beacon_is_there_to_be_looked_at() -> None:

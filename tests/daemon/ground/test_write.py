@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -20,10 +21,14 @@ from codec.tile_writers import publish, write_npy
 from daemon.errors import OutputError
 from daemon.ground.items import RestoredTile
 from daemon.ground.metrics import GroundMetrics
+from daemon.ground.notes import QualityNotes
+from daemon.ground.products import QUALITY, STAC
 from daemon.ground.write import MANIFEST, WriteWorker, file_stem, manifest
+from daemon.link.quality_note import QualityNote
 from daemon.metrics import new_registry
 from fakes import cubes
 from fakes.ground import frames
+from fakes.ground import restored as restored_with_records
 
 FORMATS = ("geotiff", "envi", "zarr", "npy")
 TILE = cubes.tile(
@@ -236,3 +241,80 @@ def test_a_tile_is_told_once_it_would_survive_a_loss_of_power(
     with pytest.raises(OutputError):
         list(target.accept(item))
     assert told == [tmp_path, item]
+
+
+def note(row: int, psnr_db: float = 40.0) -> QualityNote:
+    """Of a patch of the tile."""
+    return QualityNote(
+        tile_id=TILE.info.tile_id, row=row, col=0, psnr_db=psnr_db, max_abs_error=2.0
+    )
+
+
+def measured(folder: Path) -> list[tuple[float | None, float | None]]:
+    """What the product says of its patches, which must be as its item says."""
+    ((quality,), (item,)) = (list(folder.glob(f"*{end}")) for end in (QUALITY, STAC))
+    asset = json.loads(item.read_text())["assets"]["quality"]
+    raw = quality.read_bytes()
+    assert asset["file:size"] == len(raw)
+    assert asset["file:checksum"] == "1220" + hashlib.sha256(raw).hexdigest()
+    return [(patch["psnr_db"], patch["max_abs_error"]) for patch in json.loads(raw)["patches"]]
+
+
+def test_what_the_board_measured_is_told_whenever_it_comes(tmp_path: Path) -> None:
+    """Before the tile or after it; then the page is told, once, and only of what is news."""
+    notes, amended = QualityNotes(), list[object]()
+    target = WriteWorker(
+        tmp_path, "npy", GroundMetrics(new_registry()), notes=notes,
+        on_amended=lambda *what: amended.append(what),
+    )  # fmt: skip
+    item = restored_with_records(TILE)
+    notes.put(note(0))
+    target.tick()
+    list(target.accept(item))
+    assert measured(tmp_path) == [(40.0, 2.0), (None, None)]
+    target.tick()
+    assert amended == []
+
+    notes.put(note(1, 44.0))
+    target.tick()
+    assert measured(tmp_path) == [(40.0, 2.0), (44.0, 2.0)]
+    assert amended == [(file_stem(TILE.info), item.sent_as)]
+    notes.put(note(1, 44.0))
+    notes.put(note(7))
+    target.finish()
+    assert len(amended) == 1
+
+
+def test_what_the_board_measured_outlives_the_ground(tmp_path: Path) -> None:
+    """A tile that is completed later keeps it, unless its patch was encoded otherwise since."""
+    notes = QualityNotes()
+    metrics = GroundMetrics(new_registry())
+    notes.put(note(0))
+    notes.put(note(1))  # of a hole: nothing is said of it
+    hole = restored_with_records(TILE, (1, 0))
+    list(WriteWorker(tmp_path, "npy", metrics, notes=notes).accept(hole))
+    assert measured(tmp_path) == [(40.0, 2.0), (None, None)]
+    whole = restored_with_records(TILE)
+    list(WriteWorker(tmp_path, "npy", metrics).accept(whole))
+    assert measured(tmp_path) == [(40.0, 2.0), (None, None)]
+    coarser = {place: replace(record, step=128.0) for place, record in whole.records.items()}
+    list(WriteWorker(tmp_path, "npy", metrics).accept(replace(whole, records=coarser)))
+    assert measured(tmp_path) == [(None, None), (None, None)]
+
+
+@pytest.mark.parametrize("what", ["gone", "broken"])
+def test_a_product_that_cannot_be_amended_stays_as_it_is(tmp_path: Path, what: str) -> None:
+    """One that was fetched and removed is nobody's fault; one that was spoiled is a count."""
+    notes, metrics = QualityNotes(), GroundMetrics(new_registry())
+    target = WriteWorker(tmp_path, "npy", metrics, notes=notes)
+    list(target.accept(restored_with_records(TILE)))
+    (quality,) = tmp_path.glob(f"*{QUALITY}")
+    if what == "gone":
+        quality.unlink()
+    else:
+        quality.write_text("[]")
+    before = sorted(tmp_path.iterdir())
+    notes.put(note(0))
+    target.tick()
+    assert sorted(tmp_path.iterdir()) == before
+    assert metrics.totals()["prismlink_tile_write_errors_total"] == (what == "broken")

@@ -20,6 +20,7 @@ from spacepackets.ccsds.spacepacket import (  # type: ignore[import-untyped]
 from daemon.link.commands import Command, Kind, Report, Wanted
 from daemon.link.fec import RepairPolicy
 from daemon.link.packet import OVERHEAD_BYTES, Channel, Packet
+from daemon.link.quality_note import QualityNote
 from daemon.link.seal import OVERHEAD_BYTES as SEAL_BYTES
 from daemon.link.seal import Sealer
 from daemon.link.segment import Segmenter
@@ -205,6 +206,24 @@ def test_strangers_read_commands() -> None:
     assert [record for record in complaints if record.levelno >= logging.WARNING] == []
     users = [packet.user_data for packet in space_packet_parser.ccsds_generator(b"".join(raw))]
     assert users == [one[6:] for one in raw]
+
+
+def test_strangers_read_notes_of_quality() -> None:
+    """Unsegmented packets of the housekeeping APID, by their counts and lengths without a fault."""
+    notes = [
+        QualityNote(tile_id=bytes(8), row=n, col=0, psnr_db=40.0, max_abs_error=2.0).pack()
+        for n in range(300)
+    ]
+    segmenter = Segmenter(boot_id=7, apid=APID, mtu_bytes=256, repair={})
+    raw = [p for note in notes for p in segmenter.packets(note, Channel.HOUSEKEEPING, 0.0)]
+    for number, one in enumerate(raw):
+        header = SpacePacketHeader.unpack(one)
+        assert (header.packet_type, header.sec_header_flag) == (PacketType.TM, True)
+        assert (header.apid, header.seq_count, header.packet_len) == (APID, number, len(one))
+    complaints = ccsdspy.utils.validate(io.BytesIO(b"".join(raw)), valid_apids=[APID])
+    assert [record for record in complaints if record.levelno >= logging.WARNING] == []
+    users = [packet.user_data for packet in space_packet_parser.ccsds_generator(b"".join(raw))]
+    assert [user[SECONDARY_BYTES:-CRC_BYTES] for user in users] == notes
 
 
 def report(number: int) -> bytes:

@@ -9,10 +9,12 @@ from daemon.link.beacon import Beacon
 from daemon.link.lanes import Lane
 from daemon.link.packet import Channel, Packet
 from daemon.link.passes import ContactPlan, Pass
+from daemon.link.quality_note import QualityNote
 from daemon.link.segment import Segmenter
 from daemon.link.states import PassEvent
 from daemon.metrics import FlightMetrics, new_registry
 from daemon.onboard.downlink import Beacons, Downlink
+from daemon.onboard.notes import NoteQueue
 from daemon.onboard.spool import MemorySpool
 from fakes.clock import FakeClock
 
@@ -199,3 +201,59 @@ def test_beacons_leave_first_and_every_so_often() -> None:
     assert sum(len(p.pack()) for p in beacons) < 0.25 * sum(len(raw) for raw in sender.took)
     totals = metrics.totals()
     assert totals['prismlink_packets_total{channel="housekeeping"}'] == len(beacons)
+
+
+def test_notes_leave_after_a_beacon_and_before_packets() -> None:
+    """Each once, with the counts and the boot of beacons; one that is not taken is not lost."""
+    clock, sender, metrics = FakeClock(), FakeSender(), FlightMetrics(new_registry())
+    spool = MemorySpool(max_bytes=1 << 20, clock=clock, on_drop=Drops(), acknowledged=True)
+    segmenter = Segmenter(boot_id=7, apid=1, mtu_bytes=128, repair={})
+    spool.append(segmenter.packets(bytes(80), Channel.PATCH, 0.0), Lane.PATCH)
+    notes = NoteQueue(metrics)
+    target = Downlink(
+        spool, sender, ContactPlan(()), packet_bits=1_024, clock=clock, metrics=metrics,
+        beacons=Beacons(boot_id=7, apid=2, every_s=1.0, clock=clock, notes=notes), seal_bytes=30,
+    )  # fmt: skip
+    for row in range(2):
+        notes.put(bytes(8), row, 0, 40.0, 2.0)
+    target.poll()
+    sender.up = False
+    target.poll()
+    sender.up = True
+    for _ in range(3):
+        target.poll()
+
+    beacon, *told, patch = [Packet.unpack(raw) for raw in sender.took]
+    assert Beacon.unpack(beacon.data).sent_packets == 0
+    assert [QualityNote.unpack(packet.data).row for packet in told] == [0, 1]
+    assert [(p.apid, p.boot_id, p.counter) for p in (beacon, *told)] == [
+        (2, 7, n) for n in range(3)
+    ]
+    assert patch.channel is Channel.PATCH
+    totals = metrics.totals()
+    assert totals['prismlink_packets_total{channel="housekeeping"}'] == 3
+    assert totals['prismlink_bytes_out_total{channel="housekeeping"}'] == sum(
+        len(p.pack()) + 30 for p in (beacon, *told)
+    )
+
+
+def test_notes_leave_a_slow_link_to_packets() -> None:
+    """They keep within the budget, and take a fifth of it at most."""
+    clock, sender, metrics = FakeClock(), FakeSender(), FlightMetrics(new_registry())
+    spool = MemorySpool(max_bytes=1 << 20, clock=clock, on_drop=Drops())
+    spool.append([bytes(100)] * 300, Lane.PATCH)
+    notes = NoteQueue(metrics)
+    for row in range(256):
+        notes.put(bytes(8), row, 0, 40.0, 2.0)
+    start_s = clock.monotonic_s()
+    target = Downlink(
+        spool, sender, ContactPlan((), 20_000), packet_bits=800, clock=clock, metrics=metrics,
+        beacons=Beacons(boot_id=7, apid=2, every_s=1e6, clock=clock, notes=notes),
+    )  # fmt: skip
+    while clock.monotonic_s() < start_s + 10:
+        target.poll()
+
+    bits = [8 * len(raw) for raw in sender.took]
+    told = [8 * len(raw) for raw in sender.took if any(raw)][1:]
+    assert 10 * 20_000 / 10 < sum(told) <= 10 * 20_000 / 5
+    assert 0.85 * 10 * 20_000 < sum(bits) <= 10 * 20_000

@@ -103,6 +103,29 @@ def test_what_is_lossless_spoils_no_sum() -> None:
         assert told["prismlink_quality_psnr_db_count"] == 0
 
 
+def test_each_result_is_told_with_its_place() -> None:
+    """What comes down of it is what metrics have; of what has no valid sample nothing is told."""
+    told = list[tuple[object, ...]]()
+    tile = fake_tile(bands=3, rows=140, cols=8, nodata=-7.0)
+    samples = np.array(tile.samples)
+    samples[:, 128:] = -7
+    metrics = FlightMetrics(new_registry())
+    worker = QualityWorker(metrics, lambda *result: told.append(result))
+    for opened, frame in encoded(klt_bundle(), replace(tile, samples=samples)):
+        worker.accept(
+            EncodedPatch(
+                bundle=opened.model.encoder.bundle,
+                samples=opened.job.samples,
+                side=opened.side_frame,
+                frame=frame,
+            )
+        )
+    totals = metrics.totals()
+    psnr, error = (totals[f"prismlink_quality_{name}_sum"] for name in ("psnr_db", "max_error"))
+    assert told == [(tile.info.tile_id, 0, 0, psnr, error)]
+    assert totals["prismlink_quality_checked_total"] == 2
+
+
 @pytest.mark.parametrize("swapped", [True, False], ids=["swapped", "damaged"])
 def test_what_does_not_decode_is_an_error(*, swapped: bool) -> None:
     """The ground could not decode it either."""

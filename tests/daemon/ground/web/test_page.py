@@ -14,13 +14,16 @@ from daemon.clock import SystemClock
 from daemon.config_web import WebSettings
 from daemon.errors import AddressError
 from daemon.ground.metrics import GroundMetrics
+from daemon.ground.notes import QualityNotes
 from daemon.ground.web import watch
 from daemon.ground.web.page import STAGE, WebPage
 from daemon.ground.web.pass_log import FILE_NAME
 from daemon.ground.write import WriteWorker
+from daemon.link.quality_note import QualityNote
 from daemon.metrics import new_registry
 from fakes import cubes
 from fakes.ground import parts_of
+from fakes.ground import restored as with_records
 from fakes.processes import until
 from fakes.web import Visitor, restored
 
@@ -80,6 +83,27 @@ def test_what_stages_tell_is_shown(open_page: Open, tmp_path: Path) -> None:
     until(lambda: tile("state") == "written", "the tile to be written")
     assert tile("files")
     assert metrics.totals()["prismlink_web_dropped_total"] == 0
+
+
+def test_quality_that_comes_late_is_shown(open_page: Open, tmp_path: Path) -> None:
+    """A note after its tile was written: the tile is read again."""
+    page, metrics = open_page()
+    notes = QualityNotes()
+    writer = WriteWorker(
+        tmp_path, "npy", metrics, on_written=page.written, notes=notes, on_amended=page.amended
+    )
+    list(writer.accept(with_records(TILE)))
+    until(lambda: state(page).get("tiles"), "the tile")
+    assert state(page)["tiles"][0]["psnr_db"] is None
+    for row, psnr_db in enumerate((40.0, 44.0)):
+        notes.put(
+            QualityNote(
+                tile_id=TILE.info.tile_id, row=row, col=0, psnr_db=psnr_db, max_abs_error=2.0
+            )
+        )
+    writer.tick()
+    until(lambda: state(page)["tiles"][0]["psnr_db"] == 42.0, "its quality")
+    assert state(page)["tiles"][0]["psnr_patches"] == 2
 
 
 def test_stages_never_wait(open_page: Open) -> None:

@@ -117,11 +117,13 @@ def test_what_is_no_manifest_of_ours_is_refused(tmp_path: Path, changes: dict[st
 def test_quality_is_told_where_it_is_known(tmp_path: Path) -> None:
     """The mean over patches of which it is; what lies there instead is passed over."""
     path = on_disk(tmp_path, restored(TILE))
+    assert TileView.of_manifest(path).psnr_patches == 0
     assert TileView.of_manifest(path).psnr_db is None
     beside = tmp_path / f"x{QUALITY}"
     for patches, mean in (([40.0, None, 44.0], 42.0), ([None], None), (["x", math.nan], None)):
         beside.write_text(json.dumps({"patches": [{"psnr_db": psnr} for psnr in patches]}))
-        assert TileView.of_manifest(path).psnr_db == mean
+        view = TileView.of_manifest(path)
+        assert (view.psnr_db, view.psnr_patches) == (mean, 2 if mean else 0)
     beside.write_bytes(b"{")
     assert TileView.of_manifest(path).psnr_db is None
 
