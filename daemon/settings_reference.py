@@ -26,9 +26,9 @@ FILES: Final[Mapping[str, type[Section]]] = {
 _HEAD: Final = """# Settings
 
 Every key of both settings files, made of the models that check them; after a change run
-`python -m daemon.settings_reference > docs/settings.md`. What is wrong with a file `check-config` says,
-and `--set SECTION.KEY=VALUE` wins over it. Relative paths start at the folder of the file. Settings
-are read at the start alone.
+`python -m daemon.settings_reference > docs/settings.md`. `check-config` says what is wrong with a
+file, and `--set SECTION.KEY=VALUE` wins over it. Relative paths start at the folder of the file.
+Settings are read at the start alone.
 """
 
 _WORDS: Final = {"boolean": "true or false", "date-time": "time", "string": "text"}

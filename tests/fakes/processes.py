@@ -14,12 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 from urllib.request import urlopen
 
 from daemon.ground.metrics import GroundMetrics
 from daemon.metrics import FlightMetrics, new_registry
-from fakes.namespaces import Namespace
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DEPLOY: Final = ROOT / "deploy"
@@ -90,6 +89,15 @@ def _metric_names() -> tuple[str, ...]:
     return tuple(found)
 
 
+class Inside(Protocol):
+    """What a process has of its own, as `fakes.namespaces` and `fakes.small_disks` make it."""
+
+    @property
+    def enter(self) -> Sequence[str]:
+        """What stands before its command."""
+        ...
+
+
 class Process:
     """One process with its log and, once it has ended by itself, its report.
 
@@ -100,7 +108,7 @@ class Process:
         cwd: Working directory.
         env: Environment.
         module: What runs, if not `prismlink`.
-        inside: The network it has; None: the test's.
+        inside: The network or the disks it has; None: the test's.
     """
 
     def __init__(
@@ -112,7 +120,7 @@ class Process:
         cwd: Path = ROOT,
         env: Mapping[str, str] | None = None,
         module: str = "daemon.cli",
-        inside: Namespace | None = None,
+        inside: Inside | None = None,
     ) -> None:
         self.name = name
         self._enter: Sequence[str] = () if inside is None else inside.enter
