@@ -9,7 +9,8 @@ usage: install.sh [--wheel FILE | --venv DIR] [--python PROGRAM] [--root DIR]
 
 Makes a virtual environment in /opt/prismlink with prismlink in it, the user prismlink, settings and
 keys in /etc/prismlink, models in /var/lib/prismlink, and two units. What is there already stays:
-settings, keys and models are never overwritten. Nothing is started.
+settings, keys and models are never overwritten; program and units are replaced. Nothing is started,
+and what runs goes on with the old program until it is restarted.
 
   --wheel FILE      install this wheel; else the checkout that this script is part of
   --venv DIR        install nothing, use this environment: /opt/prismlink is a link to it
@@ -28,7 +29,7 @@ fail() {
     exit "${2:-1}"
 }
 
-root='' wheel='' venv='' python=python3 uninstall='' purge=''
+root='' wheel='' venv='' python=python3 uninstall='' purge='' upgrade=''
 while (($#)); do
     case $1 in
         --root | --wheel | --venv | --python)
@@ -111,7 +112,11 @@ else
     [[ ! -L $opt ]] || rm "$opt"
     [[ -x $opt/bin/python ]] || "$python" -m venv "$opt" ||
         fail "$python makes no virtual environments; on Debian: apt-get install python3-venv"
+    [[ ! -x $opt/bin/prismlink ]] || upgrade=yes
     "$opt/bin/python" -m pip install --upgrade "${wheel:-$here/..}[ground,gpu]"
+    # Of a wheel pip takes nothing where one of the same version is installed: it may have been rebuilt.
+    [[ -z $wheel || -z $upgrade ]] ||
+        "$opt/bin/python" -m pip install --force-reinstall --no-deps "$wheel"
 fi
 
 # ---------------------------------------------------------------- the user
@@ -180,4 +185,8 @@ for service in "${services[@]}"; do
     install -m 644 "$here/$service" "$units/$service"
 done
 ! systemd_runs || systemctl daemon-reload
-echo "start them with: systemctl enable --now prismlink-flight (or prismlink-ground)"
+if [[ -n $upgrade ]]; then
+    echo "what runs is still the old program: systemctl try-restart ${services[*]%.service}"
+else
+    echo "start them with: systemctl enable --now prismlink-flight (or prismlink-ground)"
+fi

@@ -14,6 +14,8 @@ from typing import Any, Final
 import yaml
 
 from daemon import gpu
+from daemon.ground.metrics import GroundMetrics
+from daemon.metrics import FlightMetrics, new_registry
 from fakes.processes import DEPLOY, Numbers, Process
 
 GPU_ONLY: Final = frozenset(
@@ -67,6 +69,19 @@ def selectors(expression: str) -> set[str]:
 def names(expression: str) -> set[str]:
     """Metrics that an expression asks for."""
     return {selector.partition("{")[0] for selector in selectors(expression)}
+
+
+def known_metrics() -> set[str]:
+    """Metrics that a process of ours has, under all names that Prometheus knows them by."""
+    families = [
+        family
+        for kind in (FlightMetrics, GroundMetrics)
+        for family in kind(new_registry()).registry.collect()
+    ]
+    known = {*GPU_ONLY, *(family.name for family in families)}
+    return known | {
+        f"{f.name}_{end}" for f in families for end in ("total", "bucket", "sum", "count")
+    }
 
 
 def needs_gpu(expression: str) -> bool:
