@@ -97,6 +97,11 @@ class Inside(Protocol):
         """What stands before its command."""
         ...
 
+    @property
+    def has_network(self) -> bool:
+        """Whether whoever asks it has to enter as well."""
+        ...
+
 
 class Process:
     """One process with its log and, once it has ended by itself, its report.
@@ -123,10 +128,11 @@ class Process:
         inside: Inside | None = None,
     ) -> None:
         self.name = name
-        self._enter: Sequence[str] = () if inside is None else inside.enter
+        enter: Sequence[str] = () if inside is None else inside.enter
+        self._ask_by = enter if inside is not None and inside.has_network else ()
         self._log_path = directory / f"{name}.log"
         self._report_path = directory / f"{name}.json"
-        command = [*self._enter, sys.executable, "-m", module, *map(str, words)]
+        command = [*enter, sys.executable, "-m", module, *map(str, words)]
         if words[0] not in ("command", "decode", "keys"):  # they write files, no numbers
             command += ["--json", str(self._report_path)]
         with self._log_path.open("wb") as log:
@@ -163,8 +169,8 @@ class Process:
     def metrics(self) -> Numbers:
         """What its endpoint tells now."""
         url = f"http://{self.events('ready')[0]['metrics']}/metrics"
-        if self._enter:
-            get = [*self._enter, sys.executable, "-IS", "-c", GET, url]
+        if self._ask_by:
+            get = [*self._ask_by, sys.executable, "-IS", "-c", GET, url]
             return Numbers.of_text(subprocess.check_output(get, text=True, timeout=PATIENCE_S))
         with urlopen(url, timeout=PATIENCE_S) as answer:
             return Numbers.of_text(answer.read().decode())

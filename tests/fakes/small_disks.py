@@ -65,6 +65,11 @@ class SmallDisks:
         """What stands before a command that shall have them."""
         return ("nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", "--")
 
+    @property
+    def has_network(self) -> bool:
+        """Its processes have the network of all others."""
+        return False
+
     def seen(self, path: Path) -> Path:
         """A file on one of them, for those who have not entered."""
         return Path(f"/proc/{self._holder.pid}/root", path.relative_to("/"))
