@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from codec.errors import BundleError, CodecError
-from daemon.cli_offline import bench, decode, encode, inspect
+from daemon.cli_frames import decode, inspect
+from daemon.cli_offline import bench, encode
 from daemon.clock import SystemClock
 from daemon.config import load_flight, load_ground
 from daemon.console import (

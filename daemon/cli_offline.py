@@ -1,4 +1,4 @@
-"""The commands that need no other process: `encode`, `decode`, `inspect` and `bench`.
+"""The commands that need no other process: `encode` and `bench`; the others are in `cli_frames`.
 
 `daemon.cli` puts them under `prismlink`. What a command needs is imported when it runs.
 """
@@ -27,7 +27,6 @@ from daemon.console import (
 BundleFile = Annotated[
     Path, typer.Option("--bundle", metavar="FILE", help="Model bundle (.safetensors).")
 ]
-Format = Literal["geotiff", "envi", "zarr", "npy"]
 
 
 def encode(
@@ -107,46 +106,6 @@ def encode(
         highlight=False,
         soft_wrap=True,
     )
-
-
-def decode(
-    source: Annotated[Path, typer.Argument(help="Frame file (.prism).")],
-    directory: Annotated[Path, typer.Option("--output", "-o", help="Where the cubes go.")],
-    file_format: Annotated[Format, typer.Option("--format", help="Of the cubes.")] = "geotiff",
-    bundle: BundleFile = DEFAULT_BUNDLE,
-    cog: Annotated[
-        bool, typer.Option("--cog", help="GeoTIFFs are cloud-optimized: see docs/products.md.")
-    ] = False,
-) -> None:
-    """Restore the cubes of a frame file, each with a STAC item and its quality beside it.
-
-    Example: prismlink decode salton.prism -o cubes --format envi
-    """
-    from daemon import offline
-
-    if cog and file_format != "geotiff":
-        raise typer.BadParameter(f"--cog is of GeoTIFFs, not of {file_format}")
-    kind = "cog" if cog else file_format
-    for path in offline.decode(source, directory, bundle=bundle, file_format=kind):
-        out.print(str(path), highlight=False, soft_wrap=True)
-
-
-def inspect(
-    path: Annotated[
-        Path,
-        typer.Argument(help="A bundle (.safetensors), frame file (.prism) or spool's folder."),
-    ],
-    json_file: JsonFile = None,
-) -> None:
-    """Say what a bundle, a frame file or a spool holds.
-
-    Example: prismlink inspect deploy/models/default.safetensors
-    """
-    from daemon import offline
-
-    found = offline.inspect(path)
-    write_json(json_file, found)
-    out.print_json(data=found)
 
 
 def bench(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -63,14 +63,41 @@ def busy(text: str) -> Iterator[None]:
         yield
 
 
+class Bar:
+    """A bar; called after each step.
+
+    Args:
+        bar: Rich's.
+        unit: What is counted.
+        total: Steps; None: not known yet.
+    """
+
+    def __init__(self, bar: Progress, unit: str, total: int | None) -> None:
+        self._bar, self._task = bar, bar.add_task(unit, total=total)
+
+    def __call__(self) -> None:
+        """Go one step."""
+        self._bar.advance(self._task)
+
+    def set_total(self, total: int) -> None:
+        """So many steps there are."""
+        self._bar.update(self._task, total=total)
+
+
 @contextmanager
-def progress(unit: str, total: int | None) -> Iterator[Callable[[], None]]:
+def progress(unit: str, total: int | None) -> Iterator[Bar]:
     """Show a bar; what it gives is called after each of `total` steps."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    # Where nobody watches, rich would still print empty lines.
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task(unit, total=total)
-        yield lambda: bar.advance(task)
+    # Where nobody watches, rich would still print empty lines; and what goes into a file or a
+    # program, rich would take along to where the bar is.
+    with Progress(
+        *columns,
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+        redirect_stdout=out.is_terminal,
+    ) as bar:
+        yield Bar(bar, unit, total)
 
 
 def table(title: str) -> Table:

@@ -1,33 +1,24 @@
-"""`encode`, `decode` and `inspect`: the codec on files, with no link between."""
+"""`encode`: scenes into a frame file, with no link between. `daemon.bulk` is the way back."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from codec import prism_file
 from codec.backend_names import BackendName
-from codec.bundle import Bundle, load_bundle
-from codec.contexts import step_ratio
+from codec.bundle import load_bundle
 from codec.decoder import Decoder
 from codec.encoder import Encoder
-from codec.errors import BitstreamError, CodecError, TileError, TileFileError
-from codec.frame import PatchFrame, SideFrame, parse
-from codec.network import count_macs
+from codec.errors import TileError, TileFileError
 from codec.targets import CodedTile, Target, code
-from codec.tile import Tile
 from codec.tile_files import find_scenes, read_tile
-from daemon import prism_file
 from daemon.cores import WORKERS_PER_THREAD, claim
 from daemon.files import write_whole
-from daemon.ground.items import PatchRecord, RestoredTile
-from daemon.ground.products import write_product
-from daemon.ground.write import file_stem
-from daemon.link.lanes import LANES
-from daemon.onboard.segment_log import waiting_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,128 +175,3 @@ def encode(
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def decode(source: Path, directory: Path, *, bundle: Path, file_format: str) -> Iterator[Path]:
-    """Restore every tile of a `.prism` file, yielding each file as it is written.
-
-    Raises:
-        TileFileError: If the file cannot be read.
-        BitstreamError: If a frame is damaged, missing, or of another model.
-        BundleError: If the bundle cannot be used.
-        OutputError: If a file cannot be written.
-    """
-    decoder = Decoder(load_bundle(bundle), WORKERS_PER_THREAD * claim(None))
-    for item in _tiles(source, decoder):
-        yield write_product(item, directory / file_stem(item.tile.info), file_format)
-
-
-def _tiles(source: Path, decoder: Decoder) -> Iterator[RestoredTile]:
-    """Decode the tiles in the order of their first frames."""
-    tiles: dict[bytes, list[bytes]] = {}
-    try:
-        for raw in prism_file.unpack(_read(source)):
-            tiles.setdefault(parse(raw).tile_id, []).append(raw)
-        for frames in tiles.values():
-            yield restored_tile(decoder.decode(frames), frames)
-    except BitstreamError as error:
-        raise BitstreamError(f"{source}: {error}") from None
-
-
-def restored_tile(tile: Tile, frames: Sequence[bytes]) -> RestoredTile:
-    """What `daemon.ground.products` writes, of a tile and all frames it was decoded from.
-
-    Raises:
-        BitstreamError: If the frames do not parse.
-    """
-    parsed = [parse(raw) for raw in frames]
-    (side,) = (frame for frame in parsed if isinstance(frame, SideFrame))
-    return RestoredTile(
-        tile=tile,
-        side=side,
-        sent_as=(0, 0),
-        missing=(),
-        frames=(),
-        frame_bytes=sum(map(len, frames)),
-        records={
-            (frame.patch_row, frame.patch_col): PatchRecord(
-                step=side.step * step_ratio(frame.step_offset)
-            )
-            for frame in parsed
-            if isinstance(frame, PatchFrame)
-        },
-    )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise TileFileError(
-            f"{path}: cannot be read: {error.strerror}; remedy: check the path"
-        ) from None
-
-
-def inspect(path: Path) -> dict[str, Any]:
-    """Describe a bundle, a `.prism` file, or the folder of a spool.
-
-    Raises:
-        CodecError: If it is none of these, or cannot be read.
-    """
-    if path.suffix == ".safetensors":
-        return describe_bundle(load_bundle(path))
-    if path.suffix == ".prism":
-        try:
-            frames = [_describe(raw) for raw in prism_file.unpack(_read(path))]
-        except BitstreamError as error:
-            raise BitstreamError(f"{path}: {error}") from None
-        return {"file": path.name, "frames": frames}
-    if logs := [lane.folder for lane in LANES if (path / lane.folder).is_dir()]:
-        try:
-            return {folder: waiting_in(path / folder) for folder in logs}
-        except OSError as error:
-            raise CodecError(f"{error.filename or path}: {error.strerror}") from None
-    raise CodecError(
-        f"{path}: neither a bundle (.safetensors) nor a frame file (.prism) nor a spool's folder"
-    )
-
-
-def describe_bundle(bundle: Bundle) -> dict[str, Any]:
-    """Say what a model is, where it came from and what it reached."""
-    encoder_macs, decoder_macs = count_macs(bundle.network)
-    return {
-        "model": bundle.name,
-        "digest": bundle.digest.hex(),
-        "flight_only": not bundle.has_synthesis,
-        "network": bundle.network.to_dict(),
-        "conditioner": {
-            "kind": bundle.conditioner.kind,
-            "components": bundle.conditioner.components,
-        },
-        "default_step": bundle.default_step,
-        "parameters": sum(
-            array.size
-            for name, array in bundle.tensors.items()
-            if name.startswith(("analysis.", "synthesis."))
-        ),
-        "encoder_macs_per_patch": encoder_macs,
-        "decoder_macs_per_patch": decoder_macs,
-        "provenance": dict(bundle.provenance),
-        "scores": dict(bundle.scores),
-    }
-
-
-def _describe(raw: bytes) -> dict[str, Any]:
-    frame = parse(raw)
-    common = {"tile_id": frame.tile_id.hex(), "model": frame.model.hex(), "bytes": len(raw)}
-    if isinstance(frame, PatchFrame):
-        return {"kind": "patch", **common, "patch": [frame.patch_row, frame.patch_col]}
-    return {
-        "kind": "side",
-        **common,
-        "scene": frame.info.scene,
-        "shape": list(frame.shape),
-        "dtype": frame.dtype,
-        "step": frame.step,
-        "components": len(frame.levels),
-    }

@@ -141,6 +141,18 @@ def color_bands(tile: Tile) -> tuple[tuple[int, int, int], bool]:
     return (red, green, blue), False
 
 
+def true_color(tile: Tile) -> tuple[NDArray[np.uint8], str]:
+    """A tile as the eye would see it, or nearly.
+
+    Returns:
+        Colors, shape (rows, cols, 3), stripes where nothing is known; and what they are of.
+    """
+    bands, is_true_color = color_bands(tile)
+    colors = _colors(tile.samples[list(bands)], *_stretch(tile, bands))
+    known = np.asarray(tile.valid().any(axis=0))
+    return _hatched(colors, known), _color_caption(tile, bands, is_true_color)
+
+
 def rms_error(before: Tile, after: Tile) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Root mean square error of each pixel over the bands valid before and after.
 

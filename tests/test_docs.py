@@ -161,6 +161,39 @@ def test_every_command_is_understood(
     assert [text for text in complaints if text] == []
 
 
+def test_the_commands_of_frames_are_understood() -> None:
+    """docs/ground.md names subcommands and options that exist."""
+    named = commands((ROOT / "docs" / "ground.md").read_text(encoding="utf-8"))
+    complaints = [complaint(command, PROGRAMS, ROOT / "Makefile") for command in named]
+
+    assert len(named) >= 5
+    assert [text for text in complaints if text] == []
+
+
+# ---------------------------------------------------------------- the notebook
+
+
+def blocks(text: str) -> list[str]:
+    """The Python blocks of a Markdown text, each at the line it has there."""
+    return [
+        "\n" * text.count("\n", 0, match.start(1)) + match.group(1)
+        for match in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+
+
+def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Block by block, as a reader types them, from the root of the checkout."""
+    monkeypatch.chdir(ROOT)
+    notebook = ROOT / "docs" / "notebook.md"
+    found = blocks(notebook.read_text(encoding="utf-8"))
+    names: dict[str, object] = {}
+    for block in found:
+        exec(compile(block, str(notebook), "exec"), names)  # noqa: S102  # our own text
+
+    assert len(found) >= 6
+    assert {"restored", "array", "again", "figure"} <= names.keys()
+
+
 # ---------------------------------------------------------------- the settings
 
 

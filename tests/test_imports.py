@@ -36,6 +36,8 @@ DOORS: Final = {
     "openvino": {"codec.backends.openvino_backend"},
     "pynvml": {"daemon.gpu"},
     "cryptography": {"daemon.link.seal", "daemon.signatures", "training"},
+    "dask": {"daemon.bulk.cluster"},
+    "distributed": {"daemon.bulk.cluster"},
     # Training may not import the daemon's clock, and reports how long it took.
     "time": {"daemon.clock", "training"},
     "fasterai": {"training"},

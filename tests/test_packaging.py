@@ -24,8 +24,10 @@ PYPROJECT: Final[dict[str, Any]] = tomllib.loads(
 )
 PROJECT: Final[dict[str, Any]] = PYPROJECT["project"]
 
-TRAINING_ONLY: Final = {"fasterai", "fastai", "torchvision", "torch_pruning", "matplotlib"}
-GROUND_ONLY: Final = {"rasterio", "scipy", "xarray", "zarr", "PIL"}
+TRAINING_ONLY: Final = {"fasterai", "fastai", "torchvision", "torch_pruning"}
+GROUND_ONLY: Final = {
+    *("rasterio", "scipy", "xarray", "zarr", "PIL", "matplotlib", "dask", "distributed"),
+}
 
 IMPORT_ALL: Final = """
 import importlib, sys

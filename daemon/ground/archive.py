@@ -18,18 +18,19 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from struct import Struct
 from typing import Final, NamedTuple
 
-from codec.frame import TILE_ID_BYTES, parse
+from codec.frame import parse
 from daemon.clock import Clock
 from daemon.disk import Disk, LocalDisk
+from daemon.ground.archive_records import FRAME, HEAD, MADE_OF, MARK, MAX_PAYLOAD_BYTES
 from daemon.ground.items import CollectedFrame, RestoredTile
 from daemon.ground.kept_tiles import KeptTile, KeptTiles, Key
 from daemon.ground.metrics import GroundMetrics
 from daemon.ground.record_files import Place, RecordFiles
-from daemon.link.packet import MAX_FRAME_BYTES, Channel
+from daemon.link.packet import Channel
 from daemon.records import OVERHEAD_BYTES, Recovery
 
 log = logging.getLogger(__name__)
@@ -48,11 +49,6 @@ DAMAGED: Final = "damaged"
 """Why a frame is no longer in the archive: for want of room, its tile being written whole, or not;
 its record cannot be read."""
 
-_HEAD: Final = Struct(f">BBII{TILE_ID_BYTES}s")
-"""Kind; channel, or whether complete; boot; frame, or side frame; tile id."""
-_MADE_OF: Final = Struct(">II")
-"""Of a mark: frames, and the last one's id."""
-_FRAME, _MARK = 0, 1
 _UNMARKED_KEPT: Final = 4096
 """Tiles remembered as written whose marks the disk does not take."""
 
@@ -118,7 +114,7 @@ class FrameArchive:
             folder,
             disk or LocalDisk(),
             segment_bytes=limits.segment_bytes,
-            limit=_HEAD.size + MAX_FRAME_BYTES,
+            limit=MAX_PAYLOAD_BYTES,
         )
         self._mutex = threading.RLock()
         self._frames: dict[Key, _Held] = {}
@@ -162,8 +158,8 @@ class FrameArchive:
                     self._again.append(frame.key)
                     self._since_s = min(self._since_s, self._clock.monotonic_s())
                 return REPEATED
-            self._make_room(OVERHEAD_BYTES + _HEAD.size + frame.size_bytes)
-            place = self._write(_HEAD.pack(_FRAME, frame.channel, *frame.key, tile_id) + frame.raw)
+            self._make_room(OVERHEAD_BYTES + HEAD.size + frame.size_bytes)
+            place = self._write(HEAD.pack(FRAME, frame.channel, *frame.key, tile_id) + frame.raw)
             if place is None:
                 self._on_lost([frame.key])
                 return LATE if tile and tile.written and not tile.under_way else None
@@ -243,8 +239,11 @@ class FrameArchive:
                 self._tiles.lack(tile, model)
                 self._tell()
                 return
-        yield side
-        yield from frames
+        for frame in chain([side], frames):
+            if not tile.under_way:
+                return  # its deadline passed between two of its frames; it is due anew
+            tile.tried += 1
+            yield frame
 
     def frames_of(self, boot_id: int, tile_id: bytes) -> Iterator[CollectedFrame]:
         """Read the frames of a tile as it was sent last, its side frame first."""
@@ -252,8 +251,31 @@ class FrameArchive:
             tile = self._tiles.find(boot_id, tile_id)
             keys = tile.current if tile else []
         for key in keys:
-            if (frame := self._read(key)) is not None:
+            if (frame := self.read(key)) is not None:
                 yield frame
+
+    def read(self, key: Key) -> CollectedFrame | None:
+        """Read a frame; one that cannot be read is no longer in the archive."""
+        with self._mutex:
+            held = self._frames.get(key)
+            if held is None:
+                return None
+            try:
+                payload = self._files.read(held.place) or bytes(HEAD.size)
+            except OSError as error:
+                log.warning("archived frame cannot be read", extra={"error": str(error)})
+                payload = bytes(HEAD.size)
+            kind, channel, *found, tile_id = HEAD.unpack_from(payload)
+            if (kind, tuple(found), tile_id) != (FRAME, key, held.tile.key[1]):
+                log.warning("archived frame lost", extra={"boot_id": key[0], "frame_id": key[1]})
+                self._metrics.archive_dropped_frames.labels(DAMAGED).inc()
+                self._unsynced.pop(key, None)
+                self._lose([key])
+                return None
+            raw, (boot_id, frame_id) = payload[HEAD.size :], key
+            return CollectedFrame(
+                raw=raw, channel=Channel(channel), boot_id=boot_id, frame_id=frame_id, replayed=True
+            )
 
     # ---- any thread ----------------------------------------------------------------------------
 
@@ -312,7 +334,7 @@ class FrameArchive:
         if self._files.is_open:
             return True
         try:
-            for place, head in self._files.open(_HEAD.size + _MADE_OF.size):
+            for place, head in self._files.open(HEAD.size + MADE_OF.size):
                 self._find(place, head)
         except OSError as error:
             self._degrade(error)
@@ -331,16 +353,16 @@ class FrameArchive:
 
     def _find(self, place: Place, head: bytes) -> None:
         """Enter a record that an earlier process wrote."""
-        if len(head) < _HEAD.size:
+        if len(head) < HEAD.size:
             return
-        kind, flag, boot_id, frame_id, tile_id = _HEAD.unpack_from(head)
-        if kind == _FRAME and flag in tuple(Channel) and (boot_id, frame_id) not in self._frames:
+        kind, flag, boot_id, frame_id, tile_id = HEAD.unpack_from(head)
+        if kind == FRAME and flag in tuple(Channel) and (boot_id, frame_id) not in self._frames:
             tile = self._tiles.have(boot_id, tile_id, under_way=False)
             self._frames[boot_id, frame_id] = _Held(place, tile)
             self._tiles.add(tile, frame_id, flag)
-        elif kind == _MARK and place.size == _HEAD.size + _MADE_OF.size:
+        elif kind == MARK and place.size == HEAD.size + MADE_OF.size:
             tile = self._tiles.have(boot_id, tile_id, under_way=False)
-            frames, last = _MADE_OF.unpack_from(head, _HEAD.size)
+            frames, last = MADE_OF.unpack_from(head, HEAD.size)
             self._tiles.mark(tile, frame_id, complete=bool(flag), frames=frames, last=last)
             tile.marked_in = place.segment
 
@@ -359,35 +381,12 @@ class FrameArchive:
     def _record_marks(self) -> None:
         """Write the marks that wait; in the end they are synced with the frames."""
         for tile in self._tiles.to_be_marked():
-            head = _HEAD.pack(_MARK, tile.complete, tile.key[0], tile.side, tile.key[1])
-            place = self._write(head + _MADE_OF.pack(tile.written, tile.last))
+            head = HEAD.pack(MARK, tile.complete, tile.key[0], tile.side, tile.key[1])
+            place = self._write(head + MADE_OF.pack(tile.written, tile.last))
             if place is None:
                 return
             tile.marked_in = place.segment
             del self._tiles.unmarked[tile]
-
-    def _read(self, key: Key) -> CollectedFrame | None:
-        """Read a frame; one that cannot be read is no longer in the archive."""
-        with self._mutex:
-            held = self._frames.get(key)
-            if held is None:
-                return None
-            try:
-                payload = self._files.read(held.place) or bytes(_HEAD.size)
-            except OSError as error:
-                log.warning("archived frame cannot be read", extra={"error": str(error)})
-                payload = bytes(_HEAD.size)
-            kind, channel, *found, tile_id = _HEAD.unpack_from(payload)
-            if (kind, tuple(found), tile_id) != (_FRAME, key, held.tile.key[1]):
-                log.warning("archived frame lost", extra={"boot_id": key[0], "frame_id": key[1]})
-                self._metrics.archive_dropped_frames.labels(DAMAGED).inc()
-                self._unsynced.pop(key, None)
-                self._lose([key])
-                return None
-            raw, (boot_id, frame_id) = payload[_HEAD.size :], key
-            return CollectedFrame(
-                raw=raw, channel=Channel(channel), boot_id=boot_id, frame_id=frame_id, replayed=True
-            )
 
     def _lose(self, keys: Sequence[Key]) -> None:
         for key in keys:

@@ -36,7 +36,7 @@ class KeptTile:
         complete: Whether it was written whole.
         written: Frames it was written with.
         last: The highest id of these.
-        tried: Frames that were at hand when it was decoded again.
+        tried: Frames that were given when it was decoded again.
     """
 
     __slots__ = (
@@ -174,7 +174,7 @@ class KeptTiles:
             tile = next(iter(self._due))
             del self._due[tile]
             if self.is_due(tile):
-                tile.under_way, tile.tried = True, len(tile.current)
+                tile.under_way, tile.tried = True, 0
                 return tile
         return None
 

@@ -67,8 +67,11 @@ class GroundMetrics(ProcessMetrics):
         self.frames_set_aside = self._counter(
             "frames_set_aside_total",
             "Frames put together and not decoded then: they, or their tile, were here before, or "
-            "they wait for others of it.",
+            "they wait for others of it, for its model, or for room.",
             *("channel", "reason"),
+        )
+        self.frames_deferred = self._gauge(
+            "frames_deferred", "Frames in the archive that wait for room to be decoded."
         )
         self.frames_read_back = self._counter(
             "frames_read_back_total", "Frames read from the archive to be decoded.", "channel"

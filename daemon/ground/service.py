@@ -227,7 +227,13 @@ def _line(
         metrics,
         on_written=_unheard if archive is None else archive.written,
     )
-    keeper = KeepWorker(archive, on_durable, metrics)
+    most = max(1, boxes.frames.max_items // 2)
+
+    def room() -> int:
+        """Frames that find room before the decoder's mailbox is half full, in items or bytes."""
+        return int(most * (1 - 2 * frames.fill))
+
+    keeper = KeepWorker(archive, on_durable, metrics, room)
     return (
         line.source("receive", receiver.poll, receiver.pending),
         line.stage("collect", collector, packets, collected.put),

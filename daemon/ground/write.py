@@ -54,13 +54,7 @@ class WriteWorker(KeepsNothing):
     ) -> None:
         self._directory, self._format, self._metrics = directory, file_format, metrics
         self._on_written = on_written
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            for path in directory.iterdir():
-                if _LEFT_BEHIND.fullmatch(path.name):
-                    shutil.rmtree(path, ignore_errors=True)
-        except OSError as error:
-            raise OutputError(directory, str(error)) from None
+        make_clean(directory)
 
     def accept(self, item: RestoredTile) -> Iterator[Path]:
         """Write the tile, its manifest and what else a product has; return the tile's path.
@@ -81,6 +75,21 @@ class WriteWorker(KeepsNothing):
         self._metrics.tiles_written.labels("partial" if item.missing else "complete").inc()
         log.info("written", extra={"file": path.name})
         yield path
+
+
+def make_clean(directory: Path) -> None:
+    """Make a folder, or remove what a process that was killed left half written there.
+
+    Raises:
+        OutputError: If it cannot be made or read.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in directory.iterdir():
+            if _LEFT_BEHIND.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(directory, str(error)) from None
 
 
 def file_stem(info: TileInfo) -> str:

@@ -92,7 +92,7 @@ class Sealer:
 
 
 class Opener:
-    """Opens what was sealed, each once.
+    """Opens what was sealed, each once; `read` alone takes no note.
 
     Args:
         keys: 32 bytes each, by SPI.
@@ -123,6 +123,21 @@ class Opener:
             SealError: If it is not sealed, damaged, or sealed with another key.
             ReplayError: If its counter came before, or is too old to tell.
         """
+        packet, spi, counter = self._opened(raw)
+        if self._keys[spi][1].note(counter) not in (Arrival.NEW, Arrival.LATE):
+            raise ReplayError(spi, counter)
+        return packet
+
+    def read(self, raw: bytes) -> bytes:
+        """Return a packet that was recorded, however often and in whatever order it is read.
+
+        Raises:
+            SealError: See `open`.
+        """
+        return self._opened(raw)[0]
+
+    def _opened(self, raw: bytes) -> tuple[bytes, int, int]:
+        """The packet, its SPI and its counter."""
         if len(raw) < _LENGTH_OFFSET + OVERHEAD_BYTES:
             raise SealError(f"{len(raw)} bytes are no sealed packet")
         identification, sequence, length = _PRIMARY.unpack_from(raw)
@@ -131,15 +146,13 @@ class Opener:
         spi, _, counter = _SECURITY.unpack_from(raw, _PRIMARY.size)
         if spi not in self._keys:
             raise SealError(f"SPI {spi} names no key")
-        aes, window = self._keys[spi]
         iv = raw[_PRIMARY.size + 2 : _HEADERS_BYTES]
         try:
-            inside = aes.decrypt(iv, raw[_HEADERS_BYTES:], raw[:_HEADERS_BYTES])
+            inside = self._keys[spi][0].decrypt(iv, raw[_HEADERS_BYTES:], raw[:_HEADERS_BYTES])
         except InvalidTag:
             raise SealError("the packet does not match its MAC") from None
         if inside[0] > 1:
             raise SealError(f"secondary header flag {inside[0]}")
-        if window.note(counter) not in (Arrival.NEW, Arrival.LATE):
-            raise ReplayError(spi, counter)
         identification |= _SECONDARY * inside[0]
-        return _PRIMARY.pack(identification, sequence, length - OVERHEAD_BYTES) + inside[1:]
+        primary = _PRIMARY.pack(identification, sequence, length - OVERHEAD_BYTES)
+        return primary + inside[1:], spi, counter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -28,10 +29,10 @@ from daemon import cli
 from daemon.errors import SealError
 from daemon.keys import CurveKeys, curve_public, curve_secret, seal_key
 from daemon.link.commands import Command, Kind, unpack_value
-from daemon.link.seal import DOWNLINK_SPI, OPERATOR_SPI, UPLINK_SPI, Opener, derived_key
+from daemon.link.seal import DOWNLINK_SPI, OPERATOR_SPI, UPLINK_SPI, Opener, Sealer, derived_key
 from daemon.link.sockets import Endpoint, PacketListener, TileListener, TileSender
 from daemon.reserved_counter import ReservedCounter
-from fakes import cubes
+from fakes import cubes, recordings
 from fakes.bundles import klt_bundle
 
 FAILED, USAGE, DATA, UNAVAILABLE, OUTPUT, CONFIG = 1, 2, 65, 69, 73, 78
@@ -219,12 +220,74 @@ def test_a_quality_needs_the_whole_bundle(
 def test_inspect_prints_what_it_found(
     prismlink: Prismlink, bundle_file: Path, tmp_path: Path
 ) -> None:
-    """As JSON, on the screen and in the file alike."""
+    """As a table on the screen, as JSON in the file."""
     ended = prismlink("inspect", bundle_file, "--json", tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
 
-    assert ended.status == 0
-    assert json.loads(ended.out) == json.loads((tmp_path / "found.json").read_text())
-    assert json.loads(ended.out)["model"] == klt_bundle().name
+    assert (ended.status, ended.err) == (0, "")
+    assert found["model"] == klt_bundle().name
+    assert f"Bundle {found['model']}" in ended.out
+    assert f"{found['parameters']:,}" in ended.out
+
+
+def test_inspect_draws(
+    prismlink: Prismlink, scene: Path, bundle_file: Path, tmp_path: Path
+) -> None:
+    """A product as it is; of frames the first tile, with a bundle; of a bundle nothing."""
+    coded, png = tmp_path / "here.prism", tmp_path / "x.png"
+    prismlink("encode", scene, "-o", coded, "--bundle", bundle_file, "--backend", "torch")
+    for words in ([scene], [coded, "--bundle", bundle_file]):
+        ended = prismlink("inspect", *words, "--png", png)
+        assert (ended.status, ended.err) == (0, "")
+        assert png.read_bytes().startswith(b"\x89PNG")
+        png.unlink()
+    ended = prismlink("inspect", bundle_file, "--png", png)
+    errors_in_one_line(ended, DATA, bundle_file, "no tile to draw")
+
+
+def test_decode_selects_and_goes_on(
+    prismlink: Prismlink, bundle_file: Path, tmp_path: Path
+) -> None:
+    """Sources of all kinds, a selection, the numbers; and again, when all is there."""
+    recordings.archive(tmp_path / "all" / "archive", recordings.frames(0)).close()
+    recordings.network_capture(tmp_path / "all" / "x.pcap", recordings.packets(1, 2))
+    words = (
+        *("decode", tmp_path / "all", "-o", tmp_path / "cubes", "--bundle", bundle_file),
+        *("--scene", "scene-*", "--since", "2026-05-02", "--until", "2026-05-09"),
+        *("--model", klt_bundle().name[:4], "--workers", 1, "--json", tmp_path / "x.json"),
+    )
+    first = prismlink(*words)
+    told = json.loads((tmp_path / "x.json").read_text())
+    second = prismlink(*words)
+
+    assert (first.status, second.status) == (0, 0)
+    assert (told["tiles"], told["decoded"], told["problems"]) == (3, 2, [])
+    assert first.out == second.out
+    assert sorted(first.out.split()) == sorted(told["files"])
+    assert first.err == "2 of 2 tiles decoded; 1 not selected\n"
+    assert second.err == "0 of 2 tiles decoded; 2 were there; 1 not selected\n"
+
+
+def test_decode_opens_sealed_packets(
+    prismlink: Prismlink, bundle_file: Path, tmp_path: Path
+) -> None:
+    """With the key's file; without it there is no packet."""
+    assert prismlink("keys", tmp_path / "keys").status == 0
+    key_file = tmp_path / "keys" / "seal.key"
+    key = derived_key(bytes.fromhex(key_file.read_text()), DOWNLINK_SPI)
+    numbers = itertools.count(1)
+    sealer = Sealer(key, DOWNLINK_SPI, lambda: next(numbers), salt=b"salt")
+    capture = recordings.network_capture(
+        tmp_path / "x.pcap", [sealer.seal(raw) for raw in recordings.packets(0)]
+    )
+    words = ("decode", capture, "-o", tmp_path / "cubes", "--bundle", bundle_file)
+
+    errors_in_one_line(prismlink(*words), DATA, capture, "--seal-key")
+    opened = prismlink(*words, "--seal-key", key_file)
+    assert (opened.status, opened.err) == (0, "")
+    inspected = prismlink("inspect", capture, "--seal-key", key_file, "--json", tmp_path / "x.json")
+    assert inspected.status == 0
+    assert json.loads((tmp_path / "x.json").read_text())["packets"]["sealed"] > 0
 
 
 # ---------------------------------------------------------------- errors
@@ -248,6 +311,11 @@ def test_wrong_usage_ends_with_2(prismlink: Prismlink, scene: Path, tmp_path: Pa
         ["encode", scene, "-o", tmp_path / "x", "--rate", "0.1", "--psnr", "50"],
         ["encode", scene, "-o", tmp_path / "x", "--step", "9", "--psnr", "50"],
         ["decode", scene, "-o", tmp_path, "--format", "jpeg"],
+        ["decode", scene, "-o", tmp_path / "x.zarr", "--format", "envi"],
+        ["decode", scene, "-o", tmp_path, "--since", "yesterday"],
+        ["decode", scene, "-o", tmp_path, "--seal-key", scene],
+        ["decode", scene, "-o", tmp_path, "--workers", "2", "--scheduler", "tcp://127.0.0.1:1"],
+        ["inspect", scene, "--until", "x"],
         ["feed", scene, "--rate", "-1"],
         *(["command", *words.split(), "--settings", tmp_path / "never-read.yaml"] for words in BAD),
         ["command", "suspend"],
@@ -280,7 +348,9 @@ def test_bad_input_ends_with_65(
     errors_in_one_line(prismlink("decode", broken, *decode), DATA, broken, "needed 14 bytes")
     errors_in_one_line(prismlink("decode", tmp_path / "no.prism", *decode), DATA, "remedy")
     errors_in_one_line(prismlink("inspect", broken), DATA, broken)
-    errors_in_one_line(prismlink("inspect", scene), DATA, scene, "neither a bundle")
+    (tmp_path / "folder").mkdir()
+    unknown = prismlink("inspect", tmp_path / "folder")
+    errors_in_one_line(unknown, DATA, tmp_path / "folder", "neither a bundle")
     errors_in_one_line(prismlink("feed", absent), DATA, absent, "remedy")
     errors_in_one_line(prismlink("demo", absent, "--out", tmp_path / "d"), DATA, absent, "remedy")
 

@@ -1,30 +1,18 @@
-"""The codec on files: what is encoded decodes to the same tile, and errors name the file."""
+"""Scenes into frame files: the numbers are those of the file, and errors name the file."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from codec.bundle import load_bundle
-from codec.decoder import Decoder
-from codec.encoder import Encoder
-from codec.errors import BitstreamError, BundleError, CodecError, TileFileError
+from codec import prism_file
+from codec.errors import TileFileError
 from codec.frame import SideFrame, parse
-from codec.tile import Tile
 from codec.tile_files import read_tile, write_tile
-from daemon import offline, prism_file
-from daemon.disk import LocalDisk
+from daemon import offline
 from daemon.errors import OutputError
-from daemon.ground.products import QUALITY, STAC
-from daemon.onboard.segment_log import SegmentLog
 from fakes import cubes
-from fakes.bundles import klt_bundle
-
-FORMATS = ("geotiff", "envi", "zarr", "npy")
 
 
 @pytest.fixture
@@ -40,43 +28,6 @@ def scenes(tmp_path: Path) -> list[Path]:
 def encode(scenes: list[Path], output: Path, bundle: Path) -> offline.EncodedFile:
     """With the bundle's own step, on PyTorch."""
     return offline.encode(scenes, output, bundle=bundle, step=None, backend="torch")
-
-
-def expected(scene: Path, bundle: Path) -> Tile:
-    """What the codec makes of a scene, without files."""
-    loaded = load_bundle(bundle)
-    return Decoder(loaded).decode(Encoder(loaded, backend="torch").encode(read_tile(scene)))
-
-
-@pytest.mark.parametrize("file_format", FORMATS)
-def test_a_file_decodes_to_what_the_codec_makes_of_its_tiles(
-    scenes: list[Path], bundle_file: Path, tmp_path: Path, file_format: str
-) -> None:
-    """Tile by tile, sample for sample, in every format, with everything known about it."""
-    output = tmp_path / "both.prism"
-    encode(scenes, output, bundle_file)
-    paths = list(
-        offline.decode(output, tmp_path / "cubes", bundle=bundle_file, file_format=file_format)
-    )
-
-    for scene, path in zip(scenes, paths, strict=True):
-        wanted, got = expected(scene, bundle_file), read_tile(path)
-        np.testing.assert_array_equal(got.samples, wanted.samples)
-        assert got.info == wanted.info
-
-
-def test_decoded_tiles_are_products(scenes: list[Path], bundle_file: Path, tmp_path: Path) -> None:
-    """As the ground writes them, of no boot: with an item, and the step of every patch."""
-    output = tmp_path / "both.prism"
-    encode(scenes, output, bundle_file)
-    paths = list(
-        offline.decode(output, tmp_path / "cubes", bundle=bundle_file, file_format="geotiff")
-    )
-    for path, patches in zip(paths, (1, 2), strict=True):
-        item = json.loads(path.with_suffix(STAC).read_text())["properties"]
-        quality = json.loads(path.with_suffix(QUALITY).read_text())
-        assert (item["prismlink:complete"], item["prismlink:boot_ids"]) == (True, [])
-        assert [patch["step"] for patch in quality["patches"]] == [32.0] * patches
 
 
 def test_the_numbers_are_those_of_the_file(
@@ -120,120 +71,16 @@ def test_two_tiles_of_one_name_are_refused(
 
 
 def test_an_input_that_cannot_be_read_is_named(bundle_file: Path, tmp_path: Path) -> None:
-    """Whether a scene or a frame file: its name and a remedy, and it is no output's fault."""
-    absent = tmp_path / "absent.prism"
-    with pytest.raises(TileFileError, match=r"absent\.prism: cannot be read.*remedy"):
-        list(offline.decode(absent, tmp_path, bundle=bundle_file, file_format="npy"))
-    with pytest.raises(TileFileError, match=r"absent\.prism"):
-        offline.inspect(absent)
+    """By its name, and it is no output's fault."""
     with pytest.raises(TileFileError, match=r"absent\.tif"):
-        encode([tmp_path / "absent.tif"], absent, bundle_file)
+        encode([tmp_path / "absent.tif"], tmp_path / "x.prism", bundle_file)
 
 
 def test_an_output_that_cannot_be_written_is_named(
     scenes: list[Path], bundle_file: Path, tmp_path: Path
 ) -> None:
-    """Whether the frame file or a cube: an error of outputs, not of inputs."""
-    output, taken = tmp_path / "one.prism", tmp_path / "file"
+    """An error of outputs, not of inputs."""
+    taken = tmp_path / "file"
     taken.write_bytes(b"")
-    encode(scenes[:1], output, bundle_file)
-    with pytest.raises(OutputError, match="file"):
-        list(offline.decode(output, taken, bundle=bundle_file, file_format="npy"))
     with pytest.raises(OutputError, match="file"):
         encode(scenes[:1], taken / "x.prism", bundle_file)
-
-
-def test_a_damaged_file_is_named(scenes: list[Path], bundle_file: Path, tmp_path: Path) -> None:
-    """Cut short, or with a patch missing: the error says which file and what is wrong."""
-    output = tmp_path / "two.prism"
-    encode(scenes[1:], output, bundle_file)
-    frames = list(prism_file.unpack(output.read_bytes()))
-
-    def errors(raw: bytes) -> None:
-        output.write_bytes(raw)
-        with pytest.raises(BitstreamError, match=r"two\.prism: "):
-            list(offline.decode(output, tmp_path, bundle=bundle_file, file_format="npy"))
-
-    errors(prism_file.pack(frames)[:-1])
-    errors(prism_file.pack(frames[:-1]))
-    errors(prism_file.pack([frames[0][:-1], *frames[1:]]))
-    with pytest.raises(BitstreamError, match=r"two\.prism: "):
-        offline.inspect(output)
-
-
-def test_a_file_of_another_model_is_named(
-    scenes: list[Path], bundle_file: Path, tmp_path: Path
-) -> None:
-    """The error names the file, the model it needs and the one at hand."""
-    output, other = tmp_path / "one.prism", tmp_path / "other.safetensors"
-    other.write_bytes(klt_bundle(step=31.0).to_bytes())
-    encode(scenes[:1], output, bundle_file)
-    with pytest.raises(BitstreamError) as caught:
-        list(offline.decode(output, tmp_path, bundle=other, file_format="npy"))
-
-    for word in ("one.prism", klt_bundle().name, klt_bundle(step=31.0).name):
-        assert word in str(caught.value)
-
-
-def test_inspect_describes_every_frame(
-    scenes: list[Path], bundle_file: Path, tmp_path: Path
-) -> None:
-    """Side frames by what their tile is, patch frames by their place."""
-    output = tmp_path / "two.prism"
-    encode(scenes[1:], output, bundle_file)
-    found = offline.inspect(output)
-
-    side, *patches = found["frames"]
-    assert (side["kind"], side["scene"], side["shape"]) == ("side", "two", [3, 130, 8])
-    assert [patch["patch"] for patch in patches] == [[0, 0], [1, 0]]
-    assert {frame["model"] for frame in found["frames"]} == {klt_bundle().name}
-    assert sum(frame["bytes"] for frame in found["frames"]) < output.stat().st_size
-
-
-def test_inspect_describes_a_bundle(bundle_file: Path, tmp_path: Path) -> None:
-    """Name, network, size and origin; a flight bundle is the same model and says what it lacks."""
-    flight = tmp_path / "flight.safetensors"
-    bundle = replace(klt_bundle(), provenance={"scenes": 3}, scores={"psnr_db": 50.0})
-    flight.write_bytes(bundle.for_flight().to_bytes())
-    whole, part = offline.inspect(bundle_file), offline.inspect(flight)
-
-    assert whole["model"] == part["model"] == klt_bundle().name
-    assert (whole["flight_only"], part["flight_only"]) == (False, True)
-    assert whole["parameters"] > part["parameters"] > 0
-    assert (part["provenance"], part["scores"]) == ({"scenes": 3}, {"psnr_db": 50.0})
-    assert whole["conditioner"] == {"kind": "klt", "components": 6}
-
-
-def test_inspect_counts_what_waits_in_a_spool(tmp_path: Path) -> None:
-    """While its process goes on; what is done does not wait, and damage is told."""
-    log = SegmentLog(tmp_path / "patch", LocalDisk(), segment_bytes=60, now_s=0.0)
-    for packet in (b"done", b"waits", b"waits too"):
-        log.append([packet], 0.0)
-    log.sync_files()
-    log.note_synced()
-    log.finish_oldest()
-    with next((tmp_path / "patch").glob("*.log")).open("ab") as file:
-        file.write(b"xyz")
-
-    assert offline.inspect(tmp_path) == {
-        "patch": {
-            "files": 1, "packets": 2, "packet_bytes": 14, "skipped_bytes": 3, "first_sequence": 1,
-        }
-    }  # fmt: skip
-    log.close()
-
-
-@pytest.mark.parametrize("name", ["x.tif", "x"])
-def test_inspect_refuses_what_it_does_not_know(tmp_path: Path, name: str) -> None:
-    """By name, with what it does know."""
-    (tmp_path / name).write_bytes(b"")
-    with pytest.raises(CodecError, match="neither a bundle"):
-        offline.inspect(tmp_path / name)
-
-
-def test_inspect_refuses_a_broken_bundle(tmp_path: Path) -> None:
-    """By name."""
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(b"")
-    with pytest.raises(BundleError, match=r"x\.safetensors"):
-        offline.inspect(path)

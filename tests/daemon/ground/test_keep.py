@@ -51,7 +51,10 @@ class Ground:
             folder / "archive", limits, self.clock, self.disk,
             metrics=self.metrics, on_lost=self.lost.extend,
         )  # fmt: skip
-        self.keep = KeepWorker(archive if keeps else None, self.durable.extend, self.metrics)
+        room = self._room = [1 << 30]
+        self.keep = KeepWorker(
+            archive if keeps else None, self.durable.extend, self.metrics, lambda: room[0]
+        )
         self._decode = DecodeWorker(
             {klt_bundle().model: decoder()}, threads=1, max_parked_bytes=1 << 20,
             max_age_s=DEADLINE_S, clock=self.clock, metrics=self.metrics,
@@ -61,6 +64,10 @@ class Ground:
             deadline_s=DEADLINE_S, max_bytes=1 << 20, clock=self.clock, metrics=self.metrics
         )
         self._write = WriteWorker(self.out, "npy", self.metrics, archive.written)
+
+    def has_room(self, frames: int) -> None:
+        """So many frames may be passed on at a time."""
+        self._room[0] = frames
 
     def feed(self, *items: CollectedFrame) -> None:
         """Take complete frames in."""
@@ -281,7 +288,7 @@ def test_trouble_of_the_disk_costs_no_tile(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_whatever_happens_no_frame_is_lost_that_was_told(tmp_path: Path, seed: int) -> None:
-    """Frames in any order, kills, losses of power, a failing disk, deadlines that pass.
+    """Frames in any order, kills, losses of power, a failing disk, no room, deadlines that pass.
 
     The board sends again what it was not told of, and nothing else; in the end every cube is the
     one of an undisturbed ground.
@@ -292,6 +299,7 @@ def test_whatever_happens_no_frame_is_lost_that_was_told(tmp_path: Path, seed: i
     ground = Ground(tmp_path)
     while len(told) < len(board):
         untold = [item for key, item in board.items() if key not in told]
+        ground.has_room(rng.choice([0, 1, 1 << 30]))
         match rng.randrange(12):
             case 0:
                 ground = Ground(tmp_path)
@@ -311,7 +319,74 @@ def test_whatever_happens_no_frame_is_lost_that_was_told(tmp_path: Path, seed: i
         told |= set(ground.durable)
     if rng.randrange(2):
         ground = Ground(tmp_path)
+    ground.has_room(1 << 30)
     for _ in range(3):
         ground.after(DEADLINE_S)
 
     check_whole(ground, range(4))
+
+
+# ---------------------------------------------------------------- more than can be decoded
+
+
+def test_what_there_is_no_room_for_is_decoded_later(tmp_path: Path) -> None:
+    """It is durable as ever, nothing waits for the decoder, and in the end the cube is the same."""
+    ground = Ground(tmp_path)
+    ground.has_room(0)
+    ground.feed(*TILE)
+    ground.after(0.2)
+    assert ground.durable == [item.key for item in TILE]
+    assert ground.total("patches_decoded_total") == 0
+    assert ground.metrics.totals()["prismlink_frames_deferred"] == len(TILE)
+
+    ground.has_room(1 << 30)
+    ground.after(0.1)
+    ground.end()
+    check_whole(ground, [0])
+    ground.check_accounts()
+    assert ground.metrics.totals()["prismlink_frames_deferred"] == 0
+
+
+def test_frames_stay_in_the_order_they_came(tmp_path: Path) -> None:
+    """One that comes when there is room again does not overtake: its side frame may still wait."""
+    ground = Ground(tmp_path)
+    passed = list[Key]()
+    for at, (room, item) in enumerate(zip((0, 1, 1, 9), TILE, strict=True)):
+        ground.has_room(room)
+        passed += [frame.key for frame in ground.keep.accept(item)]
+        assert len(passed) == (0, 1, 2, 4)[at]
+    assert passed == [item.key for item in TILE]
+
+
+def test_no_more_is_read_back_than_there_is_room_for(tmp_path: Path) -> None:
+    """What an earlier process left, too: the thread that keeps frames is never held up."""
+    Ground(tmp_path).feed(TILE[0])
+    again = Ground(tmp_path)
+    again.has_room(0)
+    again.feed(*TILE[1:])
+    assert list(again.keep.tick()) == []
+    for expected in TILE:
+        again.has_room(1)
+        assert [frame.key for frame in again.keep.tick()] == [expected.key]
+    assert list(again.keep.tick()) == []
+
+
+def test_a_ground_that_is_killed_loses_nothing_that_was_put_off(tmp_path: Path) -> None:
+    """The next one finds it in the archive."""
+    ground = Ground(tmp_path)
+    ground.has_room(0)
+    ground.feed(*TILE)
+    again = Ground(tmp_path)
+    again.after(0.1)
+    check_whole(again, [0])
+
+
+def test_where_the_disk_fails_frames_wait_as_without_one(tmp_path: Path) -> None:
+    """What is on no disk cannot be read back: it goes on."""
+    ground = Ground(tmp_path)
+    ground.feed(TILE[0])
+    ground.disk.fails = {"write"}
+    ground.has_room(0)
+    ground.feed(*TILE[1:])
+    ground.end()
+    check_whole(ground, [0])

@@ -402,3 +402,49 @@ def test_a_restarted_listener_is_found_again(tmp_path: Path, keep: Callable[[Any
                 if word in got:
                     break
             assert word in got
+
+
+FULL_AND_GONE = """
+import sys, time
+import zmq
+from daemon.link.sockets import Endpoint, PacketListener, TileListener
+kind, address = sys.argv[1:]
+here = Endpoint(address=address, bind=True, linger_s=0.0)
+ours = {
+    "tiles": lambda: TileListener(here, pattern="pull", max_part_bytes=1 << 30, queued=1),
+    "packets": lambda: PacketListener(here, queued=1),
+}[kind]()
+context = zmq.Context()
+for after_s in (0.0, 0.7, 1.4):
+    peer = context.socket(zmq.PUSH)
+    peer.setsockopt(zmq.LINGER, 0)
+    peer.setsockopt(zmq.SNDHWM, 1)
+    for option in (zmq.HEARTBEAT_IVL, zmq.HEARTBEAT_TTL, zmq.HEARTBEAT_TIMEOUT):
+        peer.setsockopt(option, 2000)
+    peer.connect(address)
+    time.sleep(after_s)
+    while peer.poll(300, zmq.POLLOUT):
+        peer.send(bytes(60_000))
+    peer.close()
+    time.sleep(2.5)
+ours.close()
+context.term()
+print("alive")
+"""
+"""A peer, with heartbeats of its own, fills a socket of ours and goes; libzmq's timers run on."""
+
+
+@pytest.mark.parametrize("kind", ["tiles", "packets"])
+def test_a_peer_that_goes_while_all_is_full_does_no_harm(kind: str, tmp_path: Path) -> None:
+    """An instrument is switched off while the board has too much to do: libzmq must not abort.
+
+    It does with heartbeats of our own: a timer of a connection that is stopped and lost asserts.
+    """
+    ended = subprocess.run(
+        (sys.executable, "-c", FULL_AND_GONE, kind, f"ipc://{tmp_path}/s"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "alive\n", "")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.errors import BitstreamError, FrameVersionError, TruncatedError
-from daemon.prism_file import pack, unpack
+from codec.prism_file import pack, unpack
 
 GOLDEN = b"PRISM\x01\x00\x00\x00\x03\x00\x00\x00\x03abc\x00\x00\x00\x00\x00\x00\x00\x01\xff"
 FRAMES = [b"abc", b"", b"\xff"]

@@ -35,6 +35,12 @@ def unpack(raw: bytes) -> Iterator[bytes]:
         FrameVersionError: If a later build wrote it.
         TruncatedError: If bytes are missing.
     """
+    for start, length in places(raw):
+        yield raw[start : start + length]
+
+
+def places(raw: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where each frame of a file begins, and its length; raises as `unpack` does."""
     if not (MAGIC.startswith(raw) or raw.startswith(MAGIC)):
         raise BitstreamError("no .prism file: it does not begin with PRISM")
     _require(raw, len(MAGIC) + 1)
@@ -45,7 +51,7 @@ def unpack(raw: bytes) -> Iterator[bytes]:
     for _ in range(count):
         length, start = _number(raw, start)
         _require(raw, start + length)
-        yield raw[start : start + length]
+        yield start, length
         start += length
     if start < len(raw):
         raise BitstreamError(f"{len(raw) - start} bytes follow the last frame")

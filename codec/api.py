@@ -1,0 +1,250 @@
+"""The codec for notebooks: arrays in, bytes out, and back.
+
+    data = encode(cube, bundle, rate_bpppc=0.1, wavelengths_nm=centers)
+    tile = decode(data, bundle)
+    array = to_xarray(tile)             # an xarray.DataArray on (band, y, x)
+    array, profile = to_rasterio(tile)  # for rasterio.open(path, "w", **profile)
+
+Bytes are those of a `.prism` file. xarray and rasterio, which a board lacks, are imported where
+they are used. `codec.xarray_accessor` has the same behind `array.prismlink`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec import prism_file
+from codec.backend_names import BackendName
+from codec.bundle import Bundle
+from codec.decoder import Decoder
+from codec.encoder import Encoder
+from codec.errors import BitstreamError, TileError
+from codec.frame import parse
+from codec.targets import Target, code
+from codec.tile import Georeference, Samples, Tile, TileInfo
+from codec.tile_tags import as_samples, default_scale, from_tags, to_tags
+
+if TYPE_CHECKING:
+    import xarray
+
+DIMENSIONS: Final = ("band", "y", "x")
+_COORDINATES: Final = {
+    "wavelength_nm": "wavelengths_nm",
+    "wavelength": "wavelengths_nm",
+    "fwhm": "fwhm_nm",
+}
+_NOWHERE: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+"""The transform of an image without a place on the ground."""
+
+
+def encode(
+    cube: Tile | NDArray[Any] | xarray.DataArray,
+    bundle: Bundle,
+    *,
+    step: float | None = None,
+    rate_bpppc: float | None = None,
+    psnr_db: float | None = None,
+    speed: int = 0,
+    backend: BackendName = "auto",
+    **facts: Any,
+) -> bytes:
+    """Encode a cube.
+
+    Args:
+        cube: A tile; an array of numbers, shape (bands, rows, cols); or a DataArray, see
+            `from_xarray`.
+        bundle: The model; a PSNR as target needs one that decodes.
+        step: Quantizer step [10⁻⁴ reflectance; min–max: latent units]; the bundle's if None.
+        rate_bpppc: Bits per valid sample to be met within 5 %, all bytes of frames counted.
+        psnr_db: PSNR to be met within 0.3 dB, MAX = reflectance 1.0.
+        speed: 0, the fewest bytes, to 3, the least time; see `codec.speeds`.
+        backend: What runs the network.
+        facts: What is known of the cube beside its samples: fields of `codec.tile.TileInfo`, as
+            `wavelengths_nm`, `nodata`, `reflectance_scale`, `scene`; they win over the cube's own.
+
+    Returns:
+        The bytes of a `.prism` file.
+
+    Raises:
+        TileError: If the cube is no tile, does not fit the model, or cannot be brought to a target.
+        BundleError: If the bundle cannot do what is asked.
+        ValueError: If more than one of `step`, `rate_bpppc` and `psnr_db` is given.
+    """
+    if sum(aim is not None for aim in (step, rate_bpppc, psnr_db)) > 1:
+        raise ValueError("give one of step, rate_bpppc and psnr_db, not more")
+    target = None
+    if rate_bpppc is not None:
+        target = Target(kind="rate", value=rate_bpppc)
+    elif psnr_db is not None:
+        target = Target(kind="psnr", value=psnr_db)
+    encoder = Encoder(bundle, step=step, backend=backend, speed=speed)
+    decoder = None if psnr_db is None else Decoder(bundle)
+    return prism_file.pack(code(encoder, as_tile(cube, **facts), target, decoder).frames)
+
+
+def decode(data: bytes, bundle: Bundle) -> Tile:
+    """Decode the one tile of a `.prism` file's bytes.
+
+    Raises:
+        BitstreamError: If they are damaged, of another model, or hold more tiles or fewer.
+        BundleTensorError: If the bundle is a flight bundle.
+    """
+    tiles = list(_frames_by_tile(data).values())
+    if len(tiles) != 1:
+        raise BitstreamError(f"{len(tiles)} tiles, not one; remedy: decode_all")
+    return Decoder(bundle).decode(tiles[0])
+
+
+def decode_all(data: bytes, bundle: Bundle) -> Iterator[Tile]:
+    """Decode every tile of a `.prism` file's bytes, in their order; raises as `decode` does."""
+    decoder = Decoder(bundle)
+    for frames in _frames_by_tile(data).values():
+        yield decoder.decode(frames)
+
+
+def as_tile(cube: Tile | NDArray[Any] | xarray.DataArray, **facts: Any) -> Tile:
+    """Make a tile of a cube and of what is known beside its samples; see `encode`.
+
+    Raises:
+        TileError: If it is none.
+    """
+    if isinstance(cube, Tile):
+        tile = cube
+    elif isinstance(cube, np.ndarray):
+        samples = _samples(cube)
+        tile = Tile(samples=samples, info=TileInfo(reflectance_scale=default_scale(samples.dtype)))
+    else:
+        tile = from_xarray(cube)
+    for name in ("wavelengths_nm", "fwhm_nm"):
+        if name in facts:
+            facts[name] = tuple(float(value) for value in facts[name])
+    try:
+        return Tile(samples=tile.samples, info=replace(tile.info, **facts))
+    except TypeError as error:
+        raise TileError(f"a tile has no such fact: {error}") from None
+
+
+def to_xarray(tile: Tile) -> xarray.DataArray:
+    """A tile as a DataArray on (band, y, x).
+
+    Coordinates are `wavelength` and `fwhm` [nm], as in Zarr products, and `x` and `y` of pixel
+    centers where the tile lies north up; attributes hold everything else, so that `from_xarray`
+    gives the same tile back.
+
+    Raises:
+        ImportError: If xarray is not installed.
+    """
+    xarray_module = importlib.import_module("xarray")
+    info, (_, rows, cols) = tile.info, tile.samples.shape
+    coords: dict[str, Any] = {}
+    for name, values in (("wavelength", info.wavelengths_nm), ("fwhm", info.fwhm_nm)):
+        if values:
+            coords[name] = ("band", np.array(values), {"units": "nm"})
+    place = info.georeference
+    if place is not None and place.transform[1] == place.transform[3] == 0:
+        a, _, c, _, e, f = place.transform
+        coords["x"] = ("x", c + a * (np.arange(cols) + 0.5))
+        coords["y"] = ("y", f + e * (np.arange(rows) + 0.5))
+    attrs = to_tags(info, everything=True)
+    del attrs["wavelengths_nm"], attrs["fwhm_nm"]
+    made: xarray.DataArray = xarray_module.DataArray(
+        tile.samples, dims=DIMENSIONS, coords=coords, attrs=attrs, name="samples"
+    )
+    return made
+
+
+def from_xarray(array: xarray.DataArray) -> Tile:
+    """A DataArray as a tile.
+
+    Args:
+        array: Three dimensions; of the names `band`, `y` and `x` in any order, else in that order.
+            Read are the coordinates `wavelength` (or `wavelength_nm`) and `fwhm` [nm], and the
+            attributes of `to_xarray`; what is absent takes defaults, as in
+            `codec.tile_files.read_tile`.
+
+    Raises:
+        TileError: If it is no tile.
+    """
+    if set(DIMENSIONS) == set(array.dims):
+        array = array.transpose(*DIMENSIONS)
+    samples = _samples(np.asarray(array.values))
+    attrs = {str(name): value for name, value in array.attrs.items()}
+    attrs.setdefault("reflectance_scale", default_scale(samples.dtype))
+    for name, field in _COORDINATES.items():
+        if name in array.coords:
+            attrs[field] = [float(str(value)) for value in np.ravel(array.coords[name].values)]
+    try:
+        return Tile(samples=samples, info=from_tags(attrs))
+    except (TypeError, ValueError) as error:
+        raise TileError(f"an attribute is not what its name says: {error}") from None
+
+
+def to_rasterio(tile: Tile) -> tuple[Samples, dict[str, Any]]:
+    """A tile as rasterio has one: an array, and the profile to open a file with.
+
+    Returns:
+        Samples, shape (bands, rows, cols), and `driver`, `count`, `height`, `width`, `dtype`,
+        `nodata`, and `crs` and `transform` where the place is known.
+
+    Raises:
+        ImportError: If rasterio is not installed.
+    """
+    rasterio = importlib.import_module("rasterio")
+    bands, rows, cols = tile.samples.shape
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "count": bands,
+        "height": rows,
+        "width": cols,
+        "dtype": tile.samples.dtype.name,
+        "nodata": tile.info.nodata,
+        "interleave": "band",
+    }
+    if tile.info.georeference is not None:
+        profile["crs"] = tile.info.georeference.crs
+        profile["transform"] = rasterio.Affine(*tile.info.georeference.transform)
+    return tile.samples, profile
+
+
+def from_rasterio(array: NDArray[Any], profile: Mapping[str, Any], **facts: Any) -> Tile:
+    """An array and its profile, as `rasterio.open(path)` gives them, as a tile.
+
+    Args:
+        array: Shape (bands, rows, cols).
+        profile: Of which `nodata`, `crs` and `transform` are read.
+        facts: See `encode`.
+
+    Raises:
+        TileError: If it is no tile.
+    """
+    if profile.get("nodata") is not None and not math.isnan(profile["nodata"]):
+        facts.setdefault("nodata", float(profile["nodata"]))
+    transform = tuple(profile.get("transform") or _NOWHERE)[:6]
+    if transform != _NOWHERE:
+        crs = profile.get("crs") or ""
+        text = crs if isinstance(crs, str) else crs.to_string()
+        facts.setdefault("georeference", Georeference(crs=text, transform=transform))
+    return as_tile(array, **facts)
+
+
+def _samples(values: NDArray[Any]) -> Samples:
+    if values.ndim != 3:
+        raise TileError(f"a cube is (bands, rows, cols), got {values.shape}")
+    try:
+        return as_samples(np.ascontiguousarray(values))
+    except ValueError as error:
+        raise TileError(str(error)) from None
+
+
+def _frames_by_tile(data: bytes) -> dict[bytes, list[bytes]]:
+    tiles: dict[bytes, list[bytes]] = {}
+    for raw in prism_file.unpack(data):
+        tiles.setdefault(parse(raw).tile_id, []).append(raw)
+    return tiles

@@ -1,0 +1,1 @@
+"""Frames from files, whatever kind: found, selected, and decoded on all cores or a cluster."""

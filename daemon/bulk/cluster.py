@@ -1,0 +1,88 @@
+"""Where jobs run on many machines: a dask.distributed cluster.
+
+Frames go to workers inside the tasks, so that the scheduler can give those of a worker that is lost
+to another; products they write themselves, into a folder that all of them see under one path, as
+they do the bundles. A product gets its name only once it is whole, so a task that runs twice does
+no harm.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, Final
+
+from daemon.bulk.jobs import DecodeJob, run
+from daemon.bulk.pools import AHEAD, Ended, failed
+from daemon.errors import AddressError, OutputError
+
+_CONNECT_S: Final = 15.0
+"""Longest wait for the scheduler, and for its first worker [s]."""
+_LARGE_TASK: Final = "10 GiB"
+"""Below this dask does not advise to leave data on a worker: with that worker it would be lost."""
+
+
+class Cluster:
+    """The workers of a scheduler; a context manager.
+
+    Args:
+        address: Of the scheduler, as in tcp://10.0.0.1:8786.
+
+    Raises:
+        OutputError: If dask is not installed.
+        AddressError: If there is no scheduler, or it has no worker.
+
+    Attributes:
+        threads: Of a task; dask runs as many tasks at a time as workers have threads.
+    """
+
+    threads = 1
+
+    def __init__(self, address: str) -> None:
+        try:
+            self._dask = importlib.import_module("dask")
+            self._distributed = importlib.import_module("distributed")
+        except ImportError as error:
+            raise OutputError(
+                "dask", "is not installed; remedy: pip install prismlink[ground]"
+            ) from error
+        try:
+            self._client = self._distributed.Client(
+                address, timeout=_CONNECT_S, set_as_default=False
+            )
+        except (OSError, ValueError, TimeoutError) as error:
+            raise AddressError(address, f"no dask scheduler there: {error}") from None
+        try:
+            self._client.wait_for_workers(1, timeout=_CONNECT_S)
+        except (OSError, TimeoutError) as error:
+            self._client.close()
+            raise AddressError(address, f"its scheduler has no workers: {error}") from None
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def results(self, jobs: Iterable[DecodeJob]) -> Iterator[Ended]:
+        """See `daemon.bulk.pools.Pool`."""
+        waiting, under_way = iter(jobs), dict[Any, DecodeJob]()
+        done = self._distributed.as_completed(loop=self._client.loop)
+
+        def hand_out(count: int) -> None:
+            for job in islice(waiting, count):
+                future = self._client.submit(run, job, pure=False)
+                under_way[future] = job
+                done.add(future)
+
+        with self._dask.config.set(
+            {"distributed.admin.large-graph-warning-threshold": _LARGE_TASK}
+        ):
+            hand_out(AHEAD * max(1, sum(self._client.nthreads().values())))
+            while under_way:
+                future = next(done)
+                job = under_way.pop(future)
+                error = future.exception()
+                hand_out(1)
+                yield job, (future.result() if error is None else failed(error))

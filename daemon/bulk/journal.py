@@ -1,0 +1,102 @@
+"""What a run has written already: one line of JSON for each tile, behind the file it tells of.
+
+A run that is killed leaves whole products and whole lines, the last line perhaps excepted; the next
+one goes on behind them. A line is written after its product, so at worst a product is made again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, Self
+
+from daemon.bulk.jobs import DecodedTile, Output
+from daemon.errors import OutputError
+from daemon.ground.write import make_clean
+
+NAME = "decoded.jsonl"
+
+
+class Journal:
+    """The products of a folder, or of a store; a context manager, of one process at a time.
+
+    Args:
+        output: Where they are; made if it is not there, and rid of what is half written.
+
+    Raises:
+        OutputError: If it cannot be made or read, or another process decodes into it.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self._folder = output.folder
+        # Beside a store: what is no array would be found by whoever lists it.
+        beside = output.folder.with_name(f"{output.folder.name}.jsonl")
+        self._path = beside if output.is_store else output.folder / NAME
+        make_clean(self._folder)
+        try:
+            self._lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise OutputError(self._folder, str(error)) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise OutputError(
+                self._folder, "another process decodes into it; remedy: wait for its end"
+            ) from None
+        except OSError:  # a file system without locks: then it is for people to see to
+            pass
+        self._files = self._read()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        make_clean(self._folder)
+        os.close(self._lock)
+
+    def finds(self, mark: str) -> Mapping[str, Any] | None:
+        """What is told of the product of these frames, if it is there."""
+        told = self._files.get(mark)
+        if told is None or not (self._folder / str(told["file"])).exists():
+            return None
+        return told
+
+    def add(self, mark: str, made: DecodedTile) -> None:
+        """A product was written.
+
+        Raises:
+            OutputError: If that cannot be noted.
+        """
+        told = {
+            "file": made.file,
+            "mark": mark,
+            "patches": made.patches,
+            "patches_missing": [list(position) for position in made.missing],
+            "problems": list(made.problems),
+        }
+        try:
+            with self._path.open("ab") as file:
+                file.write((json.dumps(told) + "\n").encode())
+        except OSError as error:
+            raise OutputError(self._path, str(error)) from None
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        """The last line of each file, by its mark."""
+        try:
+            lines = self._path.read_bytes().split(b"\n") if self._path.exists() else []
+            if lines and lines[-1]:  # cut off; the next line begins behind it
+                with self._path.open("ab") as file:
+                    file.write(b"\n")
+        except OSError as error:
+            raise OutputError(self._path, str(error)) from None
+        last = dict[str, dict[str, Any]]()
+        for line in lines:
+            try:
+                told = json.loads(line)
+                last[str(told["file"])] = {**told, "mark": str(told["mark"])}
+            except (ValueError, TypeError, KeyError):
+                continue
+        return {told["mark"]: told for told in last.values()}

@@ -1,0 +1,159 @@
+"""The notebook's door: arrays of every kind go through it and come back with all that is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+
+from codec import api, prism_file
+from codec.decoder import Decoder
+from codec.encoder import Encoder
+from codec.errors import BitstreamError, TileError
+from codec.targets import mean_psnr_db
+from codec.tile import Georeference, Tile
+from codec.xarray_accessor import register
+from fakes.bundles import klt_bundle
+from fakes.cubes import tile as fake_tile
+
+CENTERS = (450.5, 550.0, 650.25, 1600.0)
+WIDTHS = (6.5, 6.5, 7.0, 10.0)
+PLACE = Georeference(crs="EPSG:32632", transform=(30.0, 0.0, 4e5, 0.0, -30.0, 5e6))
+
+
+@pytest.fixture
+def cube() -> Tile:
+    """A tile of which everything is known."""
+    return fake_tile(
+        bands=4, rows=20, cols=9, nodata=-1.0, fill_pixels=0.3, scene="here", sensor="toy",
+        start_utc_s=1.7e9, wavelengths_nm=CENTERS, fwhm_nm=WIDTHS, georeference=PLACE,
+    )  # fmt: skip
+
+
+def test_a_tile_comes_back_as_the_codec_makes_it(cube: Tile) -> None:
+    """The bytes are a `.prism` file's, and decode to what encoder and decoder give."""
+    data = api.encode(cube, klt_bundle(), backend="torch")
+    wanted = list(Encoder(klt_bundle(), backend="torch").encode(cube))
+
+    assert list(prism_file.unpack(data)) == wanted
+    got = api.decode(data, klt_bundle())
+    np.testing.assert_array_equal(got.samples, Decoder(klt_bundle()).decode(wanted).samples)
+    assert got.info == cube.info
+
+
+def test_an_array_takes_its_facts_as_words(cube: Tile) -> None:
+    """Everything a tile knows can be said beside an array; wavelengths as any sequence."""
+    data = api.encode(
+        cube.samples, klt_bundle(), backend="torch", wavelengths_nm=np.array(CENTERS),
+        **{
+            name: getattr(cube.info, name)
+            for name in ("nodata", "scene", "sensor", "start_utc_s", "fwhm_nm", "georeference")
+        },
+    )  # fmt: skip
+
+    assert data == api.encode(cube, klt_bundle(), backend="torch")
+
+
+def test_xarray_is_a_round_trip(cube: Tile) -> None:
+    """Samples, wavelengths, places and all else; the axes may come in any order."""
+    array = api.to_xarray(cube)
+    turned = api.from_xarray(array.transpose("y", "x", "band"))
+
+    assert array.dims == ("band", "y", "x")
+    assert array.wavelength.values.tolist() == list(CENTERS)
+    assert (array.x.values[0], array.y.values[0]) == (400_015.0, 4_999_985.0)
+    np.testing.assert_array_equal(turned.samples, cube.samples)
+    assert turned.info == cube.info
+
+
+def test_a_stranger_s_dataarray_is_a_cube() -> None:
+    """Axes of other names count in their order; floats are reflectance."""
+    values = fake_tile(bands=3, rows=8, cols=8, dtype="float32", mean_dn=0.2, noise_dn=0.001)
+    array = xr.DataArray(
+        values.samples.astype(np.float64), dims=("wavelength", "row", "col"),
+        coords={"wavelength": [500.0, 600.0, 700.0]},
+    )  # fmt: skip
+    tile = api.from_xarray(array)
+
+    assert (tile.samples.dtype, tile.samples.shape) == (np.float32, (3, 8, 8))
+    assert (tile.info.reflectance_scale, tile.info.wavelengths_nm) == (1.0, (500.0, 600.0, 700.0))
+
+
+def test_the_accessor_encodes(cube: Tile) -> None:
+    """It gives the bytes that the function does; registering twice does no harm."""
+    register()
+    register()
+    array = api.to_xarray(cube)
+
+    assert array.prismlink.encode(klt_bundle(), backend="torch") == api.encode(
+        cube, klt_bundle(), backend="torch"
+    )
+    assert array.prismlink.tile(scene="there").info == replace(cube.info, scene="there")
+
+
+def test_rasterio_writes_the_profile(cube: Tile, tmp_path: object) -> None:
+    """Array and profile make a file, and the file's array and profile the tile again."""
+    path = f"{tmp_path}/cube.tif"
+    array, profile = api.to_rasterio(cube)
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(array)
+    with rasterio.open(path) as file:
+        tile = api.from_rasterio(file.read(), file.profile)
+
+    np.testing.assert_array_equal(tile.samples, cube.samples)
+    assert (tile.info.nodata, tile.info.georeference) == (-1.0, PLACE)
+
+
+def test_an_image_without_a_place_has_none() -> None:
+    """Rasterio gives such an image the identity for a transform."""
+    array = fake_tile(bands=2, rows=4, cols=4).samples
+    profile = {"nodata": None, "crs": None, "transform": rasterio.Affine.identity()}
+
+    assert api.from_rasterio(array, profile).info.georeference is None
+
+
+def test_targets_are_met() -> None:
+    """A rate within 5 %, a PSNR within 0.3 dB."""
+    big = fake_tile(bands=6, rows=64, cols=64)
+    rated = api.encode(big, klt_bundle(), rate_bpppc=2.0, backend="torch")
+    good = api.encode(big, klt_bundle(), psnr_db=70.0, backend="torch")
+    frames = sum(map(len, prism_file.unpack(rated)))
+
+    assert 8 * frames / big.samples.size == pytest.approx(2.0, rel=0.05)
+    assert mean_psnr_db(big, api.decode(good, klt_bundle())) == pytest.approx(70.0, abs=0.3)
+
+
+def test_several_tiles_are_decoded_one_by_one(cube: Tile) -> None:
+    """`decode` wants one, and says what to use for more."""
+    other = fake_tile(bands=3, rows=8, cols=8, scene="other")
+    parts = [api.encode(one, klt_bundle(), backend="torch") for one in (cube, other)]
+    both = prism_file.pack([frame for part in parts for frame in prism_file.unpack(part)])
+
+    assert [tile.info.scene for tile in api.decode_all(both, klt_bundle())] == ["here", "other"]
+    with pytest.raises(BitstreamError, match="2 tiles, not one; remedy: decode_all"):
+        api.decode(both, klt_bundle())
+
+
+@pytest.mark.parametrize(
+    ("cube", "facts", "said"),
+    [
+        (np.zeros((4, 4)), {}, "a cube is"),
+        (np.full((2, 4, 4), 1e6).astype(np.int64), {}, "16 bits"),
+        (np.zeros((2, 4, 4), np.int16), {"wavelengths_nm": [500.0]}, "1 wavelengths, 2 bands"),
+        (np.zeros((2, 4, 4), np.int16), {"sceen": "x"}, "sceen"),
+        (xr.DataArray(np.zeros((2, 4, 4)), attrs={"sequence": "x"}), {}, "attribute"),
+    ],
+)
+def test_what_is_no_tile_is_told(cube: object, facts: dict[str, object], said: str) -> None:
+    """By one kind of error, with what is wrong."""
+    with pytest.raises(TileError, match=said):
+        api.as_tile(cube, **facts)  # type: ignore[arg-type]
+
+
+def test_two_aims_are_one_too_many(cube: Tile) -> None:
+    """Which one counted would be anybody's guess."""
+    with pytest.raises(ValueError, match="give one of"):
+        api.encode(cube, klt_bundle(), step=3.0, rate_bpppc=0.1)

@@ -1,0 +1,29 @@
+"""Times of a selection, and what makes a tile of frames."""
+
+from __future__ import annotations
+
+import pytest
+
+from daemon.bulk.catalog import utc_seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-05-01",
+        "2026-05-01T00:00:00Z",
+        "2026-05-01T02:00:00+02:00",
+        "1777593600",
+        "1777593600.0",
+    ],
+)
+def test_times_are_utc_unless_they_say_other(text: str) -> None:
+    """ISO 8601 or seconds: the same moment."""
+    assert utc_seconds(text) == 1_777_593_600.0
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2026-13-01", ""])
+def test_what_is_no_time_is_told(text: str) -> None:
+    """With what would be one."""
+    with pytest.raises(ValueError, match="write it like 2026-05-01"):
+        utc_seconds(text)
