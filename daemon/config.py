@@ -206,7 +206,7 @@ class FlightSettings(Section):
 
 
 class GroundMetricsSettings(MetricsSettings):
-    """A port of its own, for both processes on one machine."""
+    """The HTTP endpoint, as on board; its port is another, for both on one machine."""
 
     port: Port = 47191
 

@@ -111,7 +111,7 @@ class LogSettings(Section):
 
     Attributes:
         level: The least that is written.
-        as_json: One JSON object a line; the key is `json`.
+        as_json: One JSON object a line, not a text for people; `json` in the file.
         burst: Lines of one kind of warning written in a period; the others are counted, and
             summed up in one line.
         period_s: That period [s].

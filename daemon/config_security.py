@@ -148,12 +148,12 @@ class SecuritySettings(Section):
 
 
 class FlightSecuritySettings(SecuritySettings):
-    """The board's."""
+    """Keys of the board, and whether it may go without."""
 
     curve_peers: FlightPeers = FlightPeers()
 
 
 class GroundSecuritySettings(SecuritySettings):
-    """The ground's."""
+    """Keys of the ground, and whether it may go without."""
 
     curve_peers: GroundPeers = GroundPeers()

@@ -10,6 +10,9 @@ DaemonError
 ├── SpoolError               what waits for the downlink cannot be kept
 │   ├── SpoolFullError
 │   └── DamagedRecordError
+├── ModelError               a model cannot be taken out of the store
+│   ├── ModelFileError           its file, or its folder, is not what may be trusted
+│   └── ModelSignatureError      nobody who is trusted has signed it
 ├── OutputError              a file cannot be written
 ├── FeedError                nothing of a feed was taken
 ├── DemoError                a process of the demo did not do its part

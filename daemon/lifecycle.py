@@ -13,9 +13,10 @@ from daemon.clock import Clock
 
 log = logging.getLogger(__name__)
 
-GRACE_S: Final = 0.05
-"""What every stage gets even past the deadline [s]: an idle one needs a moment to end, and would
-otherwise be named late, and lose what it was just handed, because another one was."""
+GRACE_S: Final = 0.2
+"""What every stage gets even past the deadline [s]: an idle one needs a moment to end, twice its
+longest wait, and would otherwise be named late, and lose what it was just handed, because another
+one was."""
 
 LAST_POLL_S: Final = 1.0
 """What a stage that was late gets for its last counts, and a source to leave its socket [s] before

@@ -9,7 +9,8 @@ usage: install.sh [[--locked] [--wheel FILE] | --venv DIR] [--python PROGRAM] [-
 
 Makes a virtual environment in /opt/prismlink with prismlink in it, the user prismlink, settings and
 keys in /etc/prismlink, models in /var/lib/prismlink, and two units. What is there already stays:
-settings, keys and models are never overwritten. Nothing is started.
+settings, keys and models are never overwritten; program and units are replaced. Nothing is started,
+and what runs goes on with the old program until it is restarted.
 
   --wheel FILE      install this wheel; else the checkout that this script is part of
   --locked          install exactly the packages of requirements.lock beside this script, each checked by its
@@ -30,7 +31,7 @@ fail() {
     exit "${2:-1}"
 }
 
-root='' wheel='' venv='' python=python3 locked='' uninstall='' purge=''
+root='' wheel='' venv='' python=python3 locked='' uninstall='' purge='' upgrade=''
 while (($#)); do
     case $1 in
         --root | --wheel | --venv | --python)
@@ -115,6 +116,7 @@ else
     [[ ! -L $opt ]] || rm "$opt"
     [[ -x $opt/bin/python ]] || "$python" -m venv "$opt" ||
         fail "$python makes no virtual environments; on Debian: apt-get install python3-venv"
+    [[ ! -x $opt/bin/prismlink ]] || upgrade=yes
     if [[ -n $locked ]]; then
         "$opt/bin/python" -m pip install --require-hashes --only-binary :all: -r "$here/requirements.lock"
         # A checkout is built by the setuptools of that list: another would come unchecked.
@@ -122,6 +124,9 @@ else
             "${wheel:-$here/..}"
     else
         "$opt/bin/python" -m pip install --upgrade "${wheel:-$here/..}[ground,gpu]"
+        # Of a wheel pip takes nothing where one of the same version is installed: it may have been rebuilt.
+        [[ -z $wheel || -z $upgrade ]] ||
+            "$opt/bin/python" -m pip install --force-reinstall --no-deps "$wheel"
     fi
 fi
 
@@ -191,4 +196,8 @@ for service in "${services[@]}"; do
     install -m 644 "$here/$service" "$units/$service"
 done
 ! systemd_runs || systemctl daemon-reload
-echo "start them with: systemctl enable --now prismlink-flight (or prismlink-ground)"
+if [[ -n $upgrade ]]; then
+    echo "what runs is still the old program: systemctl try-restart ${services[*]%.service}"
+else
+    echo "start them with: systemctl enable --now prismlink-flight (or prismlink-ground)"
+fi

@@ -1,6 +1,6 @@
-"""What the README tells a newcomer to type can be typed, and the shipped settings load.
+"""What README and manual tell people to type can be typed, and the shipped settings load.
 
-`RUN_BY` says, for every command of the README, which test runs it for real, or why none does.
+`RUN_BY` says, for every command of them, which test runs it for real, or why none does.
 Every command, run or not, is also checked word by word: click reads all the words of a command
 line before it acts on `--help`, so an unknown subcommand or option is an error even then.
 """
@@ -20,7 +20,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-README: Final = ROOT / "README.md"
+PAGES: Final = (ROOT / "README.md", ROOT / "docs" / "operations.md")
 SCRIPTS: Final[dict[str, str]] = tomllib.loads(
     (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 )["project"]["scripts"]
@@ -30,6 +30,9 @@ PROGRAMS: Final = {
     for module, _, function in [target.partition(":")]
 }
 """The name of each program and Python code that does what its installed script does."""
+
+PLACES: Final = re.compile(r"^(\.venv|/opt/prismlink)/bin/")
+"""Where they are, if a command says so."""
 
 RUN_BY: Final = {
     "make demo": "tests/end_to_end/test_demo.py",
@@ -53,6 +56,11 @@ RUN_BY: Final = {
     "apt-get install": "not run: it changes the machine",
     "sudo deploy/install.sh": "tests/test_deploy.py",
     "sudo systemctl": "tests/end_to_end/test_boot.py",
+    "deploy/install.sh": "tests/end_to_end/test_boot.py",
+    "systemctl": "tests/end_to_end/test_boot.py",
+    "journalctl": "tests/end_to_end/test_boot.py",
+    "curl": "not run: tests/end_to_end/test_systemd.py asks the same without it",
+    "openssl": "tests/daemon/test_signatures.py",
     "git clone": "not run: tests use no network",
     "cd": "not run: it is of the reader's shell",
     ".": "not run: it is of the reader's shell",
@@ -99,7 +107,7 @@ def commands(text: str) -> list[str]:
 
 def runner(command: str) -> str | None:
     """The entry of `RUN_BY` for a command: the one with the longest beginning."""
-    words = [word.removeprefix(".venv/bin/") for word in shlex.split(command)]
+    words = [PLACES.sub("", word) for word in shlex.split(command)]
     fitting = [key for key in RUN_BY if words[: len(key.split())] == key.split()]
     return RUN_BY[max(fitting, key=len)] if fitting else None
 
@@ -113,7 +121,7 @@ def complaint(command: str, programs: dict[str, str], makefile: Path) -> str | N
         makefile: Where a target of make must be.
     """
     name, *words = shlex.split(command)
-    name = name.removeprefix(".venv/bin/")
+    name = PLACES.sub("", name)
     if name in programs:
         run = [sys.executable, "-c", programs[name], *words, "--help"]
     elif name == "make":
@@ -125,19 +133,19 @@ def complaint(command: str, programs: dict[str, str], makefile: Path) -> str | N
 
 
 @pytest.fixture(scope="module")
-def readme() -> list[str]:
-    """The commands of the README."""
-    return commands(README.read_text(encoding="utf-8"))
+def documented() -> list[str]:
+    """The commands of README and manual."""
+    return [command for page in PAGES for command in commands(page.read_text(encoding="utf-8"))]
 
 
-def test_the_readme_has_commands(readme: list[str]) -> None:
-    """The README shows how to run the demo and the tests."""
-    assert {"make demo", "make test"} <= set(readme)
+def test_the_pages_have_commands(documented: list[str]) -> None:
+    """The README shows how to run the demo and the tests, the manual how to stop."""
+    assert {"make demo", "make test", "systemctl stop prismlink-flight"} <= set(documented)
 
 
-def test_every_command_is_run_somewhere(readme: list[str]) -> None:
-    """Every command of the README has a test that runs it, or a written reason why not."""
-    runners = {command: runner(command) for command in readme}
+def test_every_command_is_run_somewhere(documented: list[str]) -> None:
+    """Every command has a test that runs it, or a written reason why not."""
+    runners = {command: runner(command) for command in documented}
 
     assert [command for command, test in runners.items() if test is None] == []
     files = {test for test in runners.values() if test and not test.startswith("not run: ")}
@@ -145,11 +153,11 @@ def test_every_command_is_run_somewhere(readme: list[str]) -> None:
 
 
 def test_every_command_is_understood(
-    readme: list[str], requires_tool: Callable[[str], str]
+    documented: list[str], requires_tool: Callable[[str], str]
 ) -> None:
-    """Every subcommand, option and make target the README names exists."""
+    """Every subcommand, option and make target that is named exists."""
     requires_tool("make")
-    complaints = [complaint(command, PROGRAMS, ROOT / "Makefile") for command in readme]
+    complaints = [complaint(command, PROGRAMS, ROOT / "Makefile") for command in documented]
     assert [text for text in complaints if text] == []
 
 

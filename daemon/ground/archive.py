@@ -125,6 +125,7 @@ class FrameArchive:
         self._since_s = math.inf
         self._retry_at_s = -math.inf
         self.degraded: str | None = None
+        self._took_since = False  # a record, since the disk failed last
         with self._mutex:
             self._is_ready()
             self._tell()
@@ -206,7 +207,7 @@ class FrameArchive:
                 self._on_lost(again)
                 return []
             else:
-                if dirty and self.degraded is not None:
+                if self._took_since and self.degraded is not None:
                     log.info("archive uses the disk again", extra={"was": self.degraded})
                     self.degraded = None
             finally:
@@ -376,6 +377,7 @@ class FrameArchive:
             self._degrade(error)
             return None
         self._since_s = min(self._since_s, self._clock.monotonic_s())
+        self._took_since = True
         return place
 
     def _record_marks(self) -> None:
@@ -419,7 +421,7 @@ class FrameArchive:
         reason = errno.errorcode.get(error.errno or 0, "EIO")
         if self.degraded is None:  # said once, however often the disk is tried
             log.error("archive degraded", extra={"reason": reason, "error": str(error)})
-        self.degraded = reason
+        self.degraded, self._took_since = reason, False
         self._retry_at_s = self._clock.monotonic_s() + self._limits.retry_s
         self._tell()
 

@@ -17,7 +17,7 @@ from fakes.accounts import check_flight
 from fakes.instrument import SAME_SPEED, Instrument
 from fakes.processes import Desk, Numbers, Process
 
-STOPS: Final = int(os.environ.get("PRISMLINK_STOPS", "5"))
+STOPS: Final = int(os.environ.get("PRISMLINK_STOPS", "3"))
 DEADLINE_S: Final = 20.0
 """`shutdown_deadline_s` of the settings that ship."""
 EXIT_S: Final = 5.0

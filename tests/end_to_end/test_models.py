@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from fakes.models import (
     without,
     write_key,
 )
-from fakes.processes import DEPLOY, PATIENCE_S, Desk, Numbers, Process
+from fakes.processes import DEPLOY, PATIENCE_S, ROOT, Desk, Numbers, Process
 
 PATCHES = 2
 
@@ -222,3 +223,35 @@ def test_a_restart_goes_on_with_the_model_that_was_loaded(
     flight.kill()
     again = desk.flight(own, *words).until_ready()
     assert again.events("ready")[0]["model"] == model(1).name
+
+
+def test_a_flipped_bit_is_found_and_mended_in_flight(desk: Desk, own: Path, tmp_path: Path) -> None:
+    """Within the period, while tiles flow; none is lost, and the model at work is sound again."""
+    period_s = 2.0
+    words = (
+        "instrument.pattern=pull", "model.backend=torch-cpu", f"model.self_test_s={period_s}",
+        "spool.kind=disk", f"spool.directory={tmp_path / 'spool'}",
+    )  # fmt: skip
+    flight = desk.flight(own, *words, module="fakes.flips", env=_with_fakes()).until_ready()
+    instrument = Instrument(desk.tiles)
+    with instrument.at_work():
+        flight.until_metrics(lambda n: n.total("model_tests_total", result="passed"), "a test")
+        flight._process.send_signal(signal.SIGUSR1)
+        flight.until_metrics(lambda n: n.total("model_loads_total", how="mended"), "mended")
+        passed = flight.metrics().total("model_tests_total", result="passed")
+        flight.until_metrics(
+            lambda n: n.total("model_tests_total", result="passed") > passed, "soundness"
+        )
+    tiles = instrument.shown
+    flight.until_metrics(lambda n: n.total("tiles_received_total") == tiles, "all tiles")
+    told = flight.stop()
+    assert told.total("model_tests_total", result="bundle_digest") == 1
+    assert told.total("model_loads_total", how="mended") == 1
+    assert told.total("patches_encoded_total") == PATCHES * tiles
+    (found,) = flight.events("self-test failed")
+    assert found["model"] == model(0).name
+
+
+def _with_fakes() -> dict[str, str]:
+    """An environment in which tests' own modules are found."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}

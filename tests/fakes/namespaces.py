@@ -54,6 +54,11 @@ class Namespace:
         """What stands before a command that shall run in it."""
         return ("nsenter", f"--net=/proc/{self._holder.pid}/ns/net", "--")
 
+    @property
+    def has_network(self) -> bool:
+        """Its processes have a network of their own."""
+        return True
+
     def join(self, other: Namespace, *, here: str, there: str) -> None:
         """Join it to another by a pair of interfaces.
 

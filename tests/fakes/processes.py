@@ -14,12 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 from urllib.request import urlopen
 
 from daemon.ground.metrics import GroundMetrics
 from daemon.metrics import FlightMetrics, new_registry
-from fakes.namespaces import Namespace
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DEPLOY: Final = ROOT / "deploy"
@@ -90,6 +89,20 @@ def _metric_names() -> tuple[str, ...]:
     return tuple(found)
 
 
+class Inside(Protocol):
+    """What a process has of its own, as `fakes.namespaces` and `fakes.small_disks` make it."""
+
+    @property
+    def enter(self) -> Sequence[str]:
+        """What stands before its command."""
+        ...
+
+    @property
+    def has_network(self) -> bool:
+        """Whether whoever asks it has to enter as well."""
+        ...
+
+
 class Process:
     """One process with its log and, once it has ended by itself, its report.
 
@@ -100,7 +113,7 @@ class Process:
         cwd: Working directory.
         env: Environment.
         module: What runs, if not `prismlink`.
-        inside: The network it has; None: the test's.
+        inside: The network or the disks it has; None: the test's.
     """
 
     def __init__(
@@ -112,13 +125,14 @@ class Process:
         cwd: Path = ROOT,
         env: Mapping[str, str] | None = None,
         module: str = "daemon.cli",
-        inside: Namespace | None = None,
+        inside: Inside | None = None,
     ) -> None:
         self.name = name
-        self._enter: Sequence[str] = () if inside is None else inside.enter
+        enter: Sequence[str] = () if inside is None else inside.enter
+        self._ask_by = enter if inside is not None and inside.has_network else ()
         self._log_path = directory / f"{name}.log"
         self._report_path = directory / f"{name}.json"
-        command = [*self._enter, sys.executable, "-m", module, *map(str, words)]
+        command = [*enter, sys.executable, "-m", module, *map(str, words)]
         if words[0] not in ("command", "decode", "keys"):  # they write files, no numbers
             command += ["--json", str(self._report_path)]
         with self._log_path.open("wb") as log:
@@ -155,8 +169,8 @@ class Process:
     def metrics(self) -> Numbers:
         """What its endpoint tells now."""
         url = f"http://{self.events('ready')[0]['metrics']}/metrics"
-        if self._enter:
-            get = [*self._enter, sys.executable, "-IS", "-c", GET, url]
+        if self._ask_by:
+            get = [*self._ask_by, sys.executable, "-IS", "-c", GET, url]
             return Numbers.of_text(subprocess.check_output(get, text=True, timeout=PATIENCE_S))
         with urlopen(url, timeout=PATIENCE_S) as answer:
             return Numbers.of_text(answer.read().decode())

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -34,25 +35,32 @@ class Installed:
     """The machine, once prismlink is installed on it from a wheel, with keys for both sides.
 
     Args:
-        machine: It; sees deploy/ in /srv/deploy and what prismlink needs in /srv/packages.
-        wheel: Where it sees the wheel.
+        machine: It; sees deploy/ in /srv/deploy, what prismlink needs in /srv/packages, and the
+            wheel's folder in /srv/wheel.
+        wheel: The wheel.
 
     Attributes:
         machine: It.
+        wheel: The wheel.
         before: Its files before that, as `Booted.listing` has them.
         users: Its users and groups before that.
     """
 
-    def __init__(self, machine: Booted, wheel: str) -> None:
-        self.machine = machine
+    def __init__(self, machine: Booted, wheel: Path) -> None:
+        self.machine, self.wheel = machine, wheel
         python = machine.path("/srv/python-with-packages")
         text = _MAKES_ENVIRONMENTS.format(python=machine.python, packages="/srv/packages")
         python.write_text(text, encoding="utf-8")
         python.chmod(0o755)
         self.before, self.users = machine.listing(), self.accounts()
-        words = ("--wheel", wheel, "--python", "/srv/python-with-packages")
-        machine.run(INSTALL, *words, env={"PIP_NO_INDEX": "1"})
+        self.install(wheel)
         self._secure()
+
+    def install(self, wheel: Path) -> str:
+        """Run install.sh with a wheel in the first one's folder, or below; return its words."""
+        seen = Path("/srv/wheel", wheel.relative_to(self.wheel.parent))
+        words = ("--wheel", seen, "--python", "/srv/python-with-packages")
+        return self.machine.run(INSTALL, *words, env={"PIP_NO_INDEX": "1"}).stdout
 
     def accounts(self) -> list[str]:
         """The users and groups that the machine knows."""

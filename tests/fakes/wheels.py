@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +50,28 @@ def build_wheel(folder: Path) -> Path:
     )
     (wheel,) = folder.glob("*.whl")
     return wheel
+
+
+def rebuild_wheel(wheel: Path, folder: Path, name: str, content: bytes) -> Path:
+    """Make another wheel of the same name and version, of which one file is another.
+
+    Args:
+        wheel: The wheel.
+        folder: For the new one; made.
+        name: The file in it.
+        content: What that file has in the new one.
+    """
+    folder.mkdir()
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+    row = f"{name},sha256={digest},{len(content)}"
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(folder / wheel.name, "w") as new:
+        for entry in old.infolist():
+            data = content if entry.filename == name else old.read(entry)
+            if entry.filename.endswith(".dist-info/RECORD"):
+                rows = data.decode()
+                data = re.sub(f"^{re.escape(name)},.*$", row, rows, flags=re.MULTILINE).encode()
+            new.writestr(entry, data)
+    return folder / wheel.name
 
 
 def install_wheel(wheel: Path, folder: Path) -> Path:

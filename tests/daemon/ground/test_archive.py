@@ -328,6 +328,25 @@ def test_a_disk_that_fails_costs_durability_and_nothing_else(
     assert Rig(tmp_path).archive.recovery.skipped_bytes == 0
 
 
+def test_a_sync_of_what_came_before_is_no_recovery(tmp_path: Path) -> None:
+    """What a full disk took before it was full is synced, and it is full all the same."""
+    rig = Rig(tmp_path)
+    disk = rig.disk
+    assert isinstance(disk, FailingDisk)
+    rig.archive.append(TILE[0])
+    disk.fails = {"write"}
+    rig.archive.append(TILE[1])
+    assert rig.archive.sync() == keys_of(TILE[:1])
+    assert rig.archive.degraded == "ENOSPC"
+    assert rig.total("degraded") == 1
+    disk.fails = set()
+    rig.clock.advance(10.0)
+    rig.put(TILE[1])
+
+    assert rig.archive.degraded is None
+    assert rig.total("degraded") == 0
+
+
 def test_after_a_sync_that_failed_the_file_gets_nothing_more(tmp_path: Path) -> None:
     """Nobody knows what of it is on the disk: its frames are lost, the next go into another."""
     rig = Rig(tmp_path)
