@@ -31,6 +31,14 @@ echo {packages} >"$(echo "$3"/lib/python*/site-packages)"/dependencies.pth
 """
 
 
+class _WithoutAliases(yaml.SafeDumper):
+    """Writes a value that occurs twice twice: settings take no aliases."""
+
+    def ignore_aliases(self, _: object) -> bool:
+        """Whatever it is."""
+        return True
+
+
 class Installed:
     """The machine, once prismlink is installed on it from a wheel, with keys for both sides.
 
@@ -72,7 +80,7 @@ class Installed:
         path = self.machine.path(f"/etc/prismlink/{side}.yaml")
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         settings[section] |= values
-        path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        path.write_text(yaml.dump(settings, Dumper=_WithoutAliases), encoding="utf-8")
 
     def edit(self, unit: str, name: str, text: str) -> None:
         """Do what `systemctl edit` does; nothing is left of an empty text."""
