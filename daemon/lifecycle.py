@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import signal
 from collections.abc import Callable, Sequence
@@ -25,6 +26,11 @@ that is closed: closed under a thread that uses it, libzmq aborts the process.""
 
 WARN_S: Final = 60.0
 """Time between two warnings of sockets that are open [s]."""
+
+
+_NAP_S: Final = 1.0
+"""Longest that the main thread sleeps [s]. It alone runs handlers, and the kernel may hand a signal
+to any other: then nothing wakes it."""
 
 
 class Stoppable(Protocol):
@@ -126,12 +132,15 @@ class StopSignal:
         Returns:
             Whether the process shall end.
         """
-        if not self._set:
+        left_s = math.inf if timeout_s is None else timeout_s
+        while not self._set:
             try:
-                self._woken.get(timeout=timeout_s)
+                self._woken.get(timeout=min(left_s, _NAP_S))
             except queue.Empty:
-                return False
-        return self._set
+                left_s -= _NAP_S
+                if left_s <= 0:
+                    return False
+        return True
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self.received = self.received or signal.Signals(number)

@@ -86,6 +86,22 @@ def test_a_signal_asks_for_the_end(number: signal.Signals) -> None:
     assert [signal.getsignal(one) for one in StopSignal.SIGNALS] == before
 
 
+def test_a_signal_that_another_thread_gets_wakes_the_main_one() -> None:
+    """The kernel may hand it to any; only the main thread runs handlers, and it must not sleep on."""
+    with StopSignal() as stop:
+        rescue = threading.Timer(30.0, stop.set)  # or this test would never end
+        rescue.start()
+        other = threading.Thread(
+            target=lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        )
+        threading.Timer(0.2, other.start).start()
+        assert stop.wait()
+        assert stop.received is signal.SIGTERM
+        rescue.cancel()
+        rescue.join()
+        other.join()
+
+
 def test_handlers_come_back_after_an_error() -> None:
     """A process that fails inside does not go on deaf to Ctrl-C."""
     before = [signal.getsignal(one) for one in StopSignal.SIGNALS]
