@@ -87,7 +87,7 @@ def test_a_signal_asks_for_the_end(number: signal.Signals) -> None:
 
 
 def test_a_signal_that_another_thread_gets_wakes_the_main_one() -> None:
-    """The kernel may hand it to any; only the main thread runs handlers, and it must not sleep on."""
+    """The kernel may hand it to any; the main thread alone runs handlers, and must not sleep on."""
     with StopSignal() as stop:
         rescue = threading.Timer(30.0, stop.set)  # or this test would never end
         rescue.start()
@@ -97,6 +97,7 @@ def test_a_signal_that_another_thread_gets_wakes_the_main_one() -> None:
         threading.Timer(0.2, other.start).start()
         assert stop.wait()
         assert stop.received is signal.SIGTERM
+        assert rescue.is_alive()
         rescue.cancel()
         rescue.join()
         other.join()
