@@ -7,6 +7,7 @@ SCENES ?= data
 LOCK := deploy/requirements.lock
 VENV := .venv
 BIN := $(VENV)/bin
+ALONE := tests/end_to_end/test_namespaces.py tests/end_to_end/test_soak.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -19,7 +20,9 @@ demo: $(VENV)/.ground ## run the whole chain on real scenes; pictures and cubes 
 	$(BIN)/prismlink demo --out $(OUT)
 
 test: check ## everything CI runs: check, then end-to-end tests
-	$(BIN)/python -m pytest tests/end_to_end
+	# Two files at a time, but for those that hold every second to a budget.
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/end_to_end $(addprefix --ignore=,$(ALONE))
+	$(BIN)/python -m pytest $(ALONE)
 
 check: $(VENV)/.dev ## the fast part: format, lint, types, import rules, unit tests
 	$(BIN)/ruff format --check .
