@@ -144,7 +144,11 @@ def class_covariances(blocks: Tensor, times: int = 1) -> tuple[Tensor, Tensor]:
         size = -(-places // classes)
         # Where places do not divide into classes, a few of them count twice.
         chosen = order[torch.arange(classes * size) * places // (classes * size)]
-        inner = latents[:, first : first + channels, chosen].reshape(-1, channels, classes, size)
+        inner = (
+            latents[:, first : first + channels]
+            .gather(2, chosen.expand(components, channels, -1))
+            .reshape(-1, channels, classes, size)
+        )
         members = inner.permute(2, 0, 1, 3).flatten(2)
         covariances.append(members @ members.mT / members.shape[2])
         counts.append(torch.full((classes,), channels * places / classes))

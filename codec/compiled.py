@@ -13,6 +13,7 @@ constants it uses, wherever they come from: who changes one of another module de
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import numba
@@ -53,6 +54,11 @@ def sums_bytes_exactly() -> bool:
 
     x86 cores before VNNI add pairs of them in 16, where two large ones saturate.
     """
+    return multiplies_bytes_fast() or not get_host_cpu_features().get("ssse3")
+
+
+@cache
+def multiplies_bytes_fast() -> bool:
+    """Whether this is an x86 machine with VNNI."""
     features = get_host_cpu_features()
-    vnni = any(features.get(name) for name in ("avx512vnni", "avxvnni"))
-    return vnni or not features.get("ssse3")
+    return any(features.get(name) for name in ("avx512vnni", "avxvnni"))

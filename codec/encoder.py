@@ -179,8 +179,9 @@ class Encoder:
             components = [self._components(patch) for patch in patches]
         with self._timer("analyze"):
             latents = self.backend.analyze(components)
-        with self._timer("quantize"):
-            rounded = [*self._each(self._quantize, patches, latents)]
+        with self._timer("quantize"):  # what is coded quickly is rounded as it is coded
+            each = map if all(patch.quick for patch in patches) else self._each
+            rounded = [*each(self._quantize, patches, latents)]
         with self._timer("entropy_code"):
             return [*self._each(self._frame, patches, latents, rounded)]
 

@@ -16,6 +16,7 @@ from codec.conditioning import ConditionerSpec, centered_samples
 from codec.contexts import LEVELS_PER_OCTAVE
 from codec.errors import TileError
 from codec.klt_side import KltSide, entry_steps, mean_step
+from codec.projection import projection_of
 from codec.quantize import SYMBOL_LIMIT
 from codec.tile import Samples
 
@@ -107,13 +108,12 @@ def fit_klt(
     variances, vectors = np.maximum(variances[leading], 1e-12), vectors[:, leading]
     considered = variances >= faintest
     variances, vectors = variances[considered], vectors[:, considered]
-    basis, blocks = torch.from_numpy((vectors.T / step).astype(np.float32)), []
-    for block, ok in _sampled(samples, valid):
-        flat = basis @ centered_samples(block, bands, mean.astype(np.float32), ok, sample_unit)
-        blocks.append(flat.reshape(-1, *block.shape[1:]))
+    blocks = _projected(
+        samples, vectors.T / step, mean, bands=bands, valid=valid, sample_unit=sample_unit
+    )
     in_steps = torch.from_numpy(variances / step**2)
     rotation = coding_rotation(
-        torch.stack(blocks), in_steps, pixels, bands.size, effort.turns
+        torch.from_numpy(blocks), in_steps, pixels, bands.size, effort.turns
     ).numpy()
     variances, vectors = rotation**2 @ variances, vectors @ rotation.T
     levels = np.rint(np.log2(np.sqrt(variances) / step) * LEVELS_PER_OCTAVE)
@@ -175,13 +175,30 @@ def _guessed_mean(
     return some.mean(dim=1).numpy()
 
 
-def _sampled(
-    samples: Samples, valid: NDArray[np.bool_] | None
-) -> Iterator[tuple[Samples, NDArray[np.bool_] | None]]:
-    """The blocks of a tile whose statistics `coding_rotation` takes."""
-    for rows, cols in sample_blocks(*samples.shape[1:]):
-        chosen = slice(None), rows, cols
-        yield samples[chosen], None if valid is None else valid[chosen]
+def _projected(
+    samples: Samples,
+    basis: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    *,
+    bands: NDArray[np.int64],
+    valid: NDArray[np.bool_] | None,
+    sample_unit: float,
+) -> NDArray[np.float32]:
+    """What `coding_rotation` looks at, shape (blocks, k, rows, cols)."""
+    places = sample_blocks(*samples.shape[1:])
+    blocks = np.stack([samples[:, rows, cols] for rows, cols in places])
+    found = np.empty((len(places), len(basis), *blocks.shape[2:]), dtype=np.float32)
+    if valid is None:
+        weights, off = (basis * sample_unit).astype(np.float32), mean / sample_unit
+        projection = projection_of(weights, off.astype(np.float32), bands, blocks[0])
+        for block, components in zip(blocks, found, strict=True):
+            projection.project(block, components)
+        return found
+    rows_of, about = torch.from_numpy(basis.astype(np.float32)), mean.astype(np.float32)
+    for block, place, components in zip(blocks, places, found, strict=True):
+        centered = centered_samples(block, bands, about, valid[:, *place], sample_unit)
+        components[...] = (rows_of @ centered).numpy().reshape(components.shape)
+    return found
 
 
 def _row_blocks(

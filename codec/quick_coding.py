@@ -474,11 +474,22 @@ def _gather(
 ) -> None:
     """Collect a row of a subband from a component's channels, shape (64, r, c)."""
     step = int(_SPLIT[band])
-    first = int(_FIRST[band]) + (y % step) * step
-    for across in range(step):
-        source = latents[first + across, top + y // step]
-        for place in range((row.size - across + step - 1) // step):
-            row[place * step + across] = source[left + place]
+    first, deep, size = int(_FIRST[band]) + (y % step) * step, top + y // step, row.size
+    if step == 1:
+        for x in range(size):
+            row[x] = latents[first, deep, left + x]
+    elif step == 2:
+        one, two = latents[first, deep], latents[first + 1, deep]
+        for place in range(size // 2):
+            row[2 * place], row[2 * place + 1] = one[left + place], two[left + place]
+    else:
+        one, two = latents[first, deep], latents[first + 1, deep]
+        three, four = latents[first + 2, deep], latents[first + 3, deep]
+        for place in range(size // 4):
+            row[4 * place], row[4 * place + 1] = one[left + place], two[left + place]
+            row[4 * place + 2], row[4 * place + 3] = three[left + place], four[left + place]
+    for x in range(size - size % step, size):
+        row[x] = latents[first + x % step, deep, left + x // step]
 
 
 @kernel
@@ -598,9 +609,9 @@ def mean_magnitudes(latents: NDArray[np.float32], scale: np.float32) -> NDArray[
     """
     means = np.zeros(len(latents), np.float64)
     for channel in range(len(latents)):
-        row, total = latents[channel], np.float32(0)
+        row, total = latents[channel], 0
         for i in range(row.size):
             size = abs(row[i]) * scale + np.float32(ROUNDING)
-            total += np.floor(size) if size < SYMBOL_LIMIT else np.float32(SYMBOL_LIMIT)
+            total += int(size) if size < SYMBOL_LIMIT else SYMBOL_LIMIT
         means[channel] = total / max(1, row.size)
     return means
