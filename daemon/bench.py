@@ -64,7 +64,7 @@ class EagerFloat32:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self.name, self.precision = "torch-cpu-eager", "float32"
+        self.name, self.precision, self.device = "torch-cpu-eager", "float32", None
         self.weights: tuple[NDArray[Any], ...] = ()
         self._network = bundle.analysis()
         self._network.runs_branch = True

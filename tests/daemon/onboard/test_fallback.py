@@ -19,7 +19,7 @@ class Failing:
     """Analyzes some batches, then loses its device."""
 
     name, precision = "torch-cuda", "bfloat16"
-    weights = ()
+    weights, device = (), None
 
     def __init__(self, works: int) -> None:
         self._works = works
