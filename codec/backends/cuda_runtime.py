@@ -22,6 +22,8 @@ class CudaRuntime:
         self.device = torch.device("cuda", torch.cuda.current_device())
         self._computing = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._copying = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # Of its own: what other threads start meanwhile would be recorded, too, and not be done.
+        self._recording = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         # Of all recordings together: they never run at a time, and what one leaves is read at once.
         self._pool = torch.cuda.graph_pool_handle()
 
@@ -53,9 +55,8 @@ class CudaRuntime:
         for _ in range(_WARM_UPS):
             function(source)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may copy meanwhile.
         with torch.cuda.graph(
-            graph, pool=self._pool, stream=self._computing, capture_error_mode="thread_local"
+            graph, pool=self._pool, stream=self._recording, capture_error_mode="thread_local"
         ):
             result = function(source)
         return Recorded(source, graph.replay, result)

@@ -42,7 +42,7 @@ from codec.shortcut import CHANNELS, mirrored
 from codec.tile import Samples
 
 _MOST_RECORDED: Final = 32
-"""Of all shapes and sizes together; beyond it all are recorded anew."""
+"""Of all shapes and sizes together; beyond it the oldest makes room."""
 
 
 class DeviceBackend:
@@ -53,11 +53,14 @@ class DeviceBackend:
     Args:
         bundle: The model.
         runtime: The device.
+
+    Attributes:
+        runtime: Likewise.
     """
 
     def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
         self.name, self.precision = f"torch-{runtime.device.type}", "bfloat16"
-        self._runtime, self._staging = runtime, Staging(runtime)
+        self.runtime, self._staging = runtime, Staging(runtime)
         self._spec, self._is_klt = bundle.network, bundle.conditioner.kind == "klt"
         with self._work():
             network = bundle.analysis()
@@ -73,6 +76,11 @@ class DeviceBackend:
     def device(self) -> DeviceBackend:
         """Itself."""
         return self
+
+    @property
+    def tiles(self) -> int:
+        """Strips of tiles on the device."""
+        return len(self._samples)
 
     @property
     def weights(self) -> list[NDArray[Any]]:
@@ -116,7 +124,7 @@ class DeviceBackend:
             raws = [self._of(patch.strip) for patch in patches]
             masks = [None if p.valid is None else self._staging.upload(p.valid) for p in patches]
             distinct = {id(way): way for way in (patch.conditioning for patch in patches)}
-            device = self._runtime.device
+            device = self.runtime.device
             ways = {key: DeviceConditioning(way, device) for key, way in distinct.items()}
             found: dict[int, Rounded] = {}
             shapes = [patch.extent.shape for patch in patches]
@@ -134,8 +142,8 @@ class DeviceBackend:
     def analyze(self, patches: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Run the network on components of shape (k, rows, cols) each, any mix of shapes."""
         with self._work():
-            latents = [self._latents([self._staging.upload(patch)])[0] for patch in patches]
-            return self._staging.download(latents)
+            components = [self._staging.upload(patch) for patch in patches]
+            return self._staging.download([self._latents([one])[0] for one in components])
 
     @contextmanager
     def _work(self) -> Iterator[None]:
@@ -145,7 +153,7 @@ class DeviceBackend:
             BackendError: For whatever the device raises: out of memory, lost, or misused.
         """
         try:
-            with torch.inference_mode(), self._runtime.computing():
+            with torch.inference_mode(), self.runtime.computing():
                 yield
         except RuntimeError as error:  # PyTorch's own all are
             reason = str(error).split("\n")[0]
@@ -190,10 +198,11 @@ class DeviceBackend:
             recorded = self._recorded.get(shape)
             if recorded is None:
                 if len(self._recorded) >= _MOST_RECORDED:
-                    self._recorded.clear()
+                    # Not all: the memory they share lives as long as one of them does.
+                    del self._recorded[next(iter(self._recorded))]
                 source = torch.zeros(shape, dtype=torch.bfloat16, device=seen.device)
                 source = source.contiguous(memory_format=torch.channels_last)
-                recorded = self._runtime.record(self._branch, source)
+                recorded = self.runtime.record(self._branch, source)
                 self._recorded[shape] = recorded
             recorded.source[:count] = seen  # in the places behind them are others, or were
             recorded.replay()
