@@ -1,6 +1,8 @@
 """The encoder: a tile in, frames out. The whole path is `encode`, `open` and `encode_batch`.
 
 Tile ─ condition ─► components ─ analyze ─► latents ─ quantize ─► symbols ─ entropy-code ─► bytes
+
+With a GPU all up to the symbols happens there, see `codec.backends.device_backend`.
 """
 
 from __future__ import annotations

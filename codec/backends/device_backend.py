@@ -68,7 +68,7 @@ class DeviceBackend:
             branch = network.branch.to(runtime.device, torch.bfloat16)
             self._branch = branch.to(memory_format=torch.channels_last)
             self._shares = shares(bundle.scales).to(runtime.device)
-        self._samples: dict[int, Tensor] = {}
+        self._strips: dict[int, Tensor] = {}
         self._recorded: dict[torch.Size, Recorded] = {}
         self._replaying = threading.Lock()
 
@@ -76,11 +76,6 @@ class DeviceBackend:
     def device(self) -> DeviceBackend:
         """Itself."""
         return self
-
-    @property
-    def tiles(self) -> int:
-        """Strips of tiles on the device."""
-        return len(self._samples)
 
     @property
     def weights(self) -> list[NDArray[Any]]:
@@ -162,12 +157,12 @@ class DeviceBackend:
     def _keep(self, strip: Samples, raw: Tensor) -> None:
         """Keep a strip on the device for as long as it is there on the host."""
         key = id(strip)
-        self._samples[key] = raw
-        weakref.finalize(strip, self._samples.pop, key, None).atexit = False
+        self._strips[key] = raw
+        weakref.finalize(strip, self._strips.pop, key, None).atexit = False
 
     def _of(self, strip: Samples) -> Tensor:
         """A strip on the device: as it was when its tile was opened there, else from now on."""
-        raw = self._samples.get(id(strip))
+        raw = self._strips.get(id(strip))
         if raw is None:
             raw = self._staging.upload(strip)
             self._keep(strip, raw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -31,15 +32,17 @@ class LateRuntime:
         self.recorded: list[tuple[int, ...]] = []
         self.streams: list[str] = []
         self.fail: Callable[[], object] = lambda: None
-        self._stream = "none"
+        self._here = threading.local()
         self._late: list[Callable[[], object]] = []
-        self._made = 0
+        self._made, self._making = 0, threading.Lock()
 
     @contextmanager
     def _within(self, stream: str) -> Iterator[None]:
-        outer, self._stream = self._stream, stream
-        yield
-        self._stream = outer
+        outer, self._here.stream = getattr(self._here, "stream", None), stream
+        try:
+            yield
+        finally:
+            self._here.stream = outer
 
     def computing(self) -> AbstractContextManager[None]:
         """What is computed within is computed at once."""
@@ -57,8 +60,8 @@ class LateRuntime:
     def copy(self, target: Tensor, source: Tensor) -> None:
         """Put it off."""
         self.fail()
-        assert self._stream != "none"
-        self.streams.append(self._stream)
+        assert self._here.stream is not None
+        self.streams.append(self._here.stream)
         target.fill_(77)
         self._late.append(lambda: target.copy_(source))
 
@@ -74,9 +77,11 @@ class LateRuntime:
 
     def catch_up(self, copies: int) -> None:
         """Make the first so many copies, unless they are made."""
-        while self._made < copies:
-            self._late[self._made]()
-            self._made += 1
+        with self._making, torch.inference_mode():
+            while self._made < copies:
+                self._late[self._made]()
+                self._late[self._made] = lambda: None  # nor kept in memory
+                self._made += 1
 
 
 @dataclass(frozen=True)

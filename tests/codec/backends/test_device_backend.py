@@ -126,10 +126,10 @@ def test_a_tile_goes_up_once(speed: int) -> None:
     coder.encode_batch(job.patches)
     assert "copying" not in runtime.streams
     assert isinstance(coder.backend, DeviceBackend)
-    assert coder.backend.tiles == 2  # rows of patches
+    assert len(coder.backend._strips) == 2  # rows of patches
     del job
     gc.collect()
-    assert coder.backend.tiles == 0
+    assert not coder.backend._strips
 
 
 def test_what_was_opened_elsewhere_goes_up_when_it_is_needed() -> None:
@@ -140,7 +140,7 @@ def test_what_was_opened_elsewhere_goes_up_when_it_is_needed() -> None:
     assert quality(tile, branch_bundle(), [job.side_frame, *device.encode_batch(job.patches)])
     assert quality(tile, branch_bundle(), [other.side_frame, *host.encode_batch(other.patches)])
     assert isinstance(device.backend, DeviceBackend)
-    assert device.backend.tiles == 4
+    assert len(device.backend._strips) == 4
 
 
 def test_only_symbols_come_back() -> None:
