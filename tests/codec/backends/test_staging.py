@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
@@ -67,6 +68,24 @@ def test_a_buffer_is_filled_again_after_its_copy(buffers: int) -> None:
     for array, tensor in zip(arrays, found, strict=True):
         assert np.array_equal(tensor.numpy(), array)
     assert runtime.pinned_bytes == [200] * buffers
+
+
+def test_threads_do_not_share_a_buffer() -> None:
+    """Whoever fills one has it until its copy is done."""
+    runtime = LateRuntime()
+    staging = Staging(runtime, 2, 2000)
+    arrays = [np.full((40, 500), number, np.int16) for number in range(24)]
+    alone: list[bool] = []
+    runtime.fail = lambda: alone.append(staging._filling.locked())
+
+    def upload(array: NDArray[np.int16]) -> bool:
+        with runtime.computing():
+            return np.array_equal(staging.upload(array).numpy(), array)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(upload, arrays))
+    assert all(alone)
+    assert len(runtime.pinned_bytes) == 2
 
 
 def test_a_buffer_grows_to_the_longest_row() -> None:
