@@ -18,12 +18,13 @@ Elements of Information Theory, 10.3.3.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from codec.lifting import wavelet
+from codec.lifting import compiled_wavelet
 from codec.shortcut import CHANNELS, Wavelet, mirrored
 
 BLOCK_PX: Final = 32
@@ -77,9 +78,15 @@ def _spread(length: int) -> list[slice]:
 
 
 def coding_rotation(
-    blocks: Tensor, variances: Tensor, pixels: int, bands: int, turns: int = TURNS
+    blocks: Tensor,
+    variances: Tensor,
+    pixels: int,
+    bands: int,
+    *,
+    turns: int = TURNS,
+    wavelet: Callable[[Tensor], Tensor] = compiled_wavelet,
 ) -> Tensor:
-    """Choose the components to send.
+    """Choose the components to send; computed where the tensors are.
 
     Args:
         blocks: KLT components in steps where `sample_blocks` says, shape (blocks, k, rows, cols),
@@ -88,6 +95,7 @@ def coding_rotation(
         pixels: Pixels of the tile.
         bands: Coded bands, the entries of an eigenvector.
         turns: Most turns; below `TURNS` classes are larger, too.
+        wavelet: As `codec.lifting.wavelet`, of tensors.
 
     Returns:
         Orthonormal rows, one for each component worth its eigenvector, by falling variance; shape
@@ -96,7 +104,7 @@ def coding_rotation(
     if not variances.numel():
         return variances.new_zeros(0, 0)
     classes = 1 if turns == TURNS else _HASTY_CLASSES
-    covariances, counts = class_covariances(blocks, classes)
+    covariances, counts = class_covariances(blocks, classes, wavelet)
     counts *= pixels / counts.sum()
     seen = blocks.shape[0] * blocks.shape[2] * blocks.shape[3]
     if seen < pixels:
@@ -119,19 +127,22 @@ def coding_rotation(
     return rotation[torch.argsort(found[-1][worth], descending=True, stable=True)]
 
 
-def class_covariances(blocks: Tensor, times: int = 1) -> tuple[Tensor, Tensor]:
+def class_covariances(
+    blocks: Tensor, times: int = 1, wavelet: Callable[[Tensor], Tensor] = compiled_wavelet
+) -> tuple[Tensor, Tensor]:
     """Covariances of the components' coefficients, by subband and by how busy a place is.
 
     Args:
         blocks: As of `coding_rotation`.
         times: How much larger classes are than they could be.
+        wavelet: As of `coding_rotation`.
 
     Returns:
         Covariances, shape (classes, k, k), float32, and how many coefficients of a component each
         stands for, shape (classes,), float64.
     """
     images = mirrored(blocks)
-    latents = torch.from_numpy(wavelet(images.flatten(0, 1).numpy()))
+    latents = wavelet(images.flatten(0, 1))
     latents = latents.reshape(len(blocks), -1, CHANNELS, *latents.shape[1:])
     latents = latents.permute(1, 2, 0, 3, 4).flatten(2)
     components, _, places = latents.shape
@@ -143,7 +154,8 @@ def class_covariances(blocks: Tensor, times: int = 1) -> tuple[Tensor, Tensor]:
         classes = max(1, channels * places // least)
         size = -(-places // classes)
         # Where places do not divide into classes, a few of them count twice.
-        chosen = order[torch.arange(classes * size) * places // (classes * size)]
+        spread = torch.arange(classes * size, device=order.device)
+        chosen = order[spread * places // (classes * size)]
         inner = (
             latents[:, first : first + channels]
             .gather(2, chosen.expand(components, channels, -1))
@@ -151,7 +163,7 @@ def class_covariances(blocks: Tensor, times: int = 1) -> tuple[Tensor, Tensor]:
         )
         members = inner.permute(2, 0, 1, 3).flatten(2)
         covariances.append(members @ members.mT / members.shape[2])
-        counts.append(torch.full((classes,), channels * places / classes))
+        counts.append(latents.new_full((classes,), channels * places / classes))
     return torch.cat(covariances), torch.cat(counts).double()
 
 
@@ -174,7 +186,7 @@ def best_rotation(covariances: Tensor, counts: Tensor, turns: int = TURNS) -> tu
         higher.
     """
     size = covariances.shape[-1]
-    identity = torch.eye(size, dtype=torch.float64)
+    identity = torch.eye(size, dtype=torch.float64, device=counts.device)
     rotation, least = identity, _total_bits(covariances, counts)
     for _ in range(turns):
         angles = _newton_angles(covariances, counts)

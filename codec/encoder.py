@@ -1,13 +1,14 @@
 """The encoder: a tile in, frames out. The whole path is `encode`, `open` and `encode_batch`.
 
 Tile ─ condition ─► components ─ analyze ─► latents ─ quantize ─► symbols ─ entropy-code ─► bytes
+
+With a GPU all up to the symbols happens there, see `codec.backends.device_backend`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final, Protocol
 
@@ -19,11 +20,13 @@ from codec import masks
 from codec.backend_names import BackendName
 from codec.bundle import Bundle
 from codec.conditioning import UNITS_PER_REFLECTANCE, Conditioning, fit_minmax
-from codec.contexts import LEVELS_PER_OCTAVE, step_ratio
+from codec.contexts import LEVELS_PER_OCTAVE
 from codec.errors import BackendError, TileError
 from codec.frame import PatchFrame, SideFrame
-from codec.klt import EFFORTS, fit_klt
-from codec.patch_grid import PatchExtent, PatchGrid
+from codec.jobs import PatchJob, Rounded, TileDevice, TileJob
+from codec.klt import EFFORTS, Effort, fit_klt
+from codec.klt_side import KltSide
+from codec.patch_grid import PatchGrid
 from codec.quantize import best_rounding, quantize, rounding_errors
 from codec.speeds import FASTEST
 from codec.symbol_coder import SymbolCoder
@@ -36,8 +39,6 @@ Timer = Callable[[str], AbstractContextManager[None]]
 _COARSER: Final = LEVELS_PER_OCTAVE // 2
 """Step offset of the fastest speed."""
 
-_Rounded = tuple[NDArray[np.int32], NDArray[np.int32] | None]
-
 NO_TIMER: Final[Timer] = lambda _: nullcontext()  # noqa: E731  # a constant of a function type
 
 
@@ -48,6 +49,11 @@ class AnalysisBackend(Protocol):
     precision: str
 
     @property
+    def device(self) -> TileDevice | None:
+        """Where tiles are before that, and after; None: in the host's memory."""
+        ...
+
+    @property
     def weights(self) -> Sequence[NDArray[Any]]:
         """The weights at work, where they can be read: a compiled network's cannot."""
         ...
@@ -55,57 +61,6 @@ class AnalysisBackend(Protocol):
     def analyze(self, patches: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Components of shape (k, rows, cols) to latents (channels, ⌈rows/8⌉, ⌈cols/8⌉)."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PatchJob:
-    """One patch of an opened tile, ready to be encoded in any batch."""
-
-    sensor: str
-    tile_id: bytes
-    patch_row: int
-    patch_col: int
-    extent: PatchExtent
-    strip: Samples = field(repr=False)
-    """All of the tile in the patch's rows, shape (bands, rows, any), a view; the same object for
-    all patches of these rows, since lines lie together in memory, those of a patch apart."""
-    conditioning: Conditioning
-    valid: NDArray[np.bool_] | None
-    """Shape (coded bands, rows, cols); None if all of them are valid."""
-    step_offset: int = 0
-    """How much coarser its step is than the tile's [1/8 octave]."""
-    quick: bool = False
-    """Whether it is coded by `codec.quick_coder`."""
-
-    @property
-    def samples(self) -> Samples:
-        """Shape (bands, rows, cols), a view of the tile's."""
-        return self.strip[:, :, self.extent.slices[1]]
-
-    @property
-    def latent_step(self) -> float:
-        """Quantizer step, in units of the latents."""
-        return self.conditioning.latent_step * step_ratio(self.step_offset)
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of its samples."""
-        return self.samples.nbytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TileJob:
-    """A tile whose conditioner is fitted.
-
-    Attributes:
-        side_frame: What the ground needs before any patch.
-        empty: Whether no sample is valid; the tile then comes back as fill.
-        patches: The patches, row by row.
-    """
-
-    side_frame: bytes
-    empty: bool
-    patches: tuple[PatchJob, ...] = field(repr=False)
 
 
 class Encoder:
@@ -175,15 +130,9 @@ class Encoder:
 
     def encode_batch(self, patches: Sequence[PatchJob]) -> list[bytes]:
         """Compress patches of any tiles; one frame each, same order."""
-        with self._timer("condition"):
-            components = [self._components(patch) for patch in patches]
-        with self._timer("analyze"):
-            latents = self.backend.analyze(components)
-        with self._timer("quantize"):  # what is coded quickly is rounded as it is coded
-            each = map if all(patch.quick for patch in patches) else self._each
-            rounded = [*each(self._quantize, patches, latents)]
+        rounded = self._on_device(patches) or self._on_host(patches)
         with self._timer("entropy_code"):
-            return [*self._each(self._frame, patches, latents, rounded)]
+            return [*self._each(self._frame, patches, rounded)]
 
     def fingerprint(self) -> bytes:
         """SHA-256 over weights and tables as they are in memory: it changes with any of their bits.
@@ -195,6 +144,22 @@ class Encoder:
         for array in (*tensors, *self.backend.weights, *self.coder.tables):
             digest.update(np.ascontiguousarray(array).data)
         return digest.digest()
+
+    def _on_device(self, patches: Sequence[PatchJob]) -> list[Rounded] | None:
+        """All up to the symbols at once, if there is a device, and it has not failed."""
+        if (device := self.backend.device) is None:
+            return None
+        with self._timer("analyze"):
+            return device.symbols(patches)
+
+    def _on_host(self, patches: Sequence[PatchJob]) -> list[Rounded]:
+        with self._timer("condition"):
+            components = [self._components(patch) for patch in patches]
+        with self._timer("analyze"):
+            latents = self.backend.analyze(components)
+        with self._timer("quantize"):  # what is coded quickly is rounded as it is coded
+            each = map if all(patch.quick for patch in patches) else self._each
+            return [*each(self._quantize, patches, latents)]
 
     def _components(self, patch: PatchJob) -> NDArray[np.float32]:
         way = patch.conditioning
@@ -212,11 +177,14 @@ class Encoder:
         unit = UNITS_PER_REFLECTANCE / tile.info.reflectance_scale
         valid_bands, valid = masks.validity(tile)
         payload, levels = b"", tuple[int, ...]()
+        grid = PatchGrid(tile_rows=rows, tile_cols=cols)
+        rows_of = {row: grid.extent(row, 0).slices[0] for row, _ in grid}
+        strips = {row: tile.samples[:, lines] for row, lines in rows_of.items()}
         if spec.kind == "klt":
             bands = np.flatnonzero(valid_bands)
-            side = fit_klt(
-                spec,
+            side = self._fit(
                 tile.samples,
+                [*strips.values()],
                 bands=bands,
                 valid=valid,
                 sample_unit=unit,
@@ -232,57 +200,86 @@ class Encoder:
             info=tile.info,
             dtype=tile.samples.dtype.name,
             shape=(band_count, rows, cols),
-            patch_px=PatchGrid(tile_rows=rows, tile_cols=cols).patch_px,
+            patch_px=grid.patch_px,
             valid_bands=valid_bands,
             step=step,
             levels=levels,
             payload=payload,
         )
-        rows_of = {row: frame.grid.extent(row, 0).slices[0] for row, _ in frame.grid}
-        strips = {row: tile.samples[:, lines] for row, lines in rows_of.items()}
         patches = tuple(
             PatchJob(
                 sensor=tile.info.sensor,
                 tile_id=frame.tile_id,
                 patch_row=row,
                 patch_col=col,
-                extent=(extent := frame.grid.extent(row, col)),
+                extent=(extent := grid.extent(row, col)),
                 strip=strips[row],
                 conditioning=conditioning,
                 valid=None if valid is None else valid[(slice(None), *extent.slices)],
                 step_offset=_COARSER if speed == FASTEST else 0,
                 quick=speed > 0 and self.bundle.contexts is not None,
             )
-            for row, col in frame.grid
+            for row, col in grid
         )
         empty = not valid_bands.any()
         return TileJob(side_frame=frame.pack(), empty=empty, patches=patches)
 
-    def _quantize(self, patch: PatchJob, latents: NDArray[np.float32]) -> _Rounded | None:
-        """Round once to see how large each group is, then again as is best for that.
+    def _fit(
+        self,
+        samples: Samples,
+        strips: Sequence[Samples],
+        *,
+        bands: NDArray[np.int64],
+        valid: NDArray[np.bool_] | None,
+        sample_unit: float,
+        step: float,
+        effort: Effort,
+    ) -> KltSide:
+        """Fit the KLT where the tile is to be analyzed."""
+        spec, device, side = self.bundle.conditioner, self.backend.device, None
+        if device is not None:
+            side = device.fit(
+                *(spec, samples, strips),
+                bands=bands,
+                valid=valid,
+                sample_unit=sample_unit,
+                step=step,
+                turns=effort.turns,
+            )
+        if side is None:
+            side = fit_klt(
+                *(spec, samples),
+                bands=bands,
+                valid=valid,
+                sample_unit=sample_unit,
+                step=step,
+                effort=effort,
+            )
+        return side
 
-        Returns:
-            Symbols, and what rounding left, for the coder to round small ones a last time; None
-            where they are rounded when it is their turn.
-        """
+    def _quantize(self, patch: PatchJob, latents: NDArray[np.float32]) -> Rounded:
+        """Round once to see how large each group is, then again as is best for that."""
         if patch.quick:
-            return None
+            return Rounded(latents)
         step = patch.latent_step
         symbols = quantize(latents, step)
         if patch.conditioning.basis is None or not symbols.any():
-            return symbols, None  # of a network alone: what an error in them costs is unknown
+            return Rounded(symbols)  # of a network alone: what an error in them costs is unknown
         means = self._scales.channel_means(symbols)
         symbols = quantize(latents, step, best_rounding(means)[:, None, None])
-        return symbols, rounding_errors(latents, symbols, step)
+        return Rounded(symbols, rounding_errors(latents, symbols, step))
 
-    def _frame(
-        self, patch: PatchJob, latents: NDArray[np.float32], rounded: _Rounded | None
-    ) -> bytes:
-        shape = patch.extent.shape
-        if rounded is None:
-            payload = self.coder.encode_quickly(latents, *shape, patch.latent_step)
+    def _frame(self, patch: PatchJob, rounded: Rounded) -> bytes:
+        shape, values, errors = patch.extent.shape, rounded.values, rounded.errors
+        if patch.quick:
+            # Symbols are latents in steps that no rounding changes.
+            step = patch.latent_step if values.dtype.kind == "f" else 1.0
+            latents = values.astype(np.float32, copy=False)
+            payload = self.coder.encode_quickly(latents, *shape, step)
         else:
-            payload = self.coder.encode(rounded[0], *shape, rounded[1])
+            symbols = values.astype(np.int32, copy=False)
+            left = None if errors is None else errors.astype(np.int32, copy=False)
+            payload = self.coder.encode(symbols, *shape, left)
         return PatchFrame(
             model=self.bundle.model,
             tile_id=patch.tile_id,
@@ -291,7 +288,7 @@ class Encoder:
             step_offset=patch.step_offset,
             mask=b"" if patch.valid is None else masks.pack(patch.valid),
             payload=payload,
-            quick=rounded is None,
+            quick=patch.quick,
         ).pack()
 
 
@@ -311,16 +308,18 @@ def make_backend(
     Raises:
         BackendError: If it is not there.
     """
+    from codec.backends.cuda_runtime import CudaRuntime  # noqa: PLC0415
+    from codec.backends.device_backend import DeviceBackend  # noqa: PLC0415
     from codec.backends.torch_backend import TorchBackend  # noqa: PLC0415
 
     has_cuda = torch.cuda.is_available()
     if name == "torch-cuda" and not has_cuda:
         raise BackendError("torch-cuda: there is no CUDA device; remedy: auto or torch-cpu")
     if has_cuda and name in ("auto", "torch", "torch-cuda"):
-        return TorchBackend(bundle, "cuda")
+        return DeviceBackend(bundle, CudaRuntime())
     if name == "openvino" or (name == "auto" and "analysis_ranges" in bundle.tensors):
         # Loading OpenVINO takes a second and 100 MB; who does not use it does not pay.
         from codec.backends.openvino_backend import OpenvinoBackend  # noqa: PLC0415
 
         return OpenvinoBackend(bundle, threads, streams)
-    return TorchBackend(bundle, "cpu")
+    return TorchBackend(bundle)

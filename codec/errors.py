@@ -2,7 +2,7 @@
 
 CodecError
 ├── TileError            the tile cannot be coded: shape, type, or what it says of itself
-├── BackendError         what was asked for to run the network is not there
+├── BackendError         what was asked for to run the network is not there, or has failed
 ├── TileFileError        a file on disk does not hold a tile this build can read
 ├── BundleError          the model bundle cannot be used
 │   ├── BundleAnswerError    it does not give the answer that the bundle knows
@@ -30,7 +30,7 @@ class TileError(CodecError):
 
 
 class BackendError(CodecError):
-    """What was asked for to run the network is not there."""
+    """What was asked for to run the network is not there, or has failed."""
 
 
 class TileFileError(CodecError):

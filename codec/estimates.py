@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from codec.bundle import Bundle
 from codec.context_mixing import RIDGE, TREND
-from codec.encoder import PatchJob
 from codec.errors import BundleError
+from codec.jobs import PatchJob
 from codec.network import SHORTCUTS
 from codec.patch_grid import LATENT_PX
 from codec.quantize import LEAST_MEAN, best_rounding, quantize

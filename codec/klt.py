@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from codec.coding_gain import TURNS, coding_rotation, sample_blocks
 from codec.conditioning import ConditionerSpec, centered_samples
 from codec.contexts import LEVELS_PER_OCTAVE
 from codec.errors import TileError
 from codec.klt_side import KltSide, entry_steps, mean_step
+from codec.lifting import compiled_wavelet
 from codec.projection import projection_of
 from codec.quantize import SYMBOL_LIMIT
 from codec.tile import Samples
@@ -60,6 +62,43 @@ EFFORTS: Final = (
 larger classes and fewer turns do; the pixels 0.1 %, and half as many 0.5 %."""
 
 
+class TileSource(Protocol):
+    """The coded bands of a tile, wherever its samples are: `codec.backends.device_tile` is another.
+
+    Attributes:
+        shape: (coded bands, rows, cols).
+        device: Where its tensors are.
+    """
+
+    shape: tuple[int, int, int]
+    device: torch.device
+
+    def guessed_mean(self) -> NDArray[np.float32]:
+        """About the mean of each band [10⁻⁴ reflectance]; where there is fill, just their mean.
+
+        Fill is then coded as this mean: were it far off, fill would outweigh what was measured.
+        """
+        ...
+
+    def blocks(self, mean: NDArray[np.float32]) -> Iterator[Tensor]:
+        """Pixels to take the covariance of, less `mean`, gaps filled as they are coded.
+
+        Shape (coded, pixels) each, float32.
+        """
+        ...
+
+    def sampled(self, basis: NDArray[np.float64], mean: NDArray[np.float64]) -> Tensor:
+        """Pixels where `sample_blocks` says, less `mean`, projected on rows of shape (k, coded).
+
+        Shape (blocks, k, rows, cols), float32.
+        """
+        ...
+
+    def wavelet(self, images: Tensor) -> Tensor:
+        """As `codec.lifting.wavelet`."""
+        ...
+
+
 def fit_klt(
     spec: ConditionerSpec,
     samples: Samples,
@@ -70,7 +109,7 @@ def fit_klt(
     step: float,
     effort: Effort = EFFORTS[0],
 ) -> KltSide:
-    """Fit mean and eigenvectors to a tile.
+    """Fit mean and eigenvectors to a tile in the host's memory.
 
     Args:
         spec: Limits of the bundle.
@@ -84,37 +123,45 @@ def fit_klt(
     Raises:
         TileError: If the samples are too large for the step.
     """
-    pixels = samples.shape[1] * samples.shape[2]
-    every = 1 if valid is not None or effort.pixels is None else max(1, pixels // effort.pixels)
-    mean, covariance = _moments(
-        samples, bands, valid, sample_unit, every=every, precision=torch.float32
-    )
+    source = _HostTile(samples, bands, valid, sample_unit, effort)
+    return fit_source(spec, source, step, effort.turns)
+
+
+def fit_source(spec: ConditionerSpec, tile: TileSource, step: float, turns: int) -> KltSide:
+    """Fit mean and eigenvectors to a tile.
+
+    Args:
+        spec: Limits of the bundle.
+        tile: The tile; what is large is computed where it is.
+        step: Quantizer step [10⁻⁴ reflectance].
+        turns: See `codec.coding_gain`.
+
+    Raises:
+        TileError: If the samples are too large for the step.
+    """
+    coded, pixels = tile.shape[0], tile.shape[1] * tile.shape[2]
+    mean, covariance = _moments(tile, torch.float32)
     mean_symbols = np.rint(mean / mean_step(step, pixels))
     largest = np.abs(mean_symbols).max(initial=0)
     if not (largest <= SYMBOL_LIMIT and np.isfinite(covariance).all()):
         raise TileError(f"samples are too large for a step of {step:g}·10⁻⁴ reflectance")
     # PyTorch's, as every product here: one pool of threads, whose size the process sets.
-    eigen = torch.linalg.eigh(torch.from_numpy(covariance))
+    eigen = torch.linalg.eigh(torch.from_numpy(covariance).to(tile.device))
     faintest = (_FAINTEST_STEPS * step) ** 2
-    if bands.size and eigen.eigenvalues[0] < -faintest:
+    if coded and eigen.eigenvalues[0] < -faintest:
         # No variance is negative: float32 lost as much of the weak components. Under a saturated
         # cloud, all of them: 28 % more error on the water beside it, single samples 700 DN off.
-        _, covariance = _moments(
-            samples, bands, valid, sample_unit, every=every, precision=torch.float64
-        )
-        eigen = torch.linalg.eigh(torch.from_numpy(covariance))
-    variances, vectors = eigen.eigenvalues.numpy(), eigen.eigenvectors.numpy()
-    leading = slice(None, -1 - min(spec.components, bands.size), -1)
+        _, covariance = _moments(tile, torch.float64)
+        eigen = torch.linalg.eigh(torch.from_numpy(covariance).to(tile.device))
+    variances, vectors = eigen.eigenvalues.cpu().numpy(), eigen.eigenvectors.cpu().numpy()
+    leading = slice(None, -1 - min(spec.components, coded), -1)
     variances, vectors = np.maximum(variances[leading], 1e-12), vectors[:, leading]
     considered = variances >= faintest
     variances, vectors = variances[considered], vectors[:, considered]
-    blocks = _projected(
-        samples, vectors.T / step, mean, bands=bands, valid=valid, sample_unit=sample_unit
-    )
-    in_steps = torch.from_numpy(variances / step**2)
-    rotation = coding_rotation(
-        torch.from_numpy(blocks), in_steps, pixels, bands.size, effort.turns
-    ).numpy()
+    blocks = tile.sampled(vectors.T / step, mean)
+    in_steps = torch.from_numpy(variances / step**2).to(tile.device)
+    turned = coding_rotation(blocks, in_steps, pixels, coded, turns=turns, wavelet=tile.wavelet)
+    rotation = turned.cpu().numpy()
     variances, vectors = rotation**2 @ variances, vectors @ rotation.T
     levels = np.rint(np.log2(np.sqrt(variances) / step) * LEVELS_PER_OCTAVE)
     levels = np.minimum(levels, MAX_LEVEL).astype(np.int32)
@@ -129,76 +176,83 @@ def fit_klt(
 
 
 def _moments(
-    samples: Samples,
-    bands: NDArray[np.int64],
-    valid: NDArray[np.bool_] | None,
-    sample_unit: float,
-    *,
-    every: int,
-    precision: torch.dtype,
+    tile: TileSource, precision: torch.dtype
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean [10⁻⁴ reflectance] and covariance of the coded bands, gaps filled as they are coded.
 
     One pass: sums are taken about a guess of the mean, so that nothing cancels in float32, and
-    moved to the mean itself at the end. About one pixel of so many counts, see `_row_blocks`.
+    moved to the mean itself at the end.
     """
-    guess, pixels = _guessed_mean(samples, bands, valid, sample_unit), 0
-    sums, products = np.zeros(bands.size), np.zeros((bands.size, bands.size))
-    for block, ok in _row_blocks(samples, valid, every):
-        centered = centered_samples(block, bands, guess, ok, sample_unit)
-        centered = centered.to(precision)
-        sums += centered.sum(dim=1).numpy()
-        for start in range(0, bands.size, _BANDS_AT_ONCE):  # the lower triangle, nearly
+    guess, coded, pixels = tile.guessed_mean(), tile.shape[0], 0
+    sums = torch.zeros(coded, dtype=torch.float64, device=tile.device)
+    triangle = sums.new_zeros(coded, coded)
+    for block in tile.blocks(guess):
+        centered = block.to(precision)
+        sums += centered.sum(dim=1)
+        for start in range(0, coded, _BANDS_AT_ONCE):  # the lower triangle, nearly
             end = start + _BANDS_AT_ONCE
-            products[start:end, :end] += (centered[start:end] @ centered[:end].T).numpy()
+            triangle[start:end, :end] += centered[start:end] @ centered[:end].T
         pixels += centered.shape[1]
-    products, shift = np.tril(products), sums / pixels
+    products, shift = np.tril(triangle.cpu().numpy()), sums.cpu().numpy() / pixels
     products += np.tril(products, -1).T
-    with np.errstate(invalid="ignore"):  # garbage in a float tile; `fit_klt` refuses it
+    with np.errstate(invalid="ignore"):  # garbage in a float tile; `fit_source` refuses it
         return guess + shift, products / pixels - np.outer(shift, shift)
 
 
-def _guessed_mean(
-    samples: Samples, bands: NDArray[np.int64], valid: NDArray[np.bool_] | None, sample_unit: float
-) -> NDArray[np.float32]:
-    """About the mean of the coded bands [10⁻⁴ reflectance]; where there is fill, just their mean.
+class _HostTile:
+    """A tile in the host's memory.
 
-    Fill is then coded as this mean: were it far off, fill would outweigh what was measured.
+    About one pixel of so many counts where there is little time, see `_row_blocks`.
     """
-    if valid is not None:
-        coded = samples if bands.size == samples.shape[0] else samples[bands]
-        means = np.mean(coded, axis=(1, 2), where=valid, dtype=np.float64)
-        return np.asarray(means * sample_unit, dtype=np.float32)
-    thin = (slice(None), *(slice(None, None, 1 + edge // _GUESS_PX) for edge in samples.shape[1:]))
-    zero = np.zeros(bands.size, dtype=np.float32)
-    some = centered_samples(samples[thin], bands, zero, None, sample_unit)
-    return some.mean(dim=1).numpy()
 
+    def __init__(
+        self,
+        samples: Samples,
+        bands: NDArray[np.int64],
+        valid: NDArray[np.bool_] | None,
+        sample_unit: float,
+        effort: Effort,
+    ) -> None:
+        self._samples, self._bands, self._valid, self._unit = samples, bands, valid, sample_unit
+        rows, cols = samples.shape[1:]
+        self.shape, self.device = (bands.size, rows, cols), torch.device("cpu")
+        seen = None if valid is not None else effort.pixels
+        self._every = 1 if seen is None else max(1, rows * cols // seen)
 
-def _projected(
-    samples: Samples,
-    basis: NDArray[np.float64],
-    mean: NDArray[np.float64],
-    *,
-    bands: NDArray[np.int64],
-    valid: NDArray[np.bool_] | None,
-    sample_unit: float,
-) -> NDArray[np.float32]:
-    """What `coding_rotation` looks at, shape (blocks, k, rows, cols)."""
-    places = sample_blocks(*samples.shape[1:])
-    blocks = np.stack([samples[:, rows, cols] for rows, cols in places])
-    found = np.empty((len(places), len(basis), *blocks.shape[2:]), dtype=np.float32)
-    if valid is None:
-        weights, off = (basis * sample_unit).astype(np.float32), mean / sample_unit
-        projection = projection_of(weights, off.astype(np.float32), bands, blocks[0])
-        for block, components in zip(blocks, found, strict=True):
-            projection.project(block, components)
-        return found
-    rows_of, about = torch.from_numpy(basis.astype(np.float32)), mean.astype(np.float32)
-    for block, place, components in zip(blocks, places, found, strict=True):
-        centered = centered_samples(block, bands, about, valid[:, *place], sample_unit)
-        components[...] = (rows_of @ centered).numpy().reshape(components.shape)
-    return found
+    def guessed_mean(self) -> NDArray[np.float32]:
+        samples, bands = self._samples, self._bands
+        if self._valid is not None:
+            coded = samples if bands.size == samples.shape[0] else samples[bands]
+            means = np.mean(coded, axis=(1, 2), where=self._valid, dtype=np.float64)
+            return np.asarray(means * self._unit, dtype=np.float32)
+        thin = (slice(None), *(slice(None, None, 1 + e // _GUESS_PX) for e in samples.shape[1:]))
+        zero = np.zeros(bands.size, dtype=np.float32)
+        some = centered_samples(samples[thin], bands, zero, None, self._unit)
+        return some.mean(dim=1).numpy()
+
+    def blocks(self, mean: NDArray[np.float32]) -> Iterator[Tensor]:
+        for block, ok in _row_blocks(self._samples, self._valid, self._every):
+            yield centered_samples(block, self._bands, mean, ok, self._unit)
+
+    def sampled(self, basis: NDArray[np.float64], mean: NDArray[np.float64]) -> Tensor:
+        samples, valid, unit = self._samples, self._valid, self._unit
+        places = sample_blocks(*self.shape[1:])
+        blocks = np.stack([samples[:, rows, cols] for rows, cols in places])
+        found = np.empty((len(places), len(basis), *blocks.shape[2:]), dtype=np.float32)
+        if valid is None:
+            weights, off = (basis * unit).astype(np.float32), mean / unit
+            projection = projection_of(weights, off.astype(np.float32), self._bands, blocks[0])
+            for block, components in zip(blocks, found, strict=True):
+                projection.project(block, components)
+            return torch.from_numpy(found)
+        rows_of, about = torch.from_numpy(basis.astype(np.float32)), mean.astype(np.float32)
+        for block, place, components in zip(blocks, places, found, strict=True):
+            centered = centered_samples(block, self._bands, about, valid[:, *place], unit)
+            components[...] = (rows_of @ centered).numpy().reshape(components.shape)
+        return torch.from_numpy(found)
+
+    def wavelet(self, images: Tensor) -> Tensor:
+        return compiled_wavelet(images)
 
 
 def _row_blocks(

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from codec.compiled import compiled, kernel
 from codec.patch_grid import LATENT_PX
@@ -46,6 +47,11 @@ def wavelet(images: NDArray[np.float32]) -> NDArray[np.float32]:
     # One layout is compiled, and not one more when the first wide tile comes.
     _transform(np.ascontiguousarray(images), latents)
     return latents.reshape(-1, *latents.shape[2:])
+
+
+def compiled_wavelet(images: Tensor) -> Tensor:
+    """As `wavelet`, of tensors in the host's memory."""
+    return torch.from_numpy(wavelet(images.numpy()))
 
 
 def inverse_wavelet(latents: NDArray[np.float32], rows: int, cols: int) -> NDArray[np.float32]:

@@ -64,7 +64,7 @@ class EagerFloat32:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self.name, self.precision = "torch-cpu-eager", "float32"
+        self.name, self.precision, self.device = "torch-cpu-eager", "float32", None
         self.weights: tuple[NDArray[Any], ...] = ()
         self._network = bundle.analysis()
         self._network.runs_branch = True
@@ -183,9 +183,7 @@ class Bench:
             "scenes": [self._scene(i) for i in range(len(self.scenes))],
             "skipped": [asdict(scene) for scene in self.skipped],
             "machine": asdict(machine),
-            "gpu": measure_gpu(encoder.bundle, self._clock)
-            if "cuda" in encoder.backend.name
-            else None,
+            "gpu": measure_gpu(encoder, self.scenes[0].tile, self._clock),
             "floors": {
                 stage: asdict(floor)
                 for stage, floor in mean_floors(

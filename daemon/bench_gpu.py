@@ -1,4 +1,4 @@
-"""The network on a GPU, batch by batch, beside what the device could do at most."""
+"""Tiles on a GPU, batch by batch, beside what the device could do at most."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from codec.backends.torch_backend import TorchBackend
-from codec.bundle import Bundle
+from codec.backends.device_backend import DeviceBackend
+from codec.backends.staging import Runtime
+from codec.encoder import Encoder
+from codec.errors import BackendError
+from codec.jobs import PatchJob
 from codec.network import count_macs
-from codec.patch_grid import PATCH_PX
+from codec.tile import Tile
 from daemon.bench_floors import best_s
 from daemon.clock import Clock
 
@@ -22,59 +25,45 @@ _COPIED: Final = 1 << 28
 
 
 def measure_gpu(
-    bundle: Bundle,
+    encoder: Encoder,
+    tile: Tile,
     clock: Clock,
-    device: str = "cuda",
     *,
     batches: Sequence[int] = BATCHES,
     edge: int = _EDGE,
     copied: int = _COPIED,
 ) -> dict[str, Any] | None:
-    """Measure patches per second from host memory to host memory, and the two ceilings.
+    """Measure patches per second from samples to symbols in host memory, and the two ceilings.
 
     Args:
-        bundle: The model.
+        encoder: What is measured: conditioning, network and rounding; not its entropy coder.
+        tile: What it is measured on; taken anew for each batch, as many times as that takes.
         clock: Times them.
-        device: Of PyTorch.
-        batches: Patches given to the network at a time.
+        batches: Patches given to the device at a time.
         edge: Edge of the matrices that tell the rate of bfloat16 products [elements].
         copied: Size of the copy to the device [bytes].
 
     Returns:
         The ceilings, and for each batch size that fits the device's memory the rate and its share
-        of the ceiling that binds; None where there is no such device.
+        of the ceiling that binds; None where no device is at work.
     """
-    if device == "cuda" and not torch.cuda.is_available():
+    if not isinstance(encoder.backend, DeviceBackend):
         return None
-    backend = TorchBackend(bundle, device)
-    shape = bundle.conditioner.components, PATCH_PX, PATCH_PX
-    patch = np.random.default_rng(0).random(shape, dtype=np.float32)
-    left, right = torch.rand(2, edge, edge, device=device).to(torch.bfloat16)
-    source = torch.ones(copied, dtype=torch.uint8)
-    if device == "cuda":
-        source = source.pin_memory()
-
-    def shortest_s(run: Callable[[], object]) -> float:
-        def whole() -> None:
-            run()
-            if device == "cuda":
-                torch.cuda.synchronize()
-
-        return best_s(whole, clock)
-
-    macs_per_s = edge**3 / shortest_s(lambda: torch.mm(left, right))
-    bytes_per_s = copied / shortest_s(lambda: source.to(device, copy=True))
-    ceilings = {"copy": bytes_per_s / patch.nbytes}
-    if bundle.analysis().runs_branch:
-        macs, _ = count_macs(bundle.network, PATCH_PX, PATCH_PX)
-        ceilings["products"] = macs_per_s / macs
+    runtime = encoder.backend.runtime
+    macs_per_s = edge**3 / _product_s(runtime, edge, clock)
+    bytes_per_s = copied / _copy_s(runtime, copied, clock)
+    patches = encoder.open(tile).patches
+    patch_bytes = tile.samples.nbytes / len(patches)
+    ceilings = {"copy": bytes_per_s / patch_bytes}
+    if encoder.bundle.analysis().runs_branch:
+        macs = [count_macs(encoder.bundle.network, *patch.extent.shape)[0] for patch in patches]
+        ceilings["products"] = macs_per_s / float(np.mean(macs))
     binding = min(ceilings, key=ceilings.__getitem__)
     rows = []
     for batch in batches:
-        patches = [patch] * batch
         try:
-            patches_per_s = batch / shortest_s(partial(backend.analyze, patches))
-        except torch.OutOfMemoryError:
+            patches_per_s = batch / best_s(partial(_encode, encoder, tile, batch), clock)
+        except BackendError:
             break
         share = patches_per_s / ceilings[binding]
         rows.append({"batch": batch, "patches_per_s": patches_per_s, "share_of_ceiling": share})
@@ -84,3 +73,39 @@ def measure_gpu(
         "binding": binding,
         "batches": rows,
     }
+
+
+def _encode(encoder: Encoder, tile: Tile, batch: int) -> None:
+    """Take so many patches to symbols; a tile that is opened again is uploaded again.
+
+    Raises:
+        BackendError: If they do not fit.
+    """
+    jobs: list[PatchJob] = []
+    while len(jobs) < batch:
+        jobs += encoder.open(tile).patches
+    if (device := encoder.backend.device) is not None:
+        device.symbols(jobs[:batch])
+
+
+def _product_s(runtime: Runtime, edge: int, clock: Clock) -> float:
+    with runtime.computing():
+        left, right = torch.rand(2, edge, edge, device=runtime.device).to(torch.bfloat16)
+    return _best_s(runtime, lambda: torch.mm(left, right), clock)
+
+
+def _copy_s(runtime: Runtime, size_bytes: int, clock: Clock) -> float:
+    source = runtime.pinned(size_bytes)
+    target = torch.empty(size_bytes, dtype=torch.uint8, device=runtime.device)
+    return _best_s(runtime, lambda: runtime.copy(target, source), clock)
+
+
+def _best_s(runtime: Runtime, start: Callable[[], object], clock: Clock) -> float:
+    """Shortest time from the start of something to its end on the device [s]."""
+
+    def whole() -> None:
+        with runtime.computing():
+            start()
+            runtime.mark().synchronize()
+
+    return best_s(whole, clock)

@@ -36,6 +36,8 @@ class CodedPatch:
 class _WatchedBackend:
     """Keeps what goes in."""
 
+    device = None
+
     def __init__(self, backend: AnalysisBackend) -> None:
         self.name, self.precision, self._backend = backend.name, backend.precision, backend
         self.weights = backend.weights

@@ -49,7 +49,7 @@ class OpenvinoBackend:
     """
 
     def __init__(self, bundle: Bundle, threads: int = 0, streams: int = 1) -> None:
-        self.name = "openvino-cpu"
+        self.name, self.device = "openvino-cpu", None
         self.weights: tuple[NDArray[Any], ...] = ()  # they are compiled in
         self.precision = "int8" if "analysis_ranges" in bundle.tensors else "float32"
         self._bundle = bundle

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from codec.encoder import PatchJob
+from codec.jobs import PatchJob
 from codec.patch_grid import PatchGrid
 from codec.tile import Tile
 from daemon.link.lanes import Lane, Level

@@ -21,9 +21,10 @@ import numpy as np
 
 from codec.bundle import Bundle
 from codec.conditioning import UNITS_PER_REFLECTANCE
-from codec.encoder import Encoder, PatchJob, TileJob
+from codec.encoder import Encoder
 from codec.errors import BundleError, TileError
 from codec.estimates import PatchProbe
+from codec.jobs import PatchJob, TileJob
 from codec.speeds import FASTEST
 from codec.targets import StepRange, Target, search
 from codec.tile import Tile

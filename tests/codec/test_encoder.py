@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import pytest
 
+from codec.backend_names import BackendName
 from codec.decoder import Decoder
 from codec.encoder import Encoder, make_backend
 from codec.errors import BackendError, TileError
@@ -19,6 +20,7 @@ from codec.tile import Tile, TileInfo
 from codec.tile_files import find_scenes, read_tile
 from fakes import cubes
 from fakes.bundles import branch_bundle, klt_bundle, minmax_bundle
+from fakes.late_device import LateRuntime
 
 DATA: Final = Path(__file__).parents[1] / "data"
 
@@ -206,6 +208,19 @@ def test_backends_are_chosen_by_name() -> None:
     """Each name gives its backend."""
     assert make_backend(branch_bundle(), "torch-cpu", 0).name == "torch-cpu"
     assert make_backend(branch_bundle(), "openvino", 1).name == "openvino-cpu"
+
+
+@pytest.mark.parametrize("name", ["auto", "torch", "torch-cuda"])
+def test_a_gpu_is_taken_where_there_is_one(
+    name: BackendName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all of a tile, not with its network alone."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("codec.backends.cuda_runtime.CudaRuntime", LateRuntime)
+    backend = make_backend(branch_bundle(calibrated=True), name, 0)
+    assert backend.precision == "bfloat16"
+    assert backend.device is not None
+    assert make_backend(branch_bundle(), "torch-cpu", 0).device is None
 
 
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.encoder import Encoder, PatchJob, TileJob
+from codec.encoder import Encoder
 from codec.errors import PayloadError, TileError
 from codec.frame import SideFrame, parse
+from codec.jobs import PatchJob, TileJob
 from codec.tile import Tile
 from daemon.clock import SystemClock
 from daemon.config import FlightSettings, load_flight
