@@ -165,6 +165,9 @@ class RecordFiles:
     def remove(self, segment: Segment) -> None:
         """Remove a segment, with all that is in it."""
         self.segments.remove(segment)
+        self._dirty.pop(segment, None)
+        if segment is self._open:
+            self._open = None
         self.used_bytes -= segment.end
         self._close(segment)
         with contextlib.suppress(OSError):  # it is found again at the next start

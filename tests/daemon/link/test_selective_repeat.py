@@ -75,14 +75,11 @@ def run_until_done(
 
 
 def useful_share(ends: TwoEnds) -> float:
-    """Of the bytes that got through, those that had to: every frame's packets once.
-
-    What a ground that ended had of frames that were not whole did not get through for good.
-    """
+    """Of the bytes that got through, those that had to: every frame's packets once."""
     room = MTU_BYTES - OVERHEAD_BYTES
     needed = sum(len(raw) + OVERHEAD_BYTES * -(-len(raw) // room) for raw in ends.made.values())
     through = sum(size for _, size, whole in ends.down.sent if whole)
-    return needed / (through - ends.forgotten_bytes)
+    return needed / through
 
 
 def most_in_a_second(ends: TwoEnds) -> int:
