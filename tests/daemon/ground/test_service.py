@@ -372,6 +372,21 @@ def test_a_ground_goes_on_with_what_an_earlier_one_archived(
     np.testing.assert_array_equal(back.samples, expected.samples)
 
 
+@pytest.mark.parametrize("cut", range(1, len(packets(TILES[1])), 3))
+def test_a_ground_goes_on_with_packets_that_came(
+    bundle_file: Path, tmp_path: Path, cut: int
+) -> None:
+    """Stopped between any two packets: nothing is counted as lost, and the rest completes it."""
+    options = load(bundle_file, tmp_path, f"archive.directory={tmp_path}/archive")
+    sent = packets(TILES[1])
+    first, second = listen(sent[:cut], options), listen(sent[cut:], options)
+
+    assert second['prismlink_tiles_written_total{state="complete"}'] == 1
+    assert summed(first, "frames_incomplete_total") == 0
+    assert summed(second, "frames_incomplete_total") == 0
+    assert second["prismlink_half_received_bytes"] == 0
+
+
 def test_an_archive_that_cannot_be_used_costs_no_tile(bundle_file: Path, tmp_path: Path) -> None:
     """The process runs without, says so, and takes frames that are sent again."""
     (tmp_path / "archive").write_bytes(b"a file in its place")
