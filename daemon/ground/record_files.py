@@ -163,9 +163,8 @@ class RecordFiles:
         return [s for s in self.segments if s is not self._open and s not in self._dirty]
 
     def remove(self, segment: Segment) -> None:
-        """Remove a segment, with all that is in it."""
+        """Remove a segment that is synced, with all that is in it."""
         self.segments.remove(segment)
-        self._dirty.pop(segment, None)
         if segment is self._open:
             self._open = None
         self.used_bytes -= segment.end

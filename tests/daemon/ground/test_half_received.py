@@ -164,6 +164,7 @@ def test_the_bytes_of_a_record(tmp_path: Path) -> None:
     raw = first.pack() + replace(second, counter=first.counter).pack()
 
     assert path.name == "00000000000000000000.log"
+    assert half_received._MAX_PAYLOAD_BYTES == 1_114_118
     assert path.read_bytes()[:-4] == b"\xb1PLS" + len(raw).to_bytes(4) + bytes(8) + raw
 
 
@@ -183,6 +184,24 @@ def test_what_came_is_there_again(tmp_path: Path) -> None:
     ground.take(*all_of(*REST))
     assert list(ground.got.values()) == FRAMES
     assert ground.total("packets_refused_total" + '{reason="packet_field"}') == 0
+
+
+def test_a_ground_that_ends_at_once_forgets_nothing(tmp_path: Path) -> None:
+    """Neither what it found and had no time for, nor what came."""
+    before = Ground(tmp_path)
+    before.take(*HALF[0])
+    before.stop()
+    ground = Ground(tmp_path)
+    ground.half.offer(ground.reassembler, last=True)
+    ground.half.write(last=True)
+    ground.kill()
+    ground = Ground(tmp_path)
+    ground.take(*HALF[1])
+    ground.stop()
+    again = Ground(tmp_path)
+    again.run(0.1)
+
+    assert held(again) == of(all_of(*HALF[:2]))
 
 
 def test_after_a_kill_what_came_two_seconds_before_is_there(tmp_path: Path) -> None:
@@ -287,6 +306,22 @@ def test_a_frame_that_could_not_be_archived_is_begun_anew(tmp_path: Path) -> Non
     assert files(tmp_path) == []
 
 
+def test_a_frame_that_was_archived_and_lost_is_kept_as_another(tmp_path: Path) -> None:
+    """That it was there for good says nothing of the packets that come now."""
+    ground = Ground(tmp_path)
+    ground.take(*HALF[0], *REST[0])
+    ground.run(KEPT_S)
+    ground.got.clear()
+    ground.collector.forget([(BOOT, 0)])
+    ground.take(*HALF[0])
+    ground.run(KEPT_S)
+    ground.kill()
+    again = Ground(tmp_path)
+    again.run(0.1)
+
+    assert held(again) == of(HALF[0])
+
+
 def test_age_counts_from_the_start(tmp_path: Path) -> None:
     """Nothing could come while there was no ground; given up, a frame is no longer on the disk."""
     before = Ground(tmp_path)
@@ -337,26 +372,26 @@ def test_a_frame_begun_anew_between_two_looks_is_kept_whole(tmp_path: Path) -> N
 def test_files_take_twice_what_is_needed_and_one_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long one frame waits among others that come and go, and it is kept all the while."""
+    """However many frames wait among others that come and go, and they are kept all the while."""
     monkeypatch.setattr(half_received, "_SEGMENT_BYTES", 2000)
-    ground = Ground(tmp_path, max_age_s=1e9)
-    ground.take(*HALF[5])
-    most = 0
-    for number in range(10, 60):
-        half, rest = ([replace(i, frame_id=number) for i in part[4]] for part in (HALF, REST))
-        ground.take(*half)
-        ground.run(1.5)
-        most = max(most, sum(path.stat().st_size for path in files(tmp_path)))
-        ground.take(*rest)
-        ground.run(0.5)
-    needed = sum(len(item.pack()) + OVERHEAD_BYTES for item in HALF[5] + HALF[4])
-    assert 2000 < most <= 2 * needed + 2 * 2000
-    assert ground.total("half_received_bytes") == sum(p.stat().st_size for p in files(tmp_path))
+    ground, most = Ground(tmp_path, max_age_s=1e9), 0
+    waiting = [replace(HALF[5][0], frame_id=number) for number in range(40)]
+    for item in waiting:
+        passing = [replace(each, frame_id=1000 + item.frame_id) for each in SENT[5]]
+        ground.take(item, *passing[:5])
+        ground.run(KEPT_S)
+        ground.take(*passing[5:])
+        ground.run(KEPT_S)
+        used = sum(path.stat().st_size for path in files(tmp_path))
+        assert ground.total("half_received_bytes") == used
+        most = max(most, used)
+    needed = len(waiting) * (OVERHEAD_BYTES + len(waiting[0].pack()))
+    assert needed < most <= 2 * needed + 2 * 2000
     ground.kill()
-    again = Ground(tmp_path)
+    again = Ground(tmp_path, archived=ground.archived)
     again.run(0.1)
 
-    assert held(again)[BOOT, 5] == of(HALF[5])[BOOT, 5]
+    assert held(again) == of(waiting)
 
 
 def test_a_long_frame_is_several_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,6 +447,27 @@ def test_a_disk_that_fails_costs_no_frame(tmp_path: Path, call: str, error: int)
 
     assert held(again) == of(all_of(*HALF[1:3]))
     assert again.total("half_received_skipped_bytes") == 0
+
+
+def test_nothing_is_prepared_for_a_disk_that_is_not_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that waits, every second, would take the time of what comes."""
+    disk, asked = FailingDisk(), list[FrameKey]()
+    ground = Ground(tmp_path, disk, max_age_s=1e9)
+    packets_of = ground.reassembler.packets
+
+    def counted(key: FrameKey, start: int = 0) -> list[Packet]:
+        asked.append(key)
+        return packets_of(key, start)
+
+    monkeypatch.setattr(ground.reassembler, "packets", counted)
+    disk.fails = {"write"}
+    ground.take(*HALF[0])
+    ground.run(RETRY_S)
+    assert asked == [(BOOT, 0)]
+    ground.run(RETRY_S)
+    assert asked == [(BOOT, 0)] * 2
 
 
 def test_what_cannot_be_kept_at_the_end_is_given_up(tmp_path: Path) -> None:
@@ -485,6 +541,8 @@ def test_who_takes_packets_does_not_wait_for_the_disk(tmp_path: Path) -> None:
     disk.goes_on.set()
     writer.join()
     ground.run(KEPT_S)
+    once = sum(len(item.pack()) for item in all_of(*HALF[:2])) + 2 * OVERHEAD_BYTES
+    assert ground.total("half_received_bytes") == once
     ground.kill()
     again = Ground(tmp_path)
     again.run(0.1)
