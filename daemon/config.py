@@ -265,7 +265,8 @@ class CollectSettings(Section):
     Attributes:
         max_frames: Most frames that wait.
         max_mib: Most memory their packets take [MiB].
-        max_age_s: Time without a packet of a frame until it is given up [s].
+        max_age_s: Time without a packet of a frame until it is given up [s]. With an archive it
+            begins anew with the process; with link.uplink there is no such time.
     """
 
     max_frames: PositiveInt = 4096

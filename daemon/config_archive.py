@@ -10,12 +10,12 @@ from daemon.config_sections import Directory, Section
 
 
 class ArchiveSettings(Section):
-    """Complete frames on a disk.
+    """Complete frames on a disk, and packets of incomplete ones.
 
     Attributes:
         directory: Of its files, of this process alone; null: nothing is archived.
-        max_mib: Most its files take [MiB]; past it go frames of tiles written whole, then the
-            oldest.
+        max_mib: Most complete frames take [MiB]; past it go those of tiles written whole, then the
+            oldest. Packets of incomplete ones take up to about twice collect.max_mib beside it.
         segment_mib: Size of a file [MiB].
         sync_frames: So many frames are brought to the disk together.
         sync_ms: None waits longer for others to be brought there with [ms].

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from daemon.clock import Clock
-from daemon.errors import PacketError
+from daemon.errors import PacketError, ReassemblyError
+from daemon.ground.half_received import HalfReceived
 from daemon.ground.items import CollectedFrame
 from daemon.ground.metrics import GroundMetrics
 from daemon.ground.report import Reports
@@ -27,6 +28,9 @@ class CollectWorker:
         metrics: Counts frames.
         reports: Told what came, to report it to the board; None: nobody is.
         on_note: Told what the board found of patches. Must neither raise nor wait.
+
+    Attributes:
+        half_received: Keeps what came of incomplete frames; None: nobody does.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class CollectWorker:
         self._reports, self._on_note = reports, on_note
         self._reassembler, self._clock, self._metrics = reassembler, clock, metrics
         self._forgotten: deque[tuple[int, int]] = deque()
+        self.half_received: HalfReceived | None = None
 
     def forget(self, frames: Iterable[tuple[int, int]]) -> None:
         """Put these together again when they are sent again; from any thread.
@@ -55,7 +60,7 @@ class CollectWorker:
         Raises:
             ReassemblyError: If it contradicts other packets of its frame.
         """
-        frames, metrics, now_s = self._reassembler, self._metrics, self._clock.monotonic_s()
+        now_s = self._clock.monotonic_s()
         if self._reports is not None:
             self._reports.heard(item, now_s)
         if item.channel is Channel.HOUSEKEEPING:
@@ -63,33 +68,62 @@ class CollectWorker:
                 self._note(item.data)
             return
         self._forget(now_s)
+        if (whole := self._feed(item, now_s)) is not None:
+            yield whole
+
+    def tick(self) -> list[CollectedFrame]:
+        """Report to the board; give up frames that waited too long for their packets."""
+        now_s = self._clock.monotonic_s()
+        self._forget(now_s)
+        whole = self._take_back(now_s)
+        if self._reports is not None:
+            self._reports.tick(now_s)
+        self._expire(now_s)
+        if self.half_received is not None:
+            self.half_received.offer(self._reassembler)
+        return whole
+
+    def finish(self) -> list[CollectedFrame]:
+        """Have what is incomplete kept, or give it up."""
+        if self.half_received is None:
+            self._expire(float("inf"))
+            return []
+        whole = self._take_back(now_s := self._clock.monotonic_s())
+        self._expire(now_s)
+        self.half_received.offer(self._reassembler, last=True)
+        return whole
+
+    def _feed(self, item: Packet, now_s: float) -> CollectedFrame | None:
+        frames, metrics = self._reassembler, self._metrics
         repaired, evicted = frames.repaired, frames.evicted
         raw = frames.feed(item, now_s)
         metrics.frames_repaired.inc(frames.repaired - repaired)
         metrics.frames_evicted.inc(frames.evicted - evicted)
-        if raw is not None:
-            if self._reports is not None:
-                self._reports.whole((item.boot_id, item.frame_id))
-            metrics.frames_complete.labels(item.channel.name.lower()).inc()
-            yield CollectedFrame(
-                raw=raw,
-                channel=item.channel,
-                boot_id=item.boot_id,
-                frame_id=item.frame_id,
-                packets=frames.made_of,
-            )
-
-    def tick(self) -> tuple[()]:
-        """Report to the board; give up frames that waited too long for their packets."""
-        now_s = self._clock.monotonic_s()
-        self._forget(now_s)
+        if raw is None:
+            return None
         if self._reports is not None:
-            self._reports.tick(now_s)
-        return self._expire(now_s)
+            self._reports.whole((item.boot_id, item.frame_id))
+        metrics.frames_complete.labels(item.channel.name.lower()).inc()
+        return CollectedFrame(
+            raw=raw,
+            channel=item.channel,
+            boot_id=item.boot_id,
+            frame_id=item.frame_id,
+            packets=frames.made_of,
+        )
 
-    def finish(self) -> tuple[()]:
-        """Give up what is incomplete."""
-        return self._expire(float("inf"))
+    def _take_back(self, now_s: float) -> list[CollectedFrame]:
+        """Take packets that an earlier process left as if they came now; return whole frames."""
+        whole = list[CollectedFrame]()
+        for packet in () if self.half_received is None else self.half_received.found():
+            try:
+                frame = self._feed(packet, now_s)
+            except ReassemblyError as error:  # as where collect.max_mib is less than it was
+                self._metrics.packets_refused.labels(error.reason).inc()
+                log.warning("packet refused", extra={"reason": error.reason, "error": str(error)})
+            else:
+                whole += [] if frame is None else [frame]
+        return whole
 
     def _note(self, raw: bytes) -> None:
         """Hand on a note; one that is none is a line and a count."""
@@ -108,7 +142,6 @@ class CollectWorker:
             if self._reports is not None:
                 self._reports.forgotten(key, now_s)
 
-    def _expire(self, now_s: float) -> tuple[()]:
+    def _expire(self, now_s: float) -> None:
         for frame in self._reassembler.expire(now_s):
             self._metrics.frames_incomplete.labels(frame.channel.name.lower()).inc()
-        return ()

@@ -14,6 +14,7 @@ from typing import Final
 
 from codec.errors import CodecError
 from daemon.ground.archive import FrameArchive
+from daemon.ground.half_received import HalfReceived
 from daemon.ground.items import CollectedFrame
 from daemon.ground.kept_tiles import Key
 from daemon.ground.metrics import GroundMetrics
@@ -33,6 +34,8 @@ class KeepWorker:
             disk, those that are no frames, and without an archive all. Must not raise.
         metrics: Counts frames that are set aside or read back.
         room: How many frames can be passed on now without having to wait.
+        half_received: Told the same, and has what it was offered of incomplete frames written;
+            None: nobody keeps that.
     """
 
     def __init__(
@@ -41,9 +44,10 @@ class KeepWorker:
         on_durable: Callable[[Sequence[Key]], object],
         metrics: GroundMetrics,
         room: Callable[[], int],
+        half_received: HalfReceived | None = None,
     ) -> None:
         self._archive, self._on_durable, self._metrics = archive, on_durable, metrics
-        self._room = room
+        self._room, self._half_received = room, half_received
         self._deferred: deque[Key] = deque()
 
     def accept(self, item: CollectedFrame) -> Iterator[CollectedFrame]:
@@ -55,7 +59,7 @@ class KeepWorker:
         try:
             reason = self._archive.append(item)
         except CodecError:  # nothing will ever come of it; who decodes it counts it
-            self._on_durable([item.key])
+            self._are_durable([item.key])
             reason = None
         if reason is None and self._waits(self._archive, item.key):
             self._deferred.append(item.key)
@@ -72,7 +76,9 @@ class KeepWorker:
         if self._archive is None:
             return
         if self._archive.sync_is_due:
-            self._on_durable(self._archive.sync())
+            self._are_durable(self._archive.sync())
+        if self._half_received is not None:
+            self._half_received.write()
         read_bytes = 0
         again = chain(self._put_off(self._archive), self._archive.unfinished())
         for frame in islice(again, max(0, self._room())):
@@ -85,8 +91,15 @@ class KeepWorker:
     def finish(self) -> tuple[()]:
         """Sync; what was not read back is found at the next start."""
         if self._archive is not None:
-            self._on_durable(self._archive.sync())
+            self._are_durable(self._archive.sync())
+        if self._half_received is not None:
+            self._half_received.write(last=True)
         return ()
+
+    def _are_durable(self, keys: Sequence[Key]) -> None:
+        if self._half_received is not None:
+            self._half_received.durable(keys)
+        self._on_durable(keys)
 
     def _waits(self, archive: FrameArchive, key: Key) -> bool:
         """Whether a frame is to be read back later: in turn, and only if it can be."""

@@ -105,6 +105,24 @@ class GroundMetrics(ProcessMetrics):
         self.archive_unreadable_files = self._gauge(
             "archive_unreadable_files", "Files of the archive that could not be read at the start."
         )
+        self.half_received_frames = self._gauge(
+            "half_received_frames", "Frames that are not whole, and have packets on the disk."
+        )
+        self.half_received_bytes = self._gauge(
+            "half_received_bytes", "Bytes of the files with packets of such frames."
+        )
+        self.half_received_degraded = self._gauge(
+            "half_received_degraded", "1 while such packets are not kept because the disk fails."
+        )
+        self.half_received_recovered_packets = self._gauge(
+            "half_received_recovered_packets", "Packets of such frames found at the start."
+        )
+        self.half_received_skipped_bytes = self._gauge(
+            "half_received_skipped_bytes", "Bytes found with them that are no sound packet."
+        )
+        self.half_received_unreadable_files = self._gauge(
+            "half_received_unreadable_files", "Files of theirs not readable at the start."
+        )
         self.patches_decoded = self._counter("patches_decoded_total", "Patches decoded.")
         self.patches_failed = self._counter(
             "patches_failed_total", "Patch frames complete and not decoded.", "reason"

@@ -163,8 +163,10 @@ class RecordFiles:
         return [s for s in self.segments if s is not self._open and s not in self._dirty]
 
     def remove(self, segment: Segment) -> None:
-        """Remove a segment, with all that is in it."""
+        """Remove a segment that is synced, with all that is in it."""
         self.segments.remove(segment)
+        if segment is self._open:
+            self._open = None
         self.used_bytes -= segment.end
         self._close(segment)
         with contextlib.suppress(OSError):  # it is found again at the next start

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -23,6 +23,7 @@ from daemon.cores import WORKERS_PER_THREAD, claim
 from daemon.ground.archive import ArchiveLimits, FrameArchive
 from daemon.ground.collect import CollectWorker
 from daemon.ground.decode import DecodeWorker
+from daemon.ground.half_received import HalfReceived
 from daemon.ground.items import CollectedFrame, RestoredTile, TilePart
 from daemon.ground.keep import KeepWorker
 from daemon.ground.kept_tiles import Key
@@ -128,9 +129,10 @@ def run(
         reports = _reports(settings, send, reassembler, metrics)
         collector = CollectWorker(reassembler, clock, metrics, reports, notes.put)
         notifier.loading("the archive")
-        archive = _archive(settings.archive, models.has, clock, metrics, collector.forget)
+        archive = _archive(
+            settings.archive, models.has, collector, clock=clock, metrics=metrics, stack=stack
+        )
         if archive is not None:
-            stack.callback(archive.close)
             models.on_model = archive.model_came
             if reports is not None:
                 reports.durable(archive.keys())
@@ -258,7 +260,7 @@ def _line(
         """Frames that find room before the decoder's mailbox is half full, in items or bytes."""
         return int(most * (1 - 2 * frames.fill))
 
-    keeper = KeepWorker(archive, on_durable, metrics, room)
+    keeper = KeepWorker(archive, on_durable, metrics, room, collector.half_received)
     return (
         line.source("receive", receiver.poll, receiver.pending),
         line.stage("collect", collector, packets, collected.put),
@@ -324,11 +326,13 @@ def _page(
 def _archive(
     settings: ArchiveSettings,
     has_model: Callable[[bytes], bool],
+    collector: CollectWorker,
+    *,
     clock: Clock,
     metrics: GroundMetrics,
-    on_lost: Callable[[Sequence[Key]], object],
+    stack: ExitStack,
 ) -> FrameArchive | None:
-    """Open the archive, if there is to be one."""
+    """Open the archive, if there is to be one, and what was half received, until the stack ends."""
     metrics.archive_limit_bytes.set(settings.max_mib * MIB if settings.directory else 0)
     if settings.directory is None:
         return None
@@ -339,9 +343,24 @@ def _archive(
         sync_s=settings.sync_ms / 1000,
         retry_s=settings.retry_s,
     )
-    return FrameArchive(
-        settings.directory, limits, clock, metrics=metrics, on_lost=on_lost, has_model=has_model
+    archive = FrameArchive(
+        settings.directory,
+        limits,
+        clock,
+        metrics=metrics,
+        on_lost=collector.forget,
+        has_model=has_model,
     )
+    stack.callback(archive.close)
+    collector.half_received = HalfReceived(
+        settings.directory / "half-received",
+        clock,
+        retry_s=settings.retry_s,
+        is_whole=archive.holds,
+        metrics=metrics,
+    )
+    stack.callback(collector.half_received.close)
+    return archive
 
 
 def _summary(metrics: GroundMetrics) -> str:

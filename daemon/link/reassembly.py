@@ -8,7 +8,9 @@ Frames that were completed are remembered, so that stragglers do not.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final
 
 from daemon.errors import ReassemblyError
@@ -57,6 +59,7 @@ class PacketCount:
 @dataclass(slots=True)
 class _Partial:
     first: Packet
+    begun_s: float
     heard_s: float
     symbols: dict[int, bytes] = field(default_factory=dict)
     held_bytes: int = 0
@@ -157,6 +160,27 @@ class Reassembler:
         # As many as needed may not be enough: RaptorQ then takes one more.
         return lacking[: max(1, count - len(partial.symbols))]
 
+    def incomplete(self, begun_by_s: float) -> Iterator[tuple[Packet, int]]:
+        """Tell of each incomplete frame begun by then its first packet, and how many are kept."""
+        for partial in self._partials.values():
+            if partial.begun_s <= begun_by_s:
+                yield partial.first, len(partial.symbols)
+
+    def packets(self, key: FrameKey, start: int = 0) -> list[Packet]:
+        """Packets of an incomplete frame in the order they came, but for so many first ones.
+
+        To be fed to another reassembler: they have counter and time of the frame's first packet.
+        """
+        partial = self._partials[key]
+        return [
+            replace(partial.first, segment_index=index, data=data)
+            for index, data in islice(partial.symbols.items(), start, None)
+        ]
+
+    def remembers(self, key: FrameKey) -> bool:
+        """Whether a frame is incomplete, or was completed and not forgotten."""
+        return key in self._partials or key in self._completed
+
     def give_up(self, boot_id: int, start: int, stop: int) -> None:
         """Give up a boot's frames from `start` to before `stop`: they can never be whole."""
         for key in [k for k in self._partials if k[0] == boot_id and start <= k[1] < stop]:
@@ -186,7 +210,7 @@ class Reassembler:
         needed_bytes = packet.frame_bytes + packet.segment_count * _SEGMENT_BYTES
         if needed_bytes > self._max_bytes:
             raise ReassemblyError(f"frame needs {needed_bytes} bytes, limit {self._max_bytes}")
-        partial = _Partial(first=packet, heard_s=now_s)
+        partial = _Partial(first=packet, begun_s=now_s, heard_s=now_s)
         self._partials[packet.boot_id, packet.frame_id] = partial
         return partial
 

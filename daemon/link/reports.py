@@ -220,8 +220,9 @@ class Reporter:
             boot.sent_below = max(boot.sent_below, state.sent_below)
             if known:
                 self._give_up(state.boot_id, boot, 0, state.kept_from)
-            else:  # of an earlier ground; it may have had them
+            elif state.kept_from:  # of an earlier ground; it may have had them
                 boot.done.add(0, state.kept_from)
+                self._on_lost(state.boot_id, 0, state.kept_from)
         for boot_id, start, stop in beacon.gone:
             self._give_up(boot_id, self._boot(boot_id), start, stop)
 

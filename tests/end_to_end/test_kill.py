@@ -1,4 +1,7 @@
-"""`kill -9` of either process: the other goes on, and what was lost is counted."""
+"""`kill -9` of either process: the other goes on, and what was lost is counted.
+
+And what is not lost: frames that are archived, and packets of those that are not whole yet.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
+
+import pytest
 
 from daemon.link.packet import Channel, Packet
 from daemon.link.segment import Segmenter
@@ -157,6 +162,47 @@ def test_a_killed_ground_goes_on_with_what_it_archived(desk: Desk, small_bundle:
     )
     for cube in desk.cubes.glob("*.npy"):
         assert cube.read_bytes() == (undisturbed / cube.name).read_bytes()
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_half_of_each_frame_survives_the_ground(desk: Desk, small_bundle: Path, end: str) -> None:
+    """Without an uplink nothing comes twice: half of the packets before, half after, no hole."""
+    segmenter = Segmenter(boot_id=3, apid=1, mtu_bytes=96, repair={})
+    sent = [
+        segmenter.packets(frame.raw, frame.channel, 0.0)
+        for frame in frames(fake_tile(bands=6, rows=128, cols=128 * PATCHES))
+    ]
+    assert min(map(len, sent)) > 1
+    settings = (
+        *("collect.max_age_s=60", "tile_deadline_s=60", "output.format=npy"),
+        f"archive.directory={desk.cubes.parent / 'archive'}",
+    )
+
+    def play(frames: list[list[bytes]]) -> None:
+        with PacketSender(Endpoint(address=desk.link, bind=False)) as air:
+            assert all(air.send(packet, PATIENCE_S) for packet in chain(*frames))
+
+    ground = desk.ground(small_bundle, *settings).until_ready()
+    play([packets[::2] for packets in sent])
+    half = sum(len(packets[::2]) for packets in sent)
+    if end == "stop":
+        ground.until_metrics(lambda n: n.total("packets_received_total") == half, "half of all")
+        assert ground.stop().total("frames_incomplete_total") == 0
+    else:
+        ground.until_metrics(
+            lambda n: n.total("half_received_frames") == len(sent), "half of all on the disk"
+        )
+        ground.kill()
+    assert desk.manifests() == []
+
+    ground = desk.ground(small_bundle, *settings).until_ready()
+    assert ground.metrics().total("half_received_recovered_packets") == half
+    play([packets[1::2] for packets in sent])
+    until(lambda: whole(desk) == {0}, "the tile")
+    numbers = ground.stop()
+    assert numbers.total("frames_complete_total") == len(sent)
+    assert numbers.total("packets_received_total") == sum(map(len, sent)) - half
+    assert not list((desk.cubes.parent / "archive" / "half-received").glob("*.log"))
 
 
 def first_frames(board: PacketListener, count: int) -> list[list[bytes]]:

@@ -48,8 +48,8 @@ class FailingDisk(LocalDisk):
 
     def close(self, file: int) -> None:
         """See `Disk`."""
-        self.open_files.pop(file, None)
-        super().close(file)
+        if self.open_files.pop(file, None) is not None:  # else it is closed, with the process
+            super().close(file)
 
     def _may(self, call: str) -> None:
         if call in self.fails:

@@ -17,7 +17,7 @@ from daemon.link.beacon import Beacon
 from daemon.link.commands import Command, Report
 from daemon.link.fec import RepairPolicy
 from daemon.link.lanes import Level, lane_of
-from daemon.link.packet import OVERHEAD_BYTES, Channel, FrameKey, Packet
+from daemon.link.packet import Channel, FrameKey, Packet
 from daemon.link.passes import ContactPlan, Pass
 from daemon.link.reassembly import Reassembler
 from daemon.link.reports import Reporter, ReportTimes
@@ -68,7 +68,6 @@ class TwoEnds:
         got: Every frame the ground has for good; one that comes twice is an error.
         evicted: Packets the board gave up.
         keeps: Whether the ground's archive takes frames.
-        forgotten_bytes: Packets that a ground had when it ended, of frames that were not whole.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class TwoEnds:
         self.made: dict[FrameKey, bytes] = {}
         self.got: dict[FrameKey, bytes] = {}
         self.evicted, self.metrics = Drops(), FlightMetrics(new_registry())
-        self.repeated_whole = self.forgotten_bytes = 0
+        self.repeated_whole = 0
         self.reassembler = self._new_reassembler()
         self.restart_board()
         self.restart_ground()
@@ -154,10 +153,11 @@ class TwoEnds:
     # ---- the ground ----------------------------------------------------------------------------
 
     def restart_ground(self) -> None:
-        """Begin anew with the frames that are there for good."""
-        held = [p.symbols.values() for p in self.reassembler._partials.values()]
-        self.forgotten_bytes += sum(OVERHEAD_BYTES + len(raw) for each in held for raw in each)
-        self.reassembler = self._new_reassembler()
+        """Begin anew with the frames that are there for good, and what came of others."""
+        before, self.reassembler = self.reassembler, self._new_reassembler()
+        for first, _ in before.incomplete(self.clock.now_s):
+            for packet in before.packets((first.boot_id, first.frame_id)):
+                self.reassembler.feed(packet, self.clock.now_s)
         self.reporter = Reporter(
             session=self.rng.getrandbits(32),
             apid=APID,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -81,8 +81,19 @@ def as_written(
     )
 
 
+RIGS: list[Rig] = []
+
+
+@pytest.fixture(autouse=True)
+def archives_are_closed() -> Iterator[None]:
+    """However a test ends its archives: thousands of open files would be left."""
+    yield
+    while RIGS:
+        RIGS.pop().archive.close()
+
+
 class Rig:
-    """An archive with its surroundings."""
+    """An archive with its surroundings, closed when the test ends."""
 
     def __init__(
         self,
@@ -103,6 +114,7 @@ class Rig:
             folder, limits, self.clock, self.disk, metrics=self.metrics, on_lost=self.lost.extend,
             has_model=lambda model: model not in self.missing,
         )  # fmt: skip
+        RIGS.append(self)
 
     def put(self, *items: CollectedFrame) -> list[str | None]:
         """Append all, sync, and say what was said of each."""
@@ -234,6 +246,7 @@ def test_an_archive_cut_at_any_byte_gives_every_whole_frame(tmp_path: Path) -> N
         whole = sum(end <= length for end in boundaries(TILE))
         assert found.keys() == keys_of(TILE[:whole])
         assert found.recovery.skipped_bytes == length - [0, *boundaries(TILE)][whole]
+        found.close()
 
 
 def test_a_flipped_bit_costs_one_frame(tmp_path: Path) -> None:
@@ -257,6 +270,7 @@ def test_a_flipped_bit_costs_one_frame(tmp_path: Path) -> None:
         assert [frame.raw for frame in found.unfinished()] == [
             frame.raw for frame in kept if side_is_there
         ]
+        found.close()
 
 
 def test_damage_that_comes_while_the_process_runs_is_told(tmp_path: Path) -> None:

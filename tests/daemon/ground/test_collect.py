@@ -72,7 +72,7 @@ def test_a_frame_that_stays_incomplete_is_counted() -> None:
     target, metrics = worker(clock)
     feed(target, packets(bytes(200), channel=Channel.SIDE)[:-1])
     clock.advance(MAX_AGE_S)
-    assert target.tick() == ()
+    assert target.tick() == []
     assert metrics.totals()['prismlink_frames_incomplete_total{channel="side"}'] == 0
     clock.advance(0.1)
     target.tick()
@@ -116,7 +116,7 @@ def test_the_end_gives_up_what_is_incomplete() -> None:
     target, metrics = worker(FakeClock())
     feed(target, packets(bytes(200))[:1])
 
-    assert target.finish() == ()
+    assert target.finish() == []
     assert metrics.totals()['prismlink_frames_incomplete_total{channel="patch"}'] == 1
 
 

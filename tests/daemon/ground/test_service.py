@@ -98,11 +98,14 @@ TILES = [cubes.tile(bands=3, rows=rows, cols=8, sequence=i) for i, rows in enume
 PATCHES = 1 + 2 + 3
 
 
-def packets(*tiles: Tile, repairs: int = 0) -> list[bytes]:
+def packets(*tiles: Tile, repairs: int = 0, mtu_bytes: int = 256) -> list[bytes]:
     """All packets of tiles, as the board sends them."""
     policy = RepairPolicy(minimum=repairs)
     segmenter = Segmenter(
-        boot_id=3, apid=1, mtu_bytes=256, repair={Channel.SIDE: policy, Channel.PATCH: policy}
+        boot_id=3,
+        apid=1,
+        mtu_bytes=mtu_bytes,
+        repair={Channel.SIDE: policy, Channel.PATCH: policy},
     )
     return [
         packet
@@ -370,6 +373,22 @@ def test_a_ground_goes_on_with_what_an_earlier_one_archived(
     expected = decoder().decode(frame.raw for frame in frames(TILES[2]))
     back = read_tile(tmp_path / "out" / str(said["file"]))
     np.testing.assert_array_equal(back.samples, expected.samples)
+
+
+@pytest.mark.parametrize("cut", [1, -1])
+def test_a_ground_goes_on_with_packets_that_came(
+    bundle_file: Path, tmp_path: Path, cut: int
+) -> None:
+    """Stopped in the middle of a frame: nothing is counted as lost, and the rest completes it."""
+    options = load(bundle_file, tmp_path, f"archive.directory={tmp_path}/archive")
+    sent = packets(TILES[1], mtu_bytes=96)
+    first, second = listen(sent[:cut], options), listen(sent[cut:], options)
+
+    assert second["prismlink_half_received_recovered_packets"] > 0
+    assert second['prismlink_tiles_written_total{state="complete"}'] == 1
+    assert summed(first, "frames_incomplete_total") == 0
+    assert summed(second, "frames_incomplete_total") == 0
+    assert second["prismlink_half_received_bytes"] == 0
 
 
 def test_an_archive_that_cannot_be_used_costs_no_tile(bundle_file: Path, tmp_path: Path) -> None:

@@ -228,3 +228,33 @@ def test_a_frame_that_is_forgotten_is_given_again() -> None:
     assert feed(target, packets + packets) == [bytes(300)]
     target.forget(7, 0)
     assert feed(target, packets + packets) == [bytes(300)]
+
+
+def test_what_is_incomplete_can_be_given_to_another() -> None:
+    """Packets in the order they came, all or those after so many; they do there what they did."""
+    before, after = reassembler(), reassembler()
+    feed(before, [ONE[3], ONE[1]], now_s=5.0)
+    feed(before, [replace(ONE[2], frame_id=1)], now_s=6.0)
+
+    assert list(before.incomplete(4.9)) == []
+    assert list(before.incomplete(5.0)) == [(ONE[3], 2)]
+    assert [first.frame_id for first, _ in before.incomplete(6.0)] == [0, 1]
+    packets = before.packets((7, 0))
+    assert [packet.segment_index for packet in packets] == [3, 1]
+    assert [packet.counter for packet in packets] == [ONE[3].counter] * 2
+    assert before.packets((7, 0), 1) == packets[1:]
+    assert feed(after, [*parse([packet.pack() for packet in packets]), ONE[2]]) == [
+        bytes(range(250))
+    ]
+
+
+def test_completed_frames_are_remembered_until_they_are_forgotten() -> None:
+    """As are incomplete ones, until they are given up."""
+    target = reassembler()
+    feed(target, [*ONE, replace(ONE[0], frame_id=1)])
+    assert [target.remembers((7, frame_id)) for frame_id in range(3)] == [True, True, False]
+    target.forget(7, 0)
+    target.give_up(7, 1, 2)
+
+    assert not target.remembers((7, 0))
+    assert not target.remembers((7, 1))

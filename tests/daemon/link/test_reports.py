@@ -139,6 +139,16 @@ def test_what_is_done_is_told_in_spans() -> None:
     assert [wanted.frame_id for wanted in said.wanted] == [3, 7, 9]
 
 
+def test_what_an_earlier_ground_left_and_the_board_no_longer_has_is_given_up() -> None:
+    """It would wait for ever; nothing of it is lost that another ground may have had."""
+    rig = Rig()
+    rig.beacon(0.0, 10, kept_from=4)
+    rig.said(0.5)
+
+    assert rig.lost == [(BOOT, 0, 4)]
+    assert (rig.target.lost, rig.target.lost_before) == (0, 0)
+
+
 def test_what_can_never_be_had_is_given_up_once() -> None:
     """But for what is whole, which waits to be durable."""
     rig = Rig()
