@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.conditioning import ConditionerSpec, Conditioning
-from codec.contexts import step_ratio
 from codec.klt_side import KltSide
 from codec.patch_grid import PatchExtent
 from codec.tile import Samples
@@ -31,8 +30,6 @@ class PatchJob:
     conditioning: Conditioning
     valid: NDArray[np.bool_] | None
     """Shape (coded bands, rows, cols); None if all of them are valid."""
-    step_offset: int = 0
-    """How much coarser its step is than the tile's [1/8 octave]."""
     quick: bool = False
     """Whether it is coded by `codec.quick_coder`."""
 
@@ -44,7 +41,7 @@ class PatchJob:
     @property
     def latent_step(self) -> float:
         """Quantizer step, in units of the latents."""
-        return self.conditioning.latent_step * step_ratio(self.step_offset)
+        return self.conditioning.latent_step
 
     @property
     def size_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -255,11 +256,12 @@ def test_every_speed_decodes(speed: int) -> None:
     assert np.array_equal(again.valid(), tile.valid())
     error = (again.samples - tile.samples.astype(np.float32))[tile.valid()]
     assert np.sqrt(np.square(error).mean()) < 16
-    patches = [parse(frame) for frame in frames[1:]]
+    side, *patches = [parse(frame) for frame in frames]
+    assert isinstance(side, SideFrame)
+    assert side.step == pytest.approx(16 * math.sqrt(2) if speed == FASTEST else 16)
     for patch in patches:
         assert isinstance(patch, PatchFrame)
         assert patch.quick is (speed > 0)
-        assert patch.step_offset == (4 if speed == FASTEST else 0)
 
 
 @pytest.mark.parametrize("speed", range(FASTEST + 1))
@@ -289,7 +291,10 @@ def test_there_are_four_speeds(speed: int) -> None:
 def test_a_network_alone_takes_larger_steps_at_most() -> None:
     """Without a wavelet nothing is coded quickly; the last speed makes the step larger."""
     tile = cubes.tile(bands=minmax_bundle().conditioner.components, rows=24, cols=24)
-    for speed, offset in ((1, 0), (FASTEST, 4)):
-        patch = parse(Encoder(minmax_bundle(), backend="torch-cpu", speed=speed).encode(tile)[1])
+    step = minmax_bundle().default_step
+    for speed, larger in ((1, 1.0), (FASTEST, math.sqrt(2))):
+        coder = Encoder(minmax_bundle(), backend="torch-cpu", speed=speed)
+        side, patch = (parse(frame) for frame in coder.encode(tile))
+        assert isinstance(side, SideFrame)
         assert isinstance(patch, PatchFrame)
-        assert (patch.quick, patch.step_offset) == (False, offset)
+        assert (patch.quick, side.step) == (False, pytest.approx(step * larger))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -73,11 +74,11 @@ def test_a_tile_is_encoded_as_fast_as_the_pace_says() -> None:
     metrics = FlightMetrics(new_registry())
     fill = iter((0.0, 1.0))
     worker = PatchWorker(model, Pace(2, 3, lambda: next(fill), lambda _: None), metrics)
-    for offset in (0, 4):
+    for larger in (1.0, math.sqrt(2)):
         received = ReceivedTile(tile=tile(bands=4, rows=8, cols=8), received_s=0.0)
         _, patch = worker.accept(received)
         assert isinstance(patch, OpenedPatch)
-        assert patch.job.step_offset == offset
+        assert patch.job.conditioning.component_unit == pytest.approx(encoder().step * larger)
 
 
 def test_patches_are_views_of_their_tile() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -220,6 +221,8 @@ def test_a_target_takes_no_larger_steps() -> None:
     """Hurried as it may be, a tile with a target keeps to it: speed 3 is for steps alone."""
     coder = encoder()
     tile = cubes.tile(bands=6, rows=24, cols=24)
-    for target, offset in ((None, 4), (Target(kind="psnr", value=45.0), 0)):
-        (patch,) = StepControl(coder, target).open(tile, FASTEST).job.patches
-        assert patch.step_offset == offset
+    plain = StepControl(coder).open(tile, FASTEST).job.side_frame
+    assert plain == coder.open(tile, coder.step * math.sqrt(2), speed=FASTEST - 1).side_frame
+    target = Target(kind="psnr", value=45.0)
+    hurried = StepControl(coder, target).open(tile, FASTEST).job.side_frame
+    assert hurried == StepControl(coder, target).open(tile, FASTEST - 1).job.side_frame
