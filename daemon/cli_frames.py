@@ -112,6 +112,10 @@ def decode(
     """
     from contextlib import ExitStack
 
+    from daemon.bulk import server
+
+    if workers != 1 and scheduler is None:
+        server.begin()
     from daemon.bulk.cluster import Cluster
     from daemon.bulk.decode import Watchers
     from daemon.bulk.decode import decode as decode_all

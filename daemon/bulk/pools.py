@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Final, Protocol, TypeAlias
 
+from daemon.bulk import server
 from daemon.bulk.jobs import DecodedTile, DecodeJob, run
 from daemon.errors import DaemonError
 
@@ -101,10 +102,7 @@ class Processes:
             executor.shutdown(cancel_futures=True)
 
     def _executor(self) -> ProcessPoolExecutor:
-        # Not forked: PyTorch's threads would be missing in the child, and their locks held.
-        return ProcessPoolExecutor(
-            self._count, multiprocessing.get_context("spawn"), initializer=_end_with_parent
-        )
+        return ProcessPoolExecutor(self._count, server.begin(), initializer=_end_with_parent)
 
 
 def pool_of(workers: int | None, tiles: int) -> Pool:

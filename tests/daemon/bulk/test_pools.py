@@ -85,19 +85,18 @@ def test_a_pool_is_as_large_as_is_worth_it() -> None:
 
 
 def children(pid: int) -> list[int]:
-    """Processes that a process has started, and those they have."""
+    """Processes that a process has started."""
     found = list[int]()
     with suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in map(int, (task / "children").read_text().split()):
-                found += [child, *children(child)]
+            found += map(int, (task / "children").read_text().split())
     return found
 
 
-def is_decoder(pid: int) -> bool:
-    """Whether a process is a worker, and not what multiprocessing keeps beside them."""
+def is_forked(pid: int) -> bool:
+    """Whether a process is a worker, or forks them; not what multiprocessing keeps beside it."""
     with suppress(OSError):
-        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
 
 
@@ -124,7 +123,8 @@ class Command:
 
     def workers(self) -> list[int]:
         """Its processes that decode."""
-        return [pid for pid in children(self.process.pid) if is_decoder(pid)]
+        servers = [pid for pid in children(self.process.pid) if is_forked(pid)]
+        return [worker for server in servers for worker in children(server)]
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_a_run_that_is_killed_goes_on(source: Path, tmp_path: Path, bundle_file:
     first.process.kill()
     first.process.communicate()
     assert len(workers) == 2
-    until(lambda: not any(is_decoder(pid) for pid in workers), "the end of its processes")
+    until(lambda: not any(is_forked(pid) for pid in workers), "the end of its processes")
     there = {path: path.stat().st_ino for path in output.glob("*.npy")}
     second = Command(source, output, bundle_file, report)
     _, err = second.process.communicate()
