@@ -265,6 +265,8 @@ def feed(
             should_stop=lambda: stop.wait(0),
             on_tile=lambda _tile, _taken: advance(),
         )
+        if stop.wait(0):
+            sender.hurry(0.5)
     numbers = {**asdict(report), "realtime_factor_enmap": report.realtime_factor_enmap}
     write_json(json_file, numbers)
     out.print(
