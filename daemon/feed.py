@@ -209,7 +209,7 @@ def cut(scene: Tile, *, tile_rows: int | None, limit_bytes: int) -> Iterator[Til
         limit_bytes: The largest scene to leave whole [bytes].
 
     Yields:
-        Views of the scene, each with its row, its place and the time of its first line.
+        Views of the scene, each with its row, its place and the time of its first line, if known.
     """
     rows, cols = scene.samples.shape[1:]
     if tile_rows is None:
@@ -225,7 +225,7 @@ def cut(scene: Tile, *, tile_rows: int | None, limit_bytes: int) -> Iterator[Til
                 info,
                 tile_row=info.tile_row + index,
                 georeference=place,
-                start_utc_s=info.start_utc_s + row * cols / ENMAP_PX_PER_S,
+                start_utc_s=info.start_utc_s and info.start_utc_s + row * cols / ENMAP_PX_PER_S,
             ),
         )
 

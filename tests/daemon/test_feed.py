@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 
@@ -240,6 +241,12 @@ def test_a_tile_knows_its_place_and_time() -> None:
     assert tiles[1].info.start_utc_s == pytest.approx(100 + 128 * 40 / ENMAP_PX_PER_S)
     assert np.shares_memory(tiles[1].samples, SCENE.samples)
     np.testing.assert_array_equal(np.concatenate([t.samples for t in tiles], 1), SCENE.samples)
+
+
+def test_a_time_that_is_not_known_stays_so() -> None:
+    """No tile of such a scene is of the first second of 1970."""
+    scene = replace(SCENE, info=replace(SCENE.info, start_utc_s=0.0))
+    assert {t.info.start_utc_s for t in cut(scene, tile_rows=128, limit_bytes=1)} == {0.0}
 
 
 def test_a_scene_is_one_tile_below_the_limit() -> None:
