@@ -55,7 +55,7 @@ class TileInfo:
         tile_row: Position of the tile in the scene, along track, from 0.
         tile_col: Position of the tile in the scene, across track, from 0.
         sequence: The instrument's count of tiles, 64 bits.
-        start_utc_s: Time of the first line [s since 1970-01-01 UTC].
+        start_utc_s: Time of the first line [s since 1970-01-01 UTC]; 0: not known.
         reflectance_scale: Sample value of reflectance 1.0 [DN].
         nodata: Fill value [DN], or None where there is none (floats: NaN is always fill).
         wavelengths_nm: Band centers [nm] in band order, or empty where unknown.

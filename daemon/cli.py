@@ -265,6 +265,8 @@ def feed(
             should_stop=lambda: stop.wait(0),
             on_tile=lambda _tile, _taken: advance(),
         )
+        if stop.wait(0):
+            sender.hurry(0.5)
     numbers = {**asdict(report), "realtime_factor_enmap": report.realtime_factor_enmap}
     write_json(json_file, numbers)
     out.print(
@@ -349,7 +351,7 @@ for _command in (encode, decode, inspect, bench):  # listed by --help in this or
 
 def _show_demo(summary: dict[str, Any], out_dir: Path) -> None:
     """The demo's table: a row per tile, then the whole."""
-    tiles = table("What came down (bpppc: bits per valid sample)")
+    tiles = table("What came down (bpppc: bits per valid sample, packets counted)")
     tiles.add_column("tile", no_wrap=True)
     for name in ("patches", "raw kB", "sent kB", "bpppc", "PSNR dB", "angle °"):
         tiles.add_column(name, justify="right", no_wrap=True)

@@ -85,7 +85,7 @@ class TileResult:
         patches_decoded: Patches that arrived.
         bytes_raw: Bytes of samples.
         bytes_down: Bytes of packets that carried its frames.
-        bpppc: Bits per valid sample.
+        bpppc: Bits per valid sample, of packets.
         psnr_db: Mean over patches that arrived, MAX = reflectance 1.0; None if none did with a
             valid sample.
         spectral_angle_deg: The same.

@@ -28,11 +28,7 @@ SCENES_IN_MEMORY: Final = 8
 """Scenes kept between repeats: reading one takes as long as EnMAP takes for it."""
 
 _NAP_S: Final = 0.2
-"""The longest sleep, so that a request to stop is heard."""
-
-
-_ASK_EVERY_S: Final = 0.2
-"""Longest wait for a listener without a look at `should_stop` [s]."""
+"""The longest sleep, wait for a listener or offer [s], so that a request to stop is heard."""
 
 
 class Sender(Protocol):
@@ -132,7 +128,7 @@ def wait_for_listener(
     """
     give_up_s = clock.monotonic_s() + wait_s
     told = False
-    while not sender.wait_for_listener(min(wait_s, _ASK_EVERY_S)):
+    while not sender.wait_for_listener(min(wait_s, _NAP_S)):
         if should_stop():
             raise FeedError(f"{address}: asked to end before anybody subscribed")
         if clock.monotonic_s() >= give_up_s:
@@ -162,7 +158,8 @@ def feed(
         sender: Where the messages go.
         settings: How.
         clock: What paces it.
-        should_stop: Asked before every tile and every nap; True ends the feed.
+        should_stop: Asked before every tile and every nap; True ends the feed, and a tile that is
+            on offer just then counts as refused.
         on_tile: Told of every tile, and whether it was taken.
 
     Raises:
@@ -182,7 +179,7 @@ def feed(
         due_s = start_s + (pixels / (settings.rate * ENMAP_PX_PER_S) if settings.rate else 0.0)
         if not _sleep_until(due_s, clock, should_stop):
             break
-        taken = sender.send(parts, settings.send_timeout_s)
+        taken = _offer(parts, sender, settings.send_timeout_s, clock, should_stop)
         if settings.rate:
             behind_s = max(behind_s, clock.monotonic_s() - due_s)
         if taken:
@@ -212,7 +209,7 @@ def cut(scene: Tile, *, tile_rows: int | None, limit_bytes: int) -> Iterator[Til
         limit_bytes: The largest scene to leave whole [bytes].
 
     Yields:
-        Views of the scene, each with its row, its place and the time of its first line.
+        Views of the scene, each with its row, its place and the time of its first line, if known.
     """
     rows, cols = scene.samples.shape[1:]
     if tile_rows is None:
@@ -228,7 +225,7 @@ def cut(scene: Tile, *, tile_rows: int | None, limit_bytes: int) -> Iterator[Til
                 info,
                 tile_row=info.tile_row + index,
                 georeference=place,
-                start_utc_s=info.start_utc_s + row * cols / ENMAP_PX_PER_S,
+                start_utc_s=info.start_utc_s and info.start_utc_s + row * cols / ENMAP_PX_PER_S,
             ),
         )
 
@@ -245,6 +242,21 @@ def tiles_of(
             ):
                 yield replace(tile, info=replace(tile.info, sequence=sequence))
                 sequence += 1
+
+
+def _offer(
+    parts: Sequence[Part],
+    sender: Sender,
+    timeout_s: float,
+    clock: Clock,
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Hand one message over; False if nobody takes it in time, or before the feed is to stop."""
+    give_up_s = clock.monotonic_s() + timeout_s
+    while not sender.send(parts, min(timeout_s, _NAP_S)):
+        if should_stop() or clock.monotonic_s() >= give_up_s:
+            return False
+    return True
 
 
 def _sleep_until(due_s: float, clock: Clock, should_stop: Callable[[], bool]) -> bool:

@@ -194,7 +194,7 @@ def _of_info(info: TileInfo) -> dict[str, Any]:
         "tile_row": info.tile_row,
         "tile_col": info.tile_col,
         "sequence": info.sequence,
-        "start_utc": utc(info.start_utc_s),
+        "start_utc": utc(info.start_utc_s) if info.start_utc_s else None,  # 0: nobody told it
         "wavelengths_nm": list(info.wavelengths_nm),
         "fwhm_nm": list(info.fwhm_nm),
     }

@@ -65,7 +65,7 @@ def _of_product(found: Mapping[str, Any]) -> dict[str, object]:
         "scene": found["scene"],
         "sensor": found["sensor"],
         "tile": _place(found),
-        "first line": found["start_utc"],
+        "first line": _time(found),
         "shape": f"{_shape(found['shape'])}, {found['dtype']}",
         "wavelengths": _wavelengths(found["wavelengths_nm"]),
         "reflectance 1.0": f"{found['reflectance_scale']:g}",
@@ -77,7 +77,7 @@ def _of_product(found: Mapping[str, Any]) -> dict[str, object]:
         "place": found["crs"],
         "model": found.get("model"),
         "steps": " to ".join(f"{step:g}" for step in sorted(set(found.get("steps") or ()))),
-        "bits per valid sample": f"{found['bits_per_sample']:.4f}"
+        "bits per valid sample": f"{found['bits_per_sample']:.4f} of frames, packets not counted"
         if "bits_per_sample" in found
         else None,
         "patches": f"{found['patches']} of {found['patches_of']}" if "patches" in found else None,
@@ -90,7 +90,7 @@ def _products(found: Mapping[str, Any]) -> RenderableType:
     for name in ("group", "first line", "bands × rows × cols", "dtype"):
         tiles.add_column(name, no_wrap=name != "group", overflow="fold")
     for tile in found["tiles"]:
-        tiles.add_row(tile["group"], tile["start_utc"], _shape(tile["shape"]), tile["dtype"])
+        tiles.add_row(tile["group"], _time(tile), _shape(tile["shape"]), tile["dtype"])
     return tiles
 
 
@@ -113,7 +113,10 @@ def _of_frames(found: Mapping[str, Any]) -> list[RenderableType]:
         "without side information": found["without_side"],
     }
     more = "".join(f", {count} {what}" for what, count in passed.items() if count)
-    rows = table(f"{found['kind'].capitalize()} {found['file']}: {len(tiles)} tiles{more}")
+    rows = table(
+        f"{found['kind'].capitalize()} {found['file']}: {len(tiles)} tiles{more}\n"
+        "(bpppc: bits per valid sample of frames, packets not counted)"
+    )
     models = sorted({tile["model"] for tile in tiles})
     rows.add_column("scene", no_wrap=True)
     rows.add_column("first line", no_wrap=True)
@@ -124,7 +127,7 @@ def _of_frames(found: Mapping[str, Any]) -> list[RenderableType]:
     for tile in tiles[:_TILES_SHOWN]:
         cells = [
             short(tile["scene"]),
-            tile["start_utc"][:16],
+            _time(tile)[:16],
             "×".join(map(str, tile["shape"])),
             f"{tile['step']:g}",
             f"{tile['patches']}/{tile['patches_of']}",
@@ -159,6 +162,10 @@ def _of_packets(packets: Mapping[str, Any]) -> list[RenderableType]:
     for boot in packets["boots"]:
         boots.add_row(boot["boot_id"], *(f"{boot[number]:,}" for number in numbers))
     return [_facts("Packets", facts), boots]
+
+
+def _time(found: Mapping[str, Any]) -> str:
+    return found["start_utc"] or "unknown"
 
 
 def _place(found: Mapping[str, Any]) -> str:

@@ -64,7 +64,7 @@ FLIGHT_SERIES: Final[Series] = (
     ("commands", (tuple(kind.name.lower() for kind in Kind),)),
     ("commands_refused", (PACKET_REASONS,)),
     ("model_loads", (("load", "rollback", "mended"),)),
-    ("model_tests", (("passed", "bundle_digest", "bundle_answer", *INTERNAL),)),
+    ("model_tests", (("passed", "bundle_digest", "bundle_answer", "backend"),)),
     ("spool_dropped_packets", (("evicted", "unacknowledged", "damaged", "ended"),)),
 )
 

@@ -74,9 +74,8 @@ class ModelStore:
             ModelFileError: If none does.
         """
         for path in reversed(self.files()):
-            with suppress(OSError):
-                if promised_name(_head(path)) == model.hex():
-                    return path
+            if name_in(path) == model.hex():
+                return path
         what = "file and its signature" if self._keys else "file"
         raise ModelFileError(self.folder, f"no model {model.hex()}; put its {what} there first")
 
@@ -154,17 +153,18 @@ def refused_by_runtime() -> Iterator[None]:
         raise BackendError(str(error).split("\n")[0]) from None
 
 
+def name_in(path: Path) -> str | None:
+    """The model that a file's beginning says it holds, unchecked; None if it says none."""
+    with suppress(OSError):
+        if stat.S_ISREG(path.lstat().st_mode):
+            with path.open("rb") as file:
+                return promised_name(file.read(_HEAD_BYTES))
+    return None
+
+
 def signature_of(path: Path) -> Path:
     """Where a file's signature lies."""
     return path.with_name(f"{path.name}.sig")
-
-
-def _head(path: Path) -> bytes:
-    """The beginning of a file; nothing of what is none."""
-    if not stat.S_ISREG(path.lstat().st_mode):
-        return b""
-    with path.open("rb") as file:
-        return file.read(_HEAD_BYTES)
 
 
 def _guarded(path: Path, max_bytes: int) -> bytes:

@@ -22,7 +22,7 @@ from daemon.cores import claim
 from daemon.errors import ConfigError, DaemonError, ModelFileError, reason_of
 from daemon.files import write_whole
 from daemon.ground.metrics import GroundMetrics
-from daemon.model_store import SUFFIX, ModelStore, refused_by_runtime, signature_of
+from daemon.model_store import SUFFIX, ModelStore, name_in, refused_by_runtime, signature_of
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,8 @@ class GroundModels:
         if self._store is None:
             return
         for path in bundles:
-            self._keep(self._store, path, load_bundle(path).name)
+            if (name := name_in(path.resolve())) is not None:
+                self._keep(self._store, path, name)
 
     def _keep(self, store: ModelStore, path: Path, name: str) -> None:
         with suppress(ModelFileError):
@@ -116,9 +117,11 @@ class GroundModels:
 
     def _take(self, store: ModelStore, paths: Sequence[Path]) -> None:
         for path in paths:
+            if (name := name_in(path)) is not None and self.has(bytes.fromhex(name)):
+                continue
             try:
                 bundle = store.read(path)
-                if self.has(bundle.model) or not bundle.has_synthesis:
+                if not bundle.has_synthesis:
                     continue  # a board's file has no decoder, and lies here where both are one
                 with refused_by_runtime():
                     decoder = Decoder(bundle)

@@ -14,7 +14,6 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -34,6 +33,8 @@ from daemon.link.quality_note import Measured
 QUALITY: Final = ".quality.json"
 STAC: Final = ".stac.json"
 """What the file of a product's patches, and its STAC item, end in."""
+WITHDRAWN: Final = f"{STAC}.withdrawn"
+"""What an item ends in, behind a dot, while its product's file of patches is written anew."""
 
 _READ_BYTES: Final = 1 << 20
 _NOTHING: Final = MappingProxyType[str, Callable[[str], Mapping[str, object]]]({})
@@ -71,7 +72,11 @@ def write_product(
     """
     beside = {end: path.with_name(path.name + end) for end in (QUALITY, STAC, *others)}
     layers, before = layers_of(item), _version_in(beside[QUALITY])
-    withdraw = partial(beside[STAC].unlink, missing_ok=True)
+
+    def withdraw() -> None:
+        for told in (beside[STAC], _withdrawn(path)):
+            told.unlink(missing_ok=True)
+
     try:
         written = write_tile(item.tile, path, file_format, layers, withdraw)
     except (OSError, TileFileError) as error:
@@ -126,8 +131,10 @@ def amend_product(path: Path, measured: Mapping[tuple[int, int], Measured]) -> b
         Whether that is news. A product that was taken away, or has no item, is left as it is.
 
     Raises:
-        OutputError: If the files are not ours, or cannot be written; there may be no item then.
+        OutputError: If the files are not ours, or cannot be written; there may be no item then,
+            until `mend_item`.
     """
+    mend_item(path)
     quality_path, item_path = (path.with_name(path.name + end) for end in (QUALITY, STAC))
     try:
         told, item = (json.loads(part.read_bytes()) for part in (quality_path, item_path))
@@ -139,15 +146,36 @@ def amend_product(path: Path, measured: Mapping[tuple[int, int], Measured]) -> b
                 changed = True
         if not changed:
             return False
-        item_path.unlink()
-        write_whole(quality_path, _json(told))
-        amended = with_asset(item, _asset(quality_path))
+        with_asset(item, _asset(quality_path))  # what cannot be mended is not begun
+        item_path.replace(_withdrawn(path))
     except FileNotFoundError:
         return False
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise OutputError(quality_path, f"not amended: {error!r}") from None
-    write_whole(item_path, _json(amended))
+    write_whole(quality_path, _json(told))
+    mend_item(path)
     return True
+
+
+def mend_item(path: Path) -> None:
+    """Give a product its item again that `amend_product` has withdrawn; if none was, do nothing.
+
+    Args:
+        path: Of the product, without a suffix.
+
+    Raises:
+        OutputError: If it cannot be read or written, or the product is there no more.
+    """
+    quality_path, item_path = (path.with_name(path.name + end) for end in (QUALITY, STAC))
+    withdrawn = _withdrawn(path)
+    try:
+        item = json.loads(withdrawn.read_bytes())
+        write_whole(item_path, _json(with_asset(item, _asset(quality_path))))
+        withdrawn.unlink()
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise OutputError(item_path, f"not mended: {error!r}") from None
 
 
 def layers_of(item: RestoredTile) -> PatchLayers:
@@ -230,6 +258,10 @@ def _asset(path: Path) -> Asset:
     except OSError as error:
         raise OutputError(path, str(error)) from None
     return Asset(name=path.name, size_bytes=size_bytes, sha256=sha256, folder=folder)
+
+
+def _withdrawn(path: Path) -> Path:
+    return path.with_name(f".{path.name}{WITHDRAWN}")
 
 
 def _files_in(folder: Path) -> list[Path]:

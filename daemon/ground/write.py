@@ -18,7 +18,7 @@ from daemon.files import sync_folder
 from daemon.ground.items import RestoredTile
 from daemon.ground.metrics import GroundMetrics
 from daemon.ground.notes import QualityNotes
-from daemon.ground.products import amend_product, measured_in, write_product
+from daemon.ground.products import WITHDRAWN, amend_product, measured_in, mend_item, write_product
 from daemon.stage import KeepsNothing
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class WriteWorker(KeepsNothing):
 
     Args:
         directory: Where files go, of this process alone; made if it is not there. What one that
-            was killed left half written is removed.
+            was killed left half written is removed, or ended where that can be.
         file_format: As in `codec.tile_files.write_tile`.
         metrics: Counts tiles written and their patches, and tiles that could not be.
         on_written: Told each tile that would survive a loss of power. Must not raise.
@@ -68,6 +68,7 @@ class WriteWorker(KeepsNothing):
         self._notes = notes or QualityNotes()
         self._written: OrderedDict[bytes, tuple[Path, tuple[int, int]]] = OrderedDict()
         make_clean(directory)
+        _mend_items(directory)
 
     def accept(self, item: RestoredTile) -> Iterator[Path]:
         """Write the tile, its manifest and what else a product has; return the tile's path.
@@ -136,6 +137,15 @@ def make_clean(directory: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
     except OSError as error:
         raise OutputError(directory, str(error)) from None
+
+
+def _mend_items(directory: Path) -> None:
+    """Give products their items again whose quality was written anew when a process was killed."""
+    for path in directory.glob(f".*{WITHDRAWN}"):
+        try:
+            mend_item(path.with_name(path.name[1:].removesuffix(WITHDRAWN)))
+        except OutputError as error:
+            log.warning("item not mended", extra={"error": str(error)})
 
 
 def file_stem(info: TileInfo) -> str:

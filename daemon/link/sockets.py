@@ -132,6 +132,10 @@ class _Socket:
             raise AddressError(endpoint.address, str(error)) from None
         self.address: Final = self._zmq.get_string(zmq.SocketOption.LAST_ENDPOINT).rstrip("\0")
 
+    def hurry(self, linger_s: float) -> None:
+        """Have `close` wait no longer than this for what is queued."""
+        self._zmq.set(zmq.SocketOption.LINGER, _milliseconds(linger_s))
+
     def close(self) -> None:
         """Close, after what was queued has left or `linger_s` is over. Again is harmless."""
         self._close_gate()

@@ -66,24 +66,25 @@ class Model:
         """See that it is as it was, to the last bit; the first time, note how it is.
 
         Raises:
+            BackendError: If nothing runs it any more.
             BundleDigestError: If a weight or a table in memory is another one.
             BundleAnswerError: If it makes something else of the known tile, or nothing.
         """
-        with aside():
+        with aside(), refused_by_runtime():
             proof = self._proof
-            if proof is None or proof.backend != self.encoder.backend.name:
-                self._prove()  # it is new, or another backend has taken over
-                return
-            if self.encoder.fingerprint() != proof.memory:
+            if proof is None:
+                self._proof = _proof_of(self.encoder)
+            elif proof.backend != self.encoder.backend.name:  # another has taken over
+                check_encoder(self.encoder)
+                self._proof = _proof_of(self.encoder)
+            elif self.encoder.fingerprint() != proof.memory:
                 raise BundleDigestError("a weight or a table has changed in memory")
-            answer = _answer(self.encoder)
-            if answer != proof.answer and self.encoder.backend.name == proof.backend:
-                raise BundleAnswerError(f"{proof.backend} makes something else of the known tile")
-
-    def _prove(self) -> None:
-        check_encoder(self.encoder)
-        answer, memory = _answer(self.encoder), self.encoder.fingerprint()
-        self._proof = _Proof(memory, answer, self.encoder.backend.name)
+            else:
+                answer = _answer(self.encoder)
+                if answer != proof.answer and self.encoder.backend.name == proof.backend:
+                    raise BundleAnswerError(
+                        f"{proof.backend} makes something else of the known tile"
+                    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,11 @@ class _Proof:
     memory: bytes
     answer: bytes
     backend: str
+
+
+def _proof_of(encoder: Encoder) -> _Proof:
+    answer, memory = _answer(encoder), encoder.fingerprint()
+    return _Proof(memory, answer, encoder.backend.name)
 
 
 def _answer(encoder: Encoder) -> bytes:

@@ -25,7 +25,6 @@ from daemon.guarded import read_guarded
 from daemon.metrics import FlightMetrics
 from daemon.model_store import SUFFIX, ModelStore
 from daemon.onboard.models import Model
-from daemon.stage import INTERNAL_ERROR
 
 log = logging.getLogger(__name__)
 
@@ -176,15 +175,11 @@ class Models:
         try:
             model.test()
         except CodecError as error:
-            reason = reason_of(error)
-            log.error("self-test failed", extra={"model": model.name, "error": str(error)})
-        except RuntimeError as error:  # of a runtime: there was no other left to take over
-            reason = INTERNAL_ERROR
+            self._metrics.model_tests.labels(reason_of(error)).inc()
             log.error("self-test failed", extra={"model": model.name, "error": str(error)})
         else:
             self._metrics.model_tests.labels("passed").inc()
             return
-        self._metrics.model_tests.labels(reason).inc()
         try:
             self._put_to_work(self._make(self._read(self._in_use), model.origin), "mended")
         except (CodecError, DaemonError) as error:

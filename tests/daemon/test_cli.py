@@ -453,6 +453,25 @@ def test_a_feed_that_waits_can_be_stopped(scene: Path, tmp_path: Path) -> None:
     assert rest == f"prismlink: {address}: asked to end before anybody subscribed\n"
 
 
+def test_a_feed_that_nobody_listens_to_any_more_can_be_stopped(tmp_path: Path) -> None:
+    """It does not wait for a tile to be taken, nor for those that are queued to leave."""
+    address = f"ipc://{tmp_path}/a"
+    scene = write_tile(cubes.tile(bands=99, rows=256, cols=256), tmp_path / "large", "npy")
+    words = ("feed", str(scene), "--address", address, "--rate", "0", "--repeat", "1000")
+    with (
+        TileListener(Endpoint(address=address, bind=True), queued=1) as listener,
+        subprocess.Popen([sys.executable, "-m", "daemon.cli", *words]) as feed,
+    ):
+        try:
+            assert listener.recv(60.0) is not None
+            with pytest.raises(subprocess.TimeoutExpired):
+                feed.wait(1.0)  # it offers what nobody takes
+            feed.send_signal(signal.SIGTERM)
+            assert feed.wait(8.0) == 0
+        finally:
+            feed.kill()
+
+
 @pytest.mark.parametrize("side", ["flight", "ground"])
 def test_a_wrong_setting_ends_with_78(
     prismlink: Prismlink, bundle_file: Path, tmp_path: Path, side: str

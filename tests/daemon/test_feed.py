@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 
@@ -37,7 +38,7 @@ SCENE = Tile(
 
 
 class Ground:
-    """Takes messages, but for the ones it is told to refuse; each takes `slow_s`.
+    """Takes tiles, but for those of the sequences it is told to refuse; each takes `slow_s`.
 
     It is there `comes_s` after the beginning.
     """
@@ -50,7 +51,7 @@ class Ground:
         slow_s: float = 0,
         comes_s: float = 0,
     ) -> None:
-        self._clock, self._refuse, self._slow_s, self._seen = clock, refuse, slow_s, 0
+        self._clock, self._refuse, self._slow_s = clock, refuse, slow_s
         self._there_s = clock.monotonic_s() + comes_s
         self.at_s: list[float] = []
         self.tiles: list[Tile] = []
@@ -64,12 +65,12 @@ class Ground:
     def send(self, parts: Sequence[Part], timeout_s: float) -> bool:
         """Take or refuse one message."""
         self._clock.advance(self._slow_s)
-        self._seen += 1
-        if self._seen - 1 in self._refuse:
+        tile = TileMessage.unpack(list(parts), TileLimits())
+        if tile.info.sequence in self._refuse:
             self._clock.advance(timeout_s)
             return False
         self.at_s.append(self._clock.monotonic_s())
-        self.tiles.append(TileMessage.unpack(list(parts), TileLimits()))
+        self.tiles.append(tile)
         return True
 
 
@@ -190,6 +191,7 @@ def test_a_refused_tile_is_a_gap(scene: Path) -> None:
 
     assert [t.info.sequence for t in ground.tiles] == [0, 2, 3, 4, 5]
     assert (report.tiles, report.refused) == (5, 1)
+    assert report.behind_s == pytest.approx(FeedSettings().send_timeout_s, abs=0.3)
 
 
 @pytest.mark.parametrize("interleave", ["bsq", "bil", "bip"])
@@ -215,6 +217,19 @@ def test_a_request_to_stop_is_heard(scene: Path) -> None:
     assert max(clock.slept_s) <= 0.2
 
 
+def test_a_request_to_stop_is_heard_while_nobody_takes_a_tile(scene: Path) -> None:
+    """Within moments, however long a tile may be offered; it was not taken."""
+    clock = FakeClock()
+    start_s = clock.monotonic_s()
+    report = feed(
+        [scene], Ground(clock, refuse=[0, 1]), settings=FeedSettings(rate=0.0), clock=clock,
+        should_stop=lambda: clock.monotonic_s() > start_s + 1.0,
+    )  # fmt: skip
+
+    assert (report.tiles, report.refused) == (0, 1)
+    assert report.seconds < 1.5
+
+
 def test_a_tile_knows_its_place_and_time() -> None:
     """A cut moves the place by whole lines, the time by EnMAP's, and copies no sample."""
     tiles = list(cut(SCENE, tile_rows=128, limit_bytes=1))
@@ -226,6 +241,12 @@ def test_a_tile_knows_its_place_and_time() -> None:
     assert tiles[1].info.start_utc_s == pytest.approx(100 + 128 * 40 / ENMAP_PX_PER_S)
     assert np.shares_memory(tiles[1].samples, SCENE.samples)
     np.testing.assert_array_equal(np.concatenate([t.samples for t in tiles], 1), SCENE.samples)
+
+
+def test_a_time_that_is_not_known_stays_so() -> None:
+    """No tile of such a scene is of the first second of 1970."""
+    scene = replace(SCENE, info=replace(SCENE.info, start_utc_s=0.0))
+    assert {t.info.start_utc_s for t in cut(scene, tile_rows=128, limit_bytes=1)} == {0.0}
 
 
 def test_a_scene_is_one_tile_below_the_limit() -> None:

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from codec import prism_file
 from codec.decoder import Decoder
+from codec.encoder import Encoder
 from codec.errors import BundleError, CodecError, TileFileError, WrongModelError
 from codec.tile_files import write_tile
 from daemon.bulk.catalog import Selection
@@ -86,6 +88,33 @@ def test_a_product_tells_what_lies_beside_it(tmp_path: Path, bundle_file: Path) 
     assert (found["patches"], found["patches_of"], found["version"]) == (2, 3, 1)
     assert found["bytes_coded"] == sum(map(len, frames(0)[:-1]))
     assert "2 of 3" in shown(found)
+    assert f"{found['bits_per_sample']:.4f} of frames, packets not counted" in shown(found)
+
+
+@pytest.mark.parametrize("how", ["product", "frames", "store"])
+def test_a_time_that_nobody_told_is_unknown(tmp_path: Path, bundle_file: Path, how: str) -> None:
+    """No table says 1970; in JSON it is null."""
+    tile = cubes.tile(bands=3, rows=8, cols=9, start_utc_s=0.0)
+    path = tmp_path / "x.prism"
+    path.write_bytes(prism_file.pack(Encoder(klt_bundle(), backend="torch-cpu").encode(tile)))
+    if how == "product":
+        path = write_tile(tile, tmp_path / "x", "npy")
+    elif how == "store":
+        output = Output(folder=tmp_path / "all.zarr", file_format="zarr")
+        decode([path], output, bundles=bundles_of([bundle_file]))
+        path = output.folder
+    found = inspect(path).description
+    (described,) = found.get("tiles", [found])
+
+    assert described["start_utc"] is None
+    assert "unknown" in shown(found)
+    assert "1970" not in shown(found)
+
+
+def test_bits_are_said_to_be_of_frames(tmp_path: Path) -> None:
+    """The demo counts packets: nobody shall take one for the other."""
+    found = inspect(recordings.frame_file(tmp_path / "x.prism", 0)).description
+    assert "of frames, packets not counted" in shown(found)
 
 
 def test_a_store_of_many_tiles_is_listed(tmp_path: Path, bundle_file: Path) -> None:

@@ -82,6 +82,12 @@ def test_names(process: Process) -> None:
         ),
         (
             FlightMetrics,
+            "model_tests_total",
+            "result",
+            {"passed", "bundle_digest", "bundle_answer", "backend"},
+        ),
+        (
+            FlightMetrics,
             "quality_failures_total",
             "reason",
             {INTERNAL_ERROR, *map(reason_of, DECODE_ERRORS)},

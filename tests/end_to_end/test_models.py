@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,15 +14,7 @@ import pytest
 from daemon.link.sockets import Endpoint, TileSender
 from daemon.tile_message import TileMessage
 from fakes.cubes import tile as fake_tile
-from fakes.models import (
-    STRANGER,
-    model,
-    of_another_answer,
-    put,
-    put_model,
-    without,
-    write_key,
-)
+from fakes.models import SPOILED, model, put, put_model, put_spoiled, write_key
 from fakes.processes import DEPLOY, PATIENCE_S, ROOT, Desk, Numbers, Process
 
 PATCHES = 2
@@ -86,41 +78,6 @@ def until_at_work(process: Process, number: int) -> None:
     process.until_metrics(lambda n: name in at_work(n), f"model {name}")
 
 
-def spoil_signature(folder: Path) -> None:
-    """Signed by somebody else."""
-    put_model(folder, 2, STRANGER)
-
-
-def spoil_digest(folder: Path) -> None:
-    """Other weights than its name promises."""
-    content = model(2).for_flight().to_bytes()
-    put(folder / "2.safetensors", content[:-1] + bytes([content[-1] ^ 1]))
-
-
-def spoil_answer(folder: Path) -> None:
-    """Sound, but it does not do here what it did where it was made."""
-    put(folder / "2.safetensors", of_another_answer(model(2), model(24)))
-
-
-def spoil_end(folder: Path) -> None:
-    """Cut on its way."""
-    put(folder / "2.safetensors", model(2).for_flight().to_bytes()[:-1])
-
-
-def spoil_tensor(folder: Path) -> None:
-    """A tensor is missing."""
-    put(folder / "2.safetensors", without(model(2).for_flight().to_bytes(), "contexts.weights"))
-
-
-SPOILED: dict[str, Callable[[Path], None]] = {
-    "model_signature": spoil_signature,
-    "bundle_digest": spoil_digest,
-    "bundle_answer": spoil_answer,
-    "bundle_truncated": spoil_end,
-    "bundle_tensor": spoil_tensor,
-}
-
-
 def test_models_are_exchanged_under_full_load(
     desk: Desk, tmp_path: Path, own: Path, stores: tuple[Path, Path]
 ) -> None:
@@ -150,8 +107,8 @@ def test_models_are_exchanged_under_full_load(
         until_at_work(flight, 1)
         ground.until_metrics(lambda n: n.total("tiles_without_model") > 0, "unknown frames")
 
-        for reason, spoil in SPOILED.items():
-            spoil(board)
+        for reason in SPOILED:
+            put_spoiled(board, 2, reason)
             refused = flight.until_metrics(
                 lambda n, reason=reason: n.total("models_refused_total", reason=reason), reason
             )

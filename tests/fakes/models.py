@@ -33,6 +33,16 @@ def model(number: int = 0) -> Bundle:
     return answered(made)
 
 
+SPOILED: Final = (
+    "model_signature",
+    "bundle_digest",
+    "bundle_answer",
+    "bundle_truncated",
+    "bundle_tensor",
+)
+"""What `put_spoiled` takes for a reason."""
+
+
 def write_key(path: Path, key: Ed25519PrivateKey = KEY) -> Path:
     """The public key in PEM."""
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -52,6 +62,24 @@ def put_model(folder: Path, number: int, key: Ed25519PrivateKey | None = KEY) ->
     """Put a model for flight."""
     content = model(number).for_flight().to_bytes()
     return put(folder / f"{number}.safetensors", content, key)
+
+
+def put_spoiled(folder: Path, number: int, reason: str) -> None:
+    """Put a model for flight that is refused for a reason: the label of its metric."""
+    path, content = folder / f"{number}.safetensors", model(number).for_flight().to_bytes()
+    match reason:
+        case "model_signature":
+            put(path, content, STRANGER)
+        case "bundle_digest":
+            put(path, content[:-1] + bytes([content[-1] ^ 1]))
+        case "bundle_answer":  # sound, but it does not do here what it did where it was made
+            put(path, of_another_answer(model(number), model(24)))
+        case "bundle_truncated":
+            put(path, content[:-1])
+        case "bundle_tensor":
+            put(path, without(content, "contexts.weights"))
+        case _:
+            raise ValueError(reason)
 
 
 def rewritten(content: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:

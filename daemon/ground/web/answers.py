@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from starlette.types import Receive, Scope, Send
+
+log = logging.getLogger(__name__)
+
+
+class CutOffError(Exception):
+    """The rest of an answer cannot be sent; nobody shall take what came for all of it."""
 
 
 class Pieces:
@@ -13,7 +20,7 @@ class Pieces:
 
     Args:
         body: The pieces.
-        size_bytes: All of them together [bytes].
+        size_bytes: All of them together [bytes]; None: not known before.
         headers: What is said of them.
         close: Called once it is over, however it ended.
     """
@@ -21,12 +28,13 @@ class Pieces:
     def __init__(
         self,
         body: AsyncIterator[bytes],
-        size_bytes: int,
+        size_bytes: int | None,
         headers: Mapping[str, str],
         close: Callable[[], object],
     ) -> None:
         self._body, self._close = body, close
-        self._headers = {"content-length": str(size_bytes), **headers}
+        length = {} if size_bytes is None else {"content-length": str(size_bytes)}
+        self._headers = {**length, **headers}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, unless the visitor leaves."""
@@ -40,6 +48,8 @@ class Pieces:
                         return
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except CutOffError as error:  # an answer that does not end has the server hang up
+            log.warning("answer cut off", extra={"error": str(error)})
         finally:
             gone.cancel()
             self._close()

@@ -32,8 +32,9 @@ from daemon.ground.web.access import LOGIN, WRONG, Access, Guard, log_in
 from daemon.ground.web.answers import Pieces
 from daemon.ground.web.kept_samples import KeptSamples, TileSamples
 from daemon.ground.web.streams import Streams
-from daemon.ground.web.tile_view import TileView
+from daemon.ground.web.tile_view import ZIPPED_STORE, TileView
 from daemon.ground.web.watch import Bulletin
+from daemon.ground.web.zip_stream import StoredFolder
 
 MAX_PIXELS: Final = 1 << 20
 """Most pixels of one answer: with three bands of floats 12 MiB."""
@@ -51,6 +52,7 @@ _TYPES: Final = {
     ".svg": "image/svg+xml",
     ".json": "application/json",
     ".tif": "image/tiff",
+    ".zip": "application/zip",
 }
 _ALARM_HERE: Final = b"<!-- wrong -->"
 _ALARM: Final = b'<p class="alarm" role="alert">This is not the token.</p>'
@@ -209,13 +211,22 @@ class WebApp:
         name = request.path_params["name"]
         if not any(name in view.files for view in self._bulletin().tiles):
             raise HTTPException(404)
-        descriptor, size_bytes = await self._off_the_loop(lambda: _opened(self._directory / name))
+        path = self._directory / name
         headers = {
-            "content-type": _TYPES.get(Path(name).suffix, "application/octet-stream"),
+            "content-type": _TYPES.get(path.suffix, "application/octet-stream"),
             "content-disposition": f'attachment; filename="{name}"',
         }
+        if name.endswith(ZIPPED_STORE):
+            folder = await self._off_the_loop(lambda: _looked_at(path.with_suffix("")))
+            return Pieces(self._zip(folder), None, headers, lambda: None)
+        descriptor, size_bytes = await self._off_the_loop(lambda: _opened(path))
         body = self._read(descriptor, size_bytes)
         return Pieces(body, size_bytes, headers, partial(os.close, descriptor))
+
+    async def _zip(self, folder: StoredFolder) -> AsyncIterator[bytes]:
+        pieces = folder.zipped()
+        while piece := await self._off_the_loop(partial(next, pieces, b"")):
+            yield piece
 
     async def _read(self, descriptor: int, size_bytes: int) -> AsyncIterator[bytes]:
         while size_bytes > 0:
@@ -295,6 +306,13 @@ def _opened(path: Path) -> tuple[int, int]:
         os.close(descriptor)
         raise HTTPException(404)
     return descriptor, found.st_size
+
+
+def _looked_at(path: Path) -> StoredFolder:
+    try:
+        return StoredFolder.at(path)
+    except OSError:
+        raise HTTPException(404) from None
 
 
 def _numbers(request: Request, *names: str) -> dict[str, int]:

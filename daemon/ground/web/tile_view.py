@@ -25,6 +25,10 @@ FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
 BESIDE: Final = (".img", MASK, ".json", MANIFEST, QUALITY, STAC)
 """What files of a tile may end in, beside the one that holds its samples."""
 
+STORE: Final = ".zarr"
+ZIPPED_STORE: Final = f"{STORE}.zip"
+"""What a folder of samples ends in, and the file that it can be had as."""
+
 MAX_MANIFEST_BYTES: Final = 4 << 20
 MAX_PATCHES: Final = 4096
 """Of a tile that the page tells of. Our largest tiles have 1024; what a frame or a manifest claims
@@ -73,7 +77,7 @@ class TileView:
         model: Name of the model that coded it, as frames have it.
         step: Its quantizer step.
         file: The file with its samples; None: not written.
-        files: All its files that can be had.
+        files: All its files that can be had; a Zarr store as a zip file.
     """
 
     tile_id: str
@@ -253,7 +257,11 @@ def _psnr_in(manifest: Path) -> tuple[float | None, int]:
 
 
 def _files(manifest: Path, file: str) -> tuple[str, ...]:
-    """The files of a tile that are there, the one with its samples first; no folders."""
-    stem = manifest.name.removesuffix(MANIFEST)
+    """The files of a tile that are there, the one with its samples first, a store as zip file."""
+    stem, folder = manifest.name.removesuffix(MANIFEST), manifest.parent
     names = dict.fromkeys([file, *(f"{stem}{suffix}" for suffix in BESIDE)])
-    return tuple(n for n in names if is_file_name(n) and (manifest.parent / n).is_file())
+    there = tuple(name for name in names if is_file_name(name) and (folder / name).is_file())
+    zipped = f"{file}.zip"
+    if zipped.endswith(ZIPPED_STORE) and is_file_name(zipped) and (folder / file).is_dir():
+        return zipped, *there
+    return there

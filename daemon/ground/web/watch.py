@@ -167,9 +167,10 @@ class WatchWorker:
         """Look at the link; tell visitors."""
         self._begin()
         totals = self._totals()
+        came = LinkCounts.of(totals)
         ended = self._link.look(
-            LinkCounts.of(totals),
-            self._loss(totals),
+            came,
+            self._loss(totals, came),
             now_s=self._clock.monotonic_s(),
             utc_s=self._clock.utc_s(),
         )
@@ -204,13 +205,12 @@ class WatchWorker:
             passes_version=self._passes.version,
         )
 
-    def _loss(self, totals: Mapping[str, float]) -> float | None:
+    def _loss(self, totals: Mapping[str, float], came: LinkCounts) -> float | None:
         """Share of packets that do not come: lately, where beacons tell, else since the start."""
         if self._has_uplink:
             return totals.get(_LOSS)
         name, reason = _MISSING
         missing = totals.get(f'{name}{{reason="{reason}"}}', 0.0)
-        came = LinkCounts.of(totals)
         sent = came.packets - came.repeated + missing
         return missing / sent if sent > 0 else None
 

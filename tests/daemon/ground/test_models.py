@@ -91,6 +91,28 @@ def test_models_of_the_settings_are_kept(tmp_path: Path) -> None:
     assert later.came == [model(0).model]
 
 
+def test_a_linked_bundle_of_the_settings_is_kept(tmp_path: Path) -> None:
+    """As a file of its own: settings may name a link, the store takes none."""
+    rig = Rig(tmp_path)
+    link = tmp_path / "default.safetensors"
+    link.symlink_to(rig.own.name)
+    rig.target.keep([link])
+    assert ModelStore(rig.folder, ()).read(rig.folder / f"{model(0).name}.safetensors")
+
+
+def test_a_model_that_is_there_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file that says it holds one, at a start or later, no more than that is looked at."""
+    rig = Rig(tmp_path)
+    rig.put(0)
+    monkeypatch.setattr(ModelStore, "read", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("codec.bundle.load", lambda _: pytest.fail("parsed"))
+    rig.target.keep([rig.own])
+    rig.target.take_all()
+    assert (rig.came, rig.refused()) == ([], {})
+
+
 def test_they_are_kept_with_their_signatures(tmp_path: Path) -> None:
     """Where those are asked for; a file without one would not be taken, and is not kept."""
     rig = Rig(tmp_path, signed=True)

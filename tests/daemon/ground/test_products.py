@@ -27,15 +27,17 @@ from daemon.ground.items import RestoredTile
 from daemon.ground.products import (
     QUALITY,
     STAC,
+    amend_product,
+    file_sha256,
     layers_of,
     parts_of,
     tree_sha256,
     write_product,
 )
-from fakes import cubes
+from fakes import cubes, killed_writer
 from fakes.ground import restored
 from fakes.processes import PATIENCE_S, ROOT, until
-from fakes.product_reader import PLACE, tile_of
+from fakes.product_reader import PLACE, check, tile_of
 
 FORMATS = ("geotiff", "cog", "envi", "zarr", "npy")
 DATA = ROOT / "tests" / "data"
@@ -316,3 +318,87 @@ def test_no_reader_sees_half_a_product(tmp_path: Path, file_format: str) -> None
         reader.kill()
         reader.wait()
     assert (reader.returncode, errors) == (0, "")
+
+
+# ---------------------------------------------------------------- a writer that is killed
+
+
+def whole_item(folder: Path, file_format: str) -> dict[str, Any] | None:
+    """The item of the product there, which must be as all of its files are; None: there is none."""
+    found = list(folder.glob(f"*{STAC}"))
+    if not found:
+        return None
+    assert check(found[0], file_format)
+    item: dict[str, Any] = json.loads(found[0].read_bytes())
+    for asset in item["assets"].values():
+        path = folder / asset["href"]
+        if path.is_dir():
+            assert asset["prismlink:tree_sha256"] == tree_sha256(path)
+        else:
+            assert asset["file:checksum"] == "1220" + file_sha256(path)
+    return item
+
+
+def killed(folder: Path, file_format: str, what: str) -> list[Path]:
+    """Have a ground killed at each step; see `fakes.killed_writer`."""
+    words = [sys.executable, "-m", "fakes.killed_writer", str(folder), file_format, what]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    subprocess.run(words, env=env, check=True, timeout=10 * PATIENCE_S)
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("file_format", ["envi", "zarr"])
+def test_a_ground_that_is_killed_leaves_a_whole_version_or_no_item(
+    tmp_path: Path, file_format: str
+) -> None:
+    """And has not told that the tile is written, so that the archive gives it to the next one."""
+    *folders, done = killed(tmp_path, file_format, "write")
+    assert len(folders) > 6
+    found = [whole_item(folder, file_format) for folder in folders]
+    versions = [item and item["properties"]["version"] for item in found]
+    assert {"1", None, "2"} == set(versions)
+    for folder, version in zip(folders, versions, strict=True):
+        assert version == "2" or not (folder / killed_writer.TOLD).exists()
+        list(killed_writer.writer(folder, file_format).accept(restored(killed_writer.TILE)))
+        item = whole_item(folder, file_format)
+        assert item is not None
+        assert (item["properties"]["version"], item["properties"]["prismlink:complete"]) == (
+            "2",
+            True,
+        )
+        assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in done.iterdir())
+
+
+def test_an_amendment_that_failed_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the next one, once there is room again; until then there is no item."""
+    item = restored(killed_writer.TILE)
+    path, note = tmp_path / "p", killed_writer.NOTE
+    write_product(item, path, "npy")
+    with monkeypatch.context() as patch:
+        patch.setattr("daemon.ground.products.write_whole", _no_room)
+        with pytest.raises(OutputError):
+            amend_product(path, {note.place: note.measured})
+    assert whole_item(tmp_path, "npy") is None
+    assert amend_product(path, {note.place: note.measured})
+    assert whole_item(tmp_path, "npy") is not None
+
+
+def _no_room(path: Path, _: bytes) -> None:
+    raise OutputError(path, "no room")
+
+
+def test_an_item_that_was_being_amended_comes_back(tmp_path: Path) -> None:
+    """With the next ground, whichever of its checksums is the right one then."""
+    *folders, done = killed(tmp_path, "npy", "amend")
+    assert None in [whole_item(folder, "npy") for folder in folders]
+    for folder in folders:
+        killed_writer.writer(folder, "npy")
+        assert whole_item(folder, "npy") is not None
+        names = {path.name for path in folder.iterdir()}
+        assert {name for name in names if not name.endswith(".part")} == {
+            path.name for path in done.iterdir()
+        }
+    (quality,) = done.glob(f"*{QUALITY}")
+    assert json.loads(quality.read_bytes())["patches"][1]["psnr_db"] == killed_writer.NOTE.psnr_db

@@ -7,12 +7,13 @@ import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
 from codec.bundle import Bundle
-from codec.encoder import NO_TIMER
+from codec.encoder import NO_TIMER, Encoder
 from codec.errors import BundleAnswerError
 from codec.lifting import direct_latents
 from daemon.config_models import FlightModelSettings
@@ -22,15 +23,7 @@ from daemon.model_store import ModelStore
 from daemon.onboard.models import Model, load_model, make_model
 from daemon.onboard.updates import Models
 from fakes.clock import FakeClock
-from fakes.models import (
-    KEY,
-    STRANGER,
-    model,
-    of_another_answer,
-    put,
-    put_model,
-    without,
-)
+from fakes.models import KEY, SPOILED, model, put_model, put_spoiled
 
 TEST_S = 60.0
 
@@ -179,43 +172,13 @@ def test_a_model_at_work_is_not_loaded_again(rig: Rig) -> None:
     assert rig.counts("models_refused") == {}
 
 
-def _of_a_stranger(folder: Path) -> None:
-    put_model(folder, 1, STRANGER)
-
-
-def _of_another_digest(folder: Path) -> None:
-    content = model(1).for_flight().to_bytes()
-    put(folder / "1.safetensors", content[:-1] + bytes([content[-1] ^ 1]))
-
-
-def _of_a_wrong_answer(folder: Path) -> None:
-    put(folder / "1.safetensors", of_another_answer(model(1), model(24)))
-
-
-def _truncated(folder: Path) -> None:
-    put(folder / "1.safetensors", model(1).for_flight().to_bytes()[:-1])
-
-
-def _of_a_tensor_less(folder: Path) -> None:
-    put(folder / "1.safetensors", without(model(1).for_flight().to_bytes(), "contexts.weights"))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (_of_a_stranger, "model_signature"),
-        (_of_another_digest, "bundle_digest"),
-        (_of_a_wrong_answer, "bundle_answer"),
-        (_truncated, "bundle_truncated"),
-        (_of_a_tensor_less, "bundle_tensor"),
-    ],
-)
+@pytest.mark.parametrize("reason", SPOILED)
 def test_whatever_fails_the_old_model_stays(
-    spoil: Callable[[Path], None], reason: str, rig: Rig, caplog: pytest.LogCaptureFixture
+    reason: str, rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is counted by its own reason and said in one line; a sound file is taken afterwards."""
     before = rig.target.current
-    spoil(rig.folder)
+    put_spoiled(rig.folder, 1, reason)
     rig.spend(5)
     assert rig.target.current is before
     assert rig.counts("models_refused") == {reason: 1}
@@ -238,6 +201,17 @@ def test_a_model_that_the_runtime_refuses_is_refused(
     rig.target.look()
     rig.spend(1)
     assert rig.at_work == 1
+
+
+def test_a_model_answers_once_before_it_works(fresh: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start on board does not take longer for asking twice."""
+    asked = list[Encoder]()
+    monkeypatch.setattr("daemon.onboard.models.check_encoder", asked.append)
+    fresh.start()
+    put_model(fresh.folder, 1)
+    fresh.spend(3)
+    assert fresh.at_work == 1
+    assert len(asked) == 2
 
 
 def _out_of_memory(_: object) -> None:
@@ -413,6 +387,23 @@ def test_what_no_weight_tells_the_answer_does(rig: Rig, monkeypatch: pytest.Monk
     )
     with pytest.raises(BundleAnswerError, match="makes something else of the known tile"):
         rig.target.current.test()
+
+
+def test_a_model_that_nothing_runs_any_more_is_read_anew(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the last runtime fails, too: that is counted as any other failure of the test."""
+    failing = rig.target.current
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(failing.encoder, "encode", fail)
+        rig.spend(TEST_S)
+    assert rig.counts("model_tests") == {"backend": 1}
+    assert rig.counts("model_loads") == {"mended": 1}
+    assert rig.target.current is not failing
 
 
 def test_a_model_that_cannot_be_read_anew_goes_on(rig: Rig) -> None:

@@ -226,7 +226,6 @@ function showProducts() {
   $("products").replaceChildren(...written.map((tile) => make(
     "li",
     {},
-    ...(tile.files.includes(tile.file) ? [] : [`${tile.file} `]), // a folder: it is on the ground's disk
     ...tile.files.map((file, i) => make("a", { href: `/products/${file}`, download: file, title: file, textContent: i ? file.slice(stem(tile).length + 1).replace(/\.json$/, "") : file })),
     ...(tile.have.includes("0") ? [make("span", { textContent: `${came(tile)} of ${tile.have.length} patches so far` })] : []),
   )));

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.types import Message
 
-from daemon.ground.web.answers import Pieces
+from daemon.ground.web.answers import CutOffError, Pieces
 
 
 async def pieces() -> AsyncIterator[bytes]:
@@ -56,6 +56,29 @@ def test_all_comes() -> None:
 def test_who_asks_for_the_head_gets_no_body() -> None:
     """And none is made."""
     assert answer("HEAD") == (b"", 1)
+
+
+def test_an_answer_that_is_cut_off_has_no_end(caplog: pytest.LogCaptureFixture) -> None:
+    """So that the server hangs up; a line says why, and it is no error of ours."""
+
+    async def breaking() -> AsyncIterator[bytes]:
+        yield b"a"
+        raise CutOffError("x was replaced")
+
+    async def receive() -> Message:
+        return await asyncio.Future()
+
+    sent, over = list[Message](), list[None]()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    made = Pieces(breaking(), None, {}, lambda: over.append(None))
+    asyncio.run(made({"type": "http", "method": "GET"}, receive, send))
+    assert sent[0]["headers"] == []
+    assert [message["more_body"] for message in sent[1:]] == [True]
+    assert [record.message for record in caplog.records] == ["answer cut off"]
+    assert len(over) == 1
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])

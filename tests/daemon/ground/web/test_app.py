@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import socket
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.client import HTTPResponse, IncompleteRead
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +20,11 @@ from codec.tile import Tile
 from daemon.ground.web import app
 from daemon.ground.web.kept_samples import TileSamples
 from daemon.ground.web.tile_view import TileView
+from daemon.ground.web.zip_stream import StoredFolder
 from fakes import cubes
 from fakes.ground import parts_of
 from fakes.processes import until
-from fakes.web import Answer, Site
+from fakes.web import PATIENCE_S, Answer, Site
 
 NM = tuple(np.linspace(420.0, 2450.0, 6).round(2).tolist())
 TILE = cubes.tile(
@@ -207,6 +213,76 @@ def test_other_files_of_the_folder_cannot(site: Site, written: TileView) -> None
     path.mkdir()
     assert site.get(f"/products/{written.file}").status == 404
     assert site.errors == []
+
+
+def test_a_store_can_be_had_as_a_zip_file(site: Site) -> None:
+    """A folder is no file; that it is one is made while it is sent."""
+    view = site.write(TILE, file_format="zarr")
+    site.show(view)
+    name = view.files[0]
+    assert name == f"{view.file}.zip"
+    answer = site.get(f"/products/{name}")
+    assert answer.headers["content-type"] == "application/zip"
+    assert answer.headers["content-disposition"] == f'attachment; filename="{name}"'
+    with zipfile.ZipFile(BytesIO(answer.body)) as archive:
+        assert archive.testzip() is None
+        assert "samples/0.1.1" in archive.namelist()
+    head = site.ask("HEAD", f"/products/{name}", b"")
+    assert (head.status, head.body) == (200, b"")
+    for other in (f"x{name}", f"{view.file}", ".zarr.zip", f"..{name}", f"{view.file}/.zgroup"):
+        assert site.get(f"/products/{other}").status == 404
+    (site.folder / str(view.file)).rename(site.folder / "elsewhere")
+    assert site.get(f"/products/{name}").status == 404
+    (site.folder / str(view.file)).symlink_to("elsewhere")
+    assert site.get(f"/products/{name}").status == 404
+    assert site.errors == []
+
+
+def test_a_slow_visitor_costs_no_memory_and_gets_one_version(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store is read as it is taken; if it is replaced meanwhile, the connection is cut."""
+    made = list[int]()
+    whole = StoredFolder.zipped
+
+    def zipped(folder: StoredFolder) -> Iterator[bytes]:
+        for piece in whole(folder):
+            made.append(len(piece))
+            yield piece
+
+    monkeypatch.setattr(StoredFolder, "zipped", zipped)
+    view = site.write(TILE, file_format="zarr")
+    store = site.folder / str(view.file)
+    (store / "more").write_bytes(bytes(12 << 20))
+    site.show(view)
+    for replaced in (False, True):
+        made.clear()
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(PATIENCE_S)
+            connection.connect(("127.0.0.1", site.port))
+            target = f"GET /products/{view.files[0]} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            connection.sendall(target.encode())
+            with HTTPResponse(connection) as answer:
+                answer.begin()
+                answer.read(1)
+                until(lambda: _is_still(made), "the server to wait")
+                assert sum(made) < 6 << 20
+                if replaced:
+                    store.rename(site.folder / "before")
+                    store.mkdir()
+                    with pytest.raises(IncompleteRead):
+                        answer.read()
+                else:
+                    assert 1 + len(answer.read()) == sum(made)
+    assert site.errors == []
+
+
+def _is_still(made: list[int]) -> bool:
+    """Whether nothing more is made for a moment."""
+    before = len(made)
+    threading.Event().wait(0.2)
+    return before == len(made) > 0
 
 
 @pytest.mark.parametrize(

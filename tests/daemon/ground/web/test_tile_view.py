@@ -78,11 +78,15 @@ def test_manifests_of_earlier_builds_are_read(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_file_to_be_had(tmp_path: Path) -> None:
-    """A zarr store is told of, and cannot be had as one."""
+    """But for a Zarr store, as a zip file."""
     path = on_disk(tmp_path, restored(TILE), file="x.zarr")
+    assert TileView.of_manifest(path).files == (f"x{MANIFEST}",)
     (tmp_path / "x.zarr").mkdir()
     view = TileView.of_manifest(path)
-    assert (view.file, view.files) == ("x.zarr", (f"x{MANIFEST}",))
+    assert (view.file, view.files) == ("x.zarr", ("x.zarr.zip", f"x{MANIFEST}"))
+    path = on_disk(tmp_path, restored(TILE), file="x.tif")
+    (tmp_path / "x.tif").mkdir()
+    assert TileView.of_manifest(path).files == (f"x{MANIFEST}",)
 
 
 @pytest.mark.parametrize(
