@@ -17,6 +17,6 @@ def load(*_: object) -> NoReturn:
 
 
 if __name__ == "__main__":
-    daemon.onboard.service.load_encoder = load
+    daemon.onboard.service.load_model = load
     daemon.ground.service.load_decoders = load
     main()
