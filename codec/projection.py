@@ -29,6 +29,9 @@ _LONG_ROW_PX: Final = 512
 """Rows from here on are copied one by one: together, lines of one place in memory's pages wait for
 each other."""
 
+BYTE_PRODUCTS: Final = 4
+"""Products of bytes for one of a sample and an entry."""
+
 _LARGEST: Final = 127 * 256
 """The largest rounded entry: its upper byte has a sign."""
 _FLIPPED: Final = {"int16": (0x0080, 0x80), "uint16": (-0x7F80, 0x8080)}
@@ -56,11 +59,16 @@ def projection_of(
         bands: Positions of the coded bands, ascending, shape (coded,).
         samples: All of the tile, or some.
     """
-    in_bytes = samples.dtype.name in _FLIPPED and samples.dtype.isnative
-    along = samples.strides[2] == samples.itemsize
-    if in_bytes and along and sys.byteorder == "little" and multiplies_bytes_fast():
+    if in_bytes(samples):
         return ByteProjection.of(weights, mean, bands, samples.dtype)
     return FloatProjection(torch.from_numpy(weights), weights @ mean, bands)
+
+
+def in_bytes(samples: Samples) -> bool:
+    """Whether samples are projected by products of bytes on this machine."""
+    known = samples.dtype.name in _FLIPPED and samples.dtype.isnative
+    along = samples.strides[2] == samples.itemsize
+    return known and along and sys.byteorder == "little" and multiplies_bytes_fast()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,8 +158,8 @@ class ByteProjection:
                 chosen = slice(line, line + lines)
                 for to, run in _runs(self.bands):
                     np.bitwise_xor(part[run, chosen], self.flip, out=now[to, chosen])
-            in_bytes = now.reshape(len(now), part.shape[1] * cols).view(np.int8)
-            sums = torch._int_mm(self.digits, torch.from_numpy(in_bytes)).numpy()
+            flat = now.reshape(len(now), part.shape[1] * cols).view(np.int8)
+            sums = torch._int_mm(self.digits, torch.from_numpy(flat)).numpy()
             found = sums.reshape(-1, part.shape[1], 2 * cols)
             _add_up(found, components[:, start : start + high], self.scales, self.offsets)
 

@@ -23,6 +23,7 @@ from codec.encoder import Encoder
 from codec.frame import SideFrame, parse
 from codec.klt import EFFORTS
 from codec.network import SscnetSpec, count_macs
+from codec.projection import BYTE_PRODUCTS, in_bytes
 from codec.tile import Tile
 from daemon.clock import Clock
 from daemon.errors import BenchError
@@ -71,6 +72,7 @@ class Load:
         packet_bytes: Bytes of its packets.
         fitted_share: Share of the pixels that the KLT is fitted to.
         quick: Whether symbols are rounded when they are coded, and not before.
+        in_bytes: Whether the projection is by products of bytes.
     """
 
     pixels: float
@@ -83,6 +85,7 @@ class Load:
     packet_bytes: float
     fitted_share: float = 1.0
     quick: bool = False
+    in_bytes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +196,7 @@ def load_of(
         packet_bytes=packet_bytes,
         fitted_share=min(1.0, (EFFORTS[min(speed, len(EFFORTS) - 1)].pixels or px) / px),
         quick=speed > 0 and bundle.contexts is not None,
+        in_bytes=in_bytes(tile.samples),
     )
 
 
@@ -215,32 +219,39 @@ def floors(load: Load, machine: Machine, precision: str) -> dict[str, Floor]:
     Args:
         load: What a patch asks.
         machine: What the machine gives.
-        precision: Of the network: "int8" is held against the int8 peak, all else against float32.
+        precision: Of the network: "int8", like products of bytes, is held against the int8 peak, all
+            else against float32.
     """
     samples = load.pixels * load.bands * load.sample_bytes
     seen = load.bands if load.components is None else load.components
     components = load.pixels * seen * _FLOAT_BYTES
     latents, symbols = load.latents * _FLOAT_BYTES, load.latents * _SYMBOL_BYTES
-    condition_macs, passes = 0.0, 1.0
+    float32 = machine.float32_macs_per_s
+    int8 = machine.int8_macs_per_s or float32
+    covariance_macs, projection_macs, passes = 0.0, 0.0, 1.0
     if load.components is not None:
         # Half of a covariance is enough, for it is symmetric; then the projection.
-        covariance = load.fitted_share * load.bands / 2
-        condition_macs = load.pixels * load.bands * (covariance + load.components)
+        covariance_macs = load.pixels * load.fitted_share * load.bands**2 / 2
+        projection_macs = load.pixels * load.bands * load.components
+        projection_macs *= BYTE_PRODUCTS if load.in_bytes else 1
         passes = 1 + load.fitted_share
-    network_peak = machine.float32_macs_per_s
-    if precision == "int8" and machine.int8_macs_per_s is not None:
-        network_peak = machine.int8_macs_per_s
+    projection_s = projection_macs / (int8 if load.in_bytes else float32)
+    network_s = load.network_macs / (int8 if precision == "int8" else float32)
     work: Mapping[str, tuple[float, float, float]] = {
-        "condition": (condition_macs, machine.float32_macs_per_s, passes * samples + components),
-        "analyze": (load.network_macs, network_peak, components + latents),
-        "quantize": (0.0, network_peak, 0.0 if load.quick else latents + symbols),
-        "entropy_code": (0.0, network_peak, symbols + load.frame_bytes),
-        "packetize": (0.0, network_peak, load.frame_bytes + load.packet_bytes),
-        "spool": (0.0, network_peak, 0.0),  # in memory packets are handed over, not copied
+        "condition": (
+            covariance_macs + projection_macs,
+            covariance_macs / float32 + projection_s,
+            passes * samples + components,
+        ),
+        "analyze": (load.network_macs, network_s, components + latents),
+        "quantize": (0.0, 0.0, 0.0 if load.quick else latents + symbols),
+        "entropy_code": (0.0, 0.0, symbols + load.frame_bytes),
+        "packetize": (0.0, 0.0, load.frame_bytes + load.packet_bytes),
+        "spool": (0.0, 0.0, 0.0),  # in memory packets are handed over, not copied
     }
     return {
-        stage: Floor(macs=macs, bytes=size, seconds=max(macs / peak, size / machine.bytes_per_s))
-        for stage, (macs, peak, size) in work.items()
+        stage: Floor(macs=macs, bytes=size, seconds=max(macs_s, size / machine.bytes_per_s))
+        for stage, (macs, macs_s, size) in work.items()
     }
 
 

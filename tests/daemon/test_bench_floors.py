@@ -46,6 +46,15 @@ def test_an_int8_network_is_held_against_the_int8_peak() -> None:
     assert found["condition"] == floors(LOAD, MACHINE, "float32")["condition"]
 
 
+def test_a_projection_in_bytes_is_four_products_at_the_int8_peak() -> None:
+    """The covariance stays in float32; where int8 was not measured all of it does."""
+    fast = replace(MACHINE, bytes_per_s=1e12)
+    for machine, peak in ((fast, 4e9), (replace(fast, int8_macs_per_s=None), 1e9)):
+        found = floors(replace(LOAD, in_bytes=True), machine, "float32")["condition"]
+        assert found.macs == 100 * 10 * (5 + 4 * 4)
+        assert found.seconds == pytest.approx(100 * 10 * 5 / 1e9 + 100 * 10 * 16 / peak)
+
+
 def test_floors_of_scenes_are_averaged() -> None:
     """Stage by stage."""
     one, two = ({"spool": Floor(macs=m, bytes=2 * m, seconds=m / 2)} for m in (2.0, 4.0))
