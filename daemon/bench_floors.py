@@ -219,8 +219,8 @@ def floors(load: Load, machine: Machine, precision: str) -> dict[str, Floor]:
     Args:
         load: What a patch asks.
         machine: What the machine gives.
-        precision: Of the network: "int8", like products of bytes, is held against the int8 peak, all
-            else against float32.
+        precision: Of the network: "int8", as products of bytes, is held against the int8 peak, and
+            all else against float32.
     """
     samples = load.pixels * load.bands * load.sample_bytes
     seen = load.bands if load.components is None else load.components
