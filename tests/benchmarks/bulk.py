@@ -1,4 +1,4 @@
-"""Decoding in bulk: one process, two, and a dask cluster of two, on the same frames.
+"""Decoding in bulk: one process and two, dask with one worker and with two, on the same frames.
 
     python tests/benchmarks/bulk.py --frames 500
 
@@ -49,11 +49,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         write_frames(work / "frames.prism", read_tile(chosen.scene), tiles, chosen.speed)
-        with Workers() as workers:
+        with Workers(1) as one, Workers(2) as two:
             ways = {
                 "one process": ("--workers", "1"),
                 "two processes": ("--workers", "2"),
-                "dask, two workers": ("--scheduler", workers.address),
+                "dask, one worker": ("--scheduler", one.address),
+                "dask, two workers": ("--scheduler", two.address),
             }
             took_s: dict[str, list[float]] = {way: [] for way in ways}
             for round_ in range(chosen.rounds):
@@ -62,13 +63,13 @@ def main() -> None:
                     took_s[way].append(decode(work / "frames.prism", output, words))
                     check_same(work / "0 one process", output)
     print(f"{tiles} tiles, {tiles * FRAMES_OF_A_TILE} frames, {tiles * PATCHES} patches")
-    one_s = statistics.median(took_s["one process"])
-    for way, seconds in took_s.items():
-        median_s = statistics.median(seconds)
-        print(
-            f"{way:18} {median_s:7.1f} s  {tiles * PATCHES / median_s:6.1f} patches/s  "
-            f"{one_s / median_s:5.2f} × one process"
-        )
+    median_s = {way: statistics.median(seconds) for way, seconds in took_s.items()}
+    for single, double in zip([*ways][::2], [*ways][1::2], strict=True):
+        for way in (single, double):
+            print(
+                f"{way:18} {median_s[way]:7.1f} s  {tiles * PATCHES / median_s[way]:6.1f} patches/s"
+                f"  {median_s[single] / median_s[way]:5.2f} × {single}"
+            )
 
 
 def write_frames(path: Path, scene: Tile, tiles: int, speed: int) -> None:
@@ -116,11 +117,11 @@ def environment() -> dict[str, str]:
 
 
 class Workers:
-    """A cluster of two workers of a thread each, in processes of their own."""
+    """A cluster of so many workers of a thread each, in processes of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fakes.dask_cluster"],
+            [sys.executable, "-m", "fakes.dask_cluster", str(count)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment(),
         )  # fmt: skip
         assert self._process.stdout is not None

@@ -1,4 +1,4 @@
-"""A cluster of two worker processes, until its standard input ends.
+"""A cluster of two worker processes, or as many as are asked for, until its standard input ends.
 
 Run as a module; prints the scheduler's address, then the workers' process ids whenever it is asked.
 """
@@ -16,7 +16,10 @@ def main() -> None:
     """Serve; each line of input is answered by the ids of the workers' processes."""
     dask.config.set({"distributed.worker.daemon": False})
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+        n_workers=int(sys.argv[1]) if len(sys.argv) > 1 else 2,
+        threads_per_worker=1,
+        dashboard_address=None,
+        silence_logs=logging.CRITICAL,
     ) as cluster:
         print(cluster.scheduler_address, flush=True)
         for _ in sys.stdin:
