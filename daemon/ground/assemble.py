@@ -12,7 +12,7 @@ import math
 import os
 import tempfile
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, product
@@ -103,12 +103,15 @@ def assemble(scene: Scene, folder: Path, file_format: str) -> Path:
     return write_version(made.tile, made.layers, folder / scene.stem, file_format, beside)
 
 
-def put_together(scene: Scene, folder: Path) -> Assembled:
+def put_together(
+    scene: Scene, folder: Path, is_current: Callable[[TileProduct], bool] = is_current
+) -> Assembled:
     """Put a scene together, and write nothing.
 
     Args:
         scene: Of which tiles.
         folder: On a disk with room for its samples.
+        is_current: Whether a tile that was read is still the one that was told of.
 
     Raises:
         OutputError: If there is no room.
@@ -116,7 +119,7 @@ def put_together(scene: Scene, folder: Path) -> Assembled:
     """
     patches, layers = _known(scene)
     samples = _room(scene, folder)
-    infos = _fill(samples, scene)
+    infos = _fill(samples, scene, is_current)
     times_s = [info.start_utc_s for info in infos]
     info = replace(
         infos[0],
@@ -152,7 +155,9 @@ def _room(scene: Scene, folder: Path) -> Samples:
         raise OutputError(folder / scene.stem, cause) from None
 
 
-def _fill(samples: Samples, scene: Scene) -> list[TileInfo]:
+def _fill(
+    samples: Samples, scene: Scene, is_current: Callable[[TileProduct], bool]
+) -> list[TileInfo]:
     """Put all tiles where they belong, and fill value where there is none.
 
     Returns:
@@ -164,7 +169,7 @@ def _fill(samples: Samples, scene: Scene) -> list[TileInfo]:
     infos = list[TileInfo]()
     covered = np.zeros(scene.grid.shape, dtype=np.bool_)
     for placed in scene.tiles:
-        tile = _read(placed.product)
+        tile = _read(placed.product, is_current)
         infos.append(tile.info)
         _check_like(infos[0], tile.info, placed.product)
         samples[:, slice(*placed.rows), slice(*placed.cols)] = tile.samples
@@ -176,7 +181,7 @@ def _fill(samples: Samples, scene: Scene) -> list[TileInfo]:
     return infos
 
 
-def _read(told: TileProduct) -> Tile:
+def _read(told: TileProduct, is_current: Callable[[TileProduct], bool]) -> Tile:
     """Read a tile.
 
     Raises:

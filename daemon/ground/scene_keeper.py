@@ -23,7 +23,6 @@ from daemon.ground.assemble import assemble, is_due
 from daemon.ground.metrics import GroundMetrics
 from daemon.ground.scenes import place, scene_stem
 from daemon.ground.tile_products import TileProduct, scenes_of, several_tiles, tiles_of
-from daemon.ground.write import safe_name
 from daemon.stage import Source
 from daemon.watchdog import Pulses
 
@@ -89,9 +88,13 @@ class SceneKeeper(Source):
             log.info("scenes are left for the next start")
         return True
 
-    def note(self, scene: str) -> None:
-        """A tile of a scene was written; from any thread, without waiting."""
-        self._look_at([safe_name(scene)], self._deadline_s)
+    def note(self, stem: str) -> None:
+        """A tile was written; from any thread, without waiting.
+
+        Args:
+            stem: Name of its files, as `daemon.ground.write.file_stem` has it.
+        """
+        self._look_at([stem.rsplit("_", 3)[0]], self._deadline_s)
 
     def poll(self) -> None:
         """Look at one scene that is due, or wait a moment.

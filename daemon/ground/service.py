@@ -34,7 +34,7 @@ from daemon.ground.receive import Receiver
 from daemon.ground.report import HeardBeacon, Reports
 from daemon.ground.scene_keeper import SceneKeeper
 from daemon.ground.web.page import WebPage
-from daemon.ground.write import WriteWorker
+from daemon.ground.write import WriteWorker, file_stem
 from daemon.health import Health
 from daemon.lifecycle import LAST_POLL_S, StopSignal, shut_down, wait_to_end
 from daemon.link.packet import Channel, Packet
@@ -221,13 +221,13 @@ def _line(
         if page is not None:
             page.written(tile)
         if scenes is not None:
-            scenes.note(tile.tile.info.scene)
+            scenes.note(file_stem(tile.tile.info))
 
-    def on_amended(stem: str, scene: str, sent_as: tuple[int, int]) -> None:
+    def on_amended(stem: str, sent_as: tuple[int, int]) -> None:
         if page is not None:
             page.amended(stem, sent_as)
         if scenes is not None:
-            scenes.note(scene)
+            scenes.note(stem)
 
     line = Pipeline(clock=clock, metrics=metrics, pulses=pulses, tick_s=_TICK_S, on_drop=on_drop)
     packets: Mailbox[Packet] = line.mailbox(

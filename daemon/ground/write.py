@@ -46,8 +46,8 @@ class WriteWorker(KeepsNothing):
         metrics: Counts tiles written and their patches, and tiles that could not be.
         on_written: Told each tile that would survive a loss of power. Must not raise.
         notes: What the board measured of patches; None: nothing.
-        on_amended: Told the name without suffix, the scene and `sent_as` of a tile whose quality
-            was written anew, because notes of it came after it was written. Must not raise.
+        on_amended: Told the name without suffix, and `sent_as`, of a tile whose quality was written
+            anew, because notes of it came after it was written. Must not raise.
 
     Raises:
         OutputError: If the directory cannot be made or read.
@@ -61,12 +61,12 @@ class WriteWorker(KeepsNothing):
         on_written: Callable[[RestoredTile], object] = lambda _: None,
         *,
         notes: QualityNotes | None = None,
-        on_amended: Callable[[str, str, tuple[int, int]], object] = lambda *_: None,
+        on_amended: Callable[[str, tuple[int, int]], object] = lambda *_: None,
     ) -> None:
         self._directory, self._format, self._metrics = directory, file_format, metrics
         self._on_written, self._on_amended = on_written, on_amended
         self._notes = notes or QualityNotes()
-        self._written: OrderedDict[bytes, tuple[Path, str, tuple[int, int]]] = OrderedDict()
+        self._written: OrderedDict[bytes, tuple[Path, tuple[int, int]]] = OrderedDict()
         make_clean(directory)
 
     def accept(self, item: RestoredTile) -> Iterator[Path]:
@@ -94,10 +94,10 @@ class WriteWorker(KeepsNothing):
     def tick(self) -> tuple[()]:
         """Amend what was written before notes of it came; what cannot be is a line and a count."""
         for tile_id in self._notes.news() & self._written.keys():
-            path, scene, sent_as = self._written[tile_id]
+            path, sent_as = self._written[tile_id]
             try:
                 if amend_product(path, self._notes.of(tile_id)):
-                    self._on_amended(path.name, scene, sent_as)
+                    self._on_amended(path.name, sent_as)
             except OutputError as error:
                 self._metrics.tile_write_errors.inc()
                 log.warning("quality not written", extra={"error": str(error)})
@@ -117,7 +117,7 @@ class WriteWorker(KeepsNothing):
         return replace(item, records=records)
 
     def _remember(self, item: RestoredTile, path: Path) -> None:
-        self._written[item.side.tile_id] = path, item.tile.info.scene, item.sent_as
+        self._written[item.side.tile_id] = path, item.sent_as
         self._written.move_to_end(item.side.tile_id)
         if len(self._written) > _AMENDED:
             self._written.popitem(last=False)

@@ -278,7 +278,7 @@ def test_what_the_board_measured_is_told_whenever_it_comes(tmp_path: Path) -> No
     notes.put(note(1, 44.0))
     target.tick()
     assert measured(tmp_path) == [(40.0, 2.0), (44.0, 2.0)]
-    assert amended == [(file_stem(TILE.info), TILE.info.scene, item.sent_as)]
+    assert amended == [(file_stem(TILE.info), item.sent_as)]
     notes.put(note(1, 44.0))
     notes.put(note(7))
     target.finish()
