@@ -215,7 +215,8 @@ def test_loss_and_a_restart_change_no_byte_of_a_scene(
     assert files_of(product) == files_of(tmp_path / "undisturbed" / product.name)
     final = item_in(desk.cubes, SCENE)
     assert (partial["version"], partial["prismlink:complete"]) == ("1", False)
-    assert (final["version"], final["prismlink:complete"]) == ("2", True)
+    assert int(final["version"]) >= 2
+    assert final["prismlink:complete"] is True
     assert final["proj:shape"] == [ROWS, COLS]
     if file_format != "npy":
         expected, truth = np.ones((ROWS, COLS), dtype=np.bool_), read(product)[0]
