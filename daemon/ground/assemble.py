@@ -322,7 +322,7 @@ def _item(scene: Scene, made: Assembled, assets: Sequence[Asset], version: int) 
             f"{len(made.patches) - len(holes)} of {len(made.patches)} patches."
         ),
         "prismlink:complete": scene.complete,
-        "prismlink:scene": made.tile.info.scene,
+        "prismlink:scene": scene.tiles[0].product.scene,
         "prismlink:tiles": tiles + len(scene.missing),
         "prismlink:tiles_missing": [list(position) for position in scene.missing],
         "prismlink:model": _models(scene),

@@ -198,6 +198,21 @@ def test_a_scene_reads_back(tmp_path: Path, file_format: str) -> None:
     check_info(back.info)
 
 
+@pytest.mark.parametrize("nodata", [None, float("nan"), -5.0])
+def test_floats_that_are_missing_are_fill(tmp_path: Path, nodata: float | None) -> None:
+    """NaN, which is not itself, or the value that all tiles name."""
+    scene = cubes.tile(bands=2, rows=24, cols=9, dtype="float32", nodata=nodata, scene="f")
+    tiles = list(cut(scene, (8, 8, 8), (9,)).values())
+    for tile in tiles:
+        write(tmp_path, tile, file_format="geotiff")
+    back = read_tile(assemble(scene_in(tmp_path, (tiles[0], tiles[2])), tmp_path, "geotiff"))
+
+    expected = scene.samples.copy()
+    expected[:, 8:16] = fill_value(scene.samples.dtype, nodata)
+    np.testing.assert_array_equal(back.samples, expected, strict=True)
+    assert repr(back.info.nodata) == repr(nodata)
+
+
 # ---------------------------------------------------------------- other people's tools
 
 
