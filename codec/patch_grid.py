@@ -1,9 +1,10 @@
-"""Where the patches of a tile sit."""
+"""Where the patches of a tile sit, and those of tiles side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from codec.errors import TileError
@@ -67,6 +68,16 @@ class PatchGrid:
         """Patches along (rows, cols), the smaller ones at the edges included."""
         return -(-self.tile_rows // self.patch_px), -(-self.tile_cols // self.patch_px)
 
+    @property
+    def row_edges(self) -> tuple[int, ...]:
+        """First line of each row of patches, then the height of the tile [px]."""
+        return *range(0, self.tile_rows, self.patch_px), self.tile_rows
+
+    @property
+    def col_edges(self) -> tuple[int, ...]:
+        """First pixel of each column of patches, then the width of the tile [px]."""
+        return *range(0, self.tile_cols, self.patch_px), self.tile_cols
+
     def __len__(self) -> int:
         rows, cols = self.shape
         return rows * cols
@@ -92,3 +103,32 @@ class PatchGrid:
             col_start=col_start,
             col_stop=min(col_start + self.patch_px, self.tile_cols),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchLattice:
+    """Patches of tiles side by side: where a tile ends, its last patches are smaller.
+
+    Attributes:
+        row_edges: First line of each row of patches, then the height of all [px].
+        col_edges: First pixel of each column of patches, then the width of all [px].
+        patch_px: Edge of a whole patch [px].
+
+    Raises:
+        TileError: If edges do not ascend from zero.
+    """
+
+    row_edges: tuple[int, ...]
+    col_edges: tuple[int, ...]
+    patch_px: int = PATCH_PX
+
+    def __post_init__(self) -> None:
+        for name in ("row_edges", "col_edges"):
+            edges = getattr(self, name)
+            if len(edges) < 2 or edges[0] or any(a >= b for a, b in pairwise(edges)):
+                raise TileError(f"{name} must ascend from 0")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Patches along (rows, cols)."""
+        return len(self.row_edges) - 1, len(self.col_edges) - 1

@@ -1,4 +1,4 @@
-"""What is known of a restored tile beside its samples: what came, and how finely, by patch."""
+"""What is known of restored samples beside these: what came, and how finely, by patch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.errors import TileError
-from codec.patch_grid import PatchGrid
+from codec.patch_grid import PatchGrid, PatchLattice
 from codec.tile import Tile
 
 
@@ -27,7 +27,7 @@ class PatchLayers:
         TileError: If an array is of another shape.
     """
 
-    grid: PatchGrid
+    grid: PatchGrid | PatchLattice
     received: NDArray[np.bool_]
     step: NDArray[np.float32]
     psnr_db: NDArray[np.float32]
@@ -40,22 +40,28 @@ class PatchLayers:
 
     def received_pixels(self) -> NDArray[np.bool_]:
         """Mark the pixels of patches that came, shape (rows, cols)."""
-        rows, cols = (np.arange(n) // self.grid.patch_px for n in self._tile_shape)
+        lengths = map(np.diff, (self.grid.row_edges, self.grid.col_edges))
+        rows, cols = (np.repeat(np.arange(len(n)), n) for n in lengths)
         return self.received[np.ix_(rows, cols)]
 
-    def valid(self, tile: Tile) -> NDArray[np.bool_]:
-        """Mark the samples that came and were measured, shape (bands, rows, cols).
+    def valid(self, tile: Tile, lines: slice = slice(None)) -> NDArray[np.bool_]:
+        """Mark the samples that came and were measured.
 
         Without them a tile that has no fill value of its own could not tell a hole from samples.
+
+        Args:
+            tile: Of the grid's size.
+            lines: Which of its rows.
+
+        Returns:
+            Shape (bands, rows, cols).
 
         Raises:
             TileError: If the tile is not of the grid's size.
         """
-        if tile.samples.shape[1:] != self._tile_shape:
-            raise TileError(f"a tile of {tile.samples.shape} on a grid of {self._tile_shape} px")
-        valid: NDArray[np.bool_] = tile.valid() & self.received_pixels()
+        shape = self.grid.row_edges[-1], self.grid.col_edges[-1]
+        if tile.samples.shape[1:] != shape:
+            raise TileError(f"a tile of {tile.samples.shape} on a grid of {shape} px")
+        part = Tile(samples=tile.samples[:, lines], info=tile.info)
+        valid: NDArray[np.bool_] = part.valid() & self.received_pixels()[lines]
         return valid
-
-    @property
-    def _tile_shape(self) -> tuple[int, int]:
-        return self.grid.tile_rows, self.grid.tile_cols

@@ -13,10 +13,13 @@ from typing import Any, Final
 import numpy as np
 
 from codec.geotiff_writer import crs_of
-from codec.patch_grid import PATCH_PX
+from codec.patch_grid import PATCH_PX, PatchLattice
 from codec.patch_layers import PatchLayers
 from codec.tile import Georeference, Tile
 from codec.tile_tags import import_for, is_north_up, to_tags
+
+_STRIP_BYTES: Final = 256 << 20
+"""Samples handed over at a time: on the way to the disk there are several copies of them."""
 
 _FIRST_NS_S: Final = -9_223_372_036.0
 _LAST_NS_S: Final = 9_223_372_036.0
@@ -33,28 +36,35 @@ def write_zarr(tile: Tile, path: Path, layers: PatchLayers | None = None) -> Seq
     place = {} if info.georeference is None else _place(path, info.georeference, rows, cols)
     mapped = {"grid_mapping": "spatial_ref"} if place else {}
     meaning = {"long_name": "reflectance", "units": f"{1 / info.reflectance_scale:g}"}
-    variables: dict[str, Any] = {"samples": (("band", "y", "x"), tile.samples, meaning | mapped)}
+    came = {"long_name": "sample came and was measured"} | mapped
     cube = {"chunks": (bands, min(rows, PATCH_PX), min(cols, PATCH_PX)), "compressors": compressor}
     encoding: dict[str, Any] = {"samples": dict(cube)}
     if info.nodata is not None:
         encoding["samples"]["_FillValue"] = info.nodata
     if layers is not None:
-        told = {"long_name": "sample came and was measured"} | mapped
-        variables["valid"] = (("band", "y", "x"), layers.valid(tile), told)
         encoding["valid"] = cube
-        variables |= _layers(layers)
-    dataset = xarray.Dataset(
-        variables,
+    whole = xarray.Dataset(
+        {} if layers is None else _layers(layers),
         coords=_bands(tile) | place,
         attrs={"Conventions": "CF-1.11"} | to_tags(info, everything=True),
     )
-    for name in dataset.variables.keys() - encoding.keys():
-        encoding[name] = {"compressors": compressor}
-    # So that a chunk that is not there is a chunk that was lost.
-    dataset.to_zarr(
-        path, mode="w-", zarr_format=2, consolidated=True, write_empty_chunks=True,
-        encoding=encoding,
-    )  # fmt: skip
+    patch_row_bytes = PATCH_PX * tile.samples[:, 0].nbytes
+    step = PATCH_PX * max(1, _STRIP_BYTES // patch_row_bytes)
+    for start in range(0, rows, step):
+        lines = slice(start, min(start + step, rows))
+        cubes = {"samples": (("band", "y", "x"), tile.samples[:, lines], meaning | mapped)}
+        if layers is not None:
+            cubes["valid"] = ("band", "y", "x"), layers.valid(tile, lines), came
+        strip = (whole.isel(y=lines) if "y" in whole.dims else whole).assign(cubes)
+        for name in strip.variables.keys() - encoding.keys():
+            encoding[name] = {"compressors": compressor}
+        if "y" in encoding:
+            encoding["y"]["chunks"] = (rows,)
+        # So that a chunk that is not there is a chunk that was lost.
+        strip.to_zarr(
+            path, zarr_format=2, consolidated=True, write_empty_chunks=True,
+            **({"append_dim": "y"} if start else {"mode": "w-", "encoding": encoding}),
+        )  # fmt: skip
     return [path]
 
 
@@ -112,7 +122,12 @@ def _layers(layers: PatchLayers) -> dict[str, Any]:
     """Variables on the coarse grid of patches."""
     at = ("patch_row", "patch_col")
     told = {"patch_px": layers.grid.patch_px, "model": layers.model}
-    return {
+    starts = dict[str, Any]()
+    if isinstance(layers.grid, PatchLattice):
+        for axis, edges in (("row", layers.grid.row_edges), ("col", layers.grid.col_edges)):
+            meaning = {"long_name": f"first {axis} of pixels"}
+            starts[f"patch_{axis}_start"] = f"patch_{axis}", np.array(edges[:-1]), meaning
+    return starts | {
         "patch_received": (at, layers.received, {"long_name": "patch came"} | told),
         "patch_step": (at, layers.step, {"long_name": "quantizer step"} | told),
         "patch_psnr_db": (

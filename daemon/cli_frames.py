@@ -100,6 +100,9 @@ def decode(
     again: Annotated[
         bool, typer.Option("--again", help="Decode also what is there already.")
     ] = False,
+    scenes: Annotated[
+        bool, typer.Option("--scenes/--no-scenes", help="Put tiles of a scene together, too.")
+    ] = True,
     json_file: JsonFile = None,
 ) -> None:
     """Restore the cubes of frames, wherever these are: files, archives, spools, captures.
@@ -149,6 +152,7 @@ def decode(
             unseal=unseal,
             pool=pool,
             again=again,
+            scenes=scenes,
             watchers=Watchers(
                 on_total=bar.set_total,
                 on_tile=bar,
@@ -275,6 +279,7 @@ def _say_summary(report: Report) -> None:
         "were sent anew": report.superseded,
         "frames lack packets": report.frames_incomplete,
         "not selected": report.tiles - report.selected,
+        "scenes": len(report.scenes),
     }
     parts += [f"{count} {what}" for what, count in counts.items() if count]
     say("; ".join(parts))

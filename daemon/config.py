@@ -275,17 +275,23 @@ class CollectSettings(Section):
 
 
 class OutputSettings(Section):
-    """Where tiles go.
+    """Where tiles and scenes go.
 
     Attributes:
         directory: Made where it is not there.
-        format: What a tile is written as.
+        format: What a tile is written as, and a scene.
         cog: Whether GeoTIFFs are cloud-optimized, with overviews: slower to write.
+        scenes: Whether tiles of one scene are also put together.
+        scene_deadline_s: Time without news of a scene until that is done [s].
+        scene_max_mib: No scene whose samples take more [MiB].
     """
 
     directory: Directory
     format: Literal["geotiff", "envi", "zarr", "npy"] = "geotiff"
     cog: bool = False
+    scenes: bool = True
+    scene_deadline_s: PositiveFloat = 10.0
+    scene_max_mib: PositiveInt = 8192
 
     @field_validator("cog")
     @classmethod

@@ -14,6 +14,12 @@ DaemonError
 │   ├── ModelFileError           its file, or its folder, is not what may be trusted
 │   └── ModelSignatureError      nobody who is trusted has signed it
 ├── OutputError              a file cannot be written
+├── SceneError               tiles cannot be put together
+│   ├── SceneUnlikeError         they are not of one kind
+│   ├── ScenePlaceError          they do not lie side by side
+│   ├── SceneSizeError           it would be too large
+│   ├── SceneTileError           one of them cannot be read
+│   └── SceneChangedError        one of them was replaced meanwhile
 ├── FeedError                nothing of a feed was taken
 ├── DemoError                a process of the demo did not do its part
 ├── BenchError               what was to be measured cannot be, or did not arrive whole
@@ -217,6 +223,43 @@ class OutputError(DaemonError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.cause}"
+
+
+class SceneError(DaemonError):
+    """Tiles of a scene cannot be put together as they are."""
+
+    reason = "scene"
+    exit_code = EXIT_DATA
+
+
+class SceneUnlikeError(SceneError):
+    """They are not of one kind."""
+
+    reason = "scene_unlike"
+
+
+class ScenePlaceError(SceneError):
+    """They do not lie side by side."""
+
+    reason = "scene_place"
+
+
+class SceneSizeError(SceneError):
+    """It would be larger than is allowed."""
+
+    reason = "scene_size"
+
+
+class SceneTileError(SceneError):
+    """The product of one of them cannot be read."""
+
+    reason = "scene_tile"
+
+
+class SceneChangedError(SceneError):
+    """The product of one of them was replaced, or taken away, while it was read."""
+
+    reason = "scene_changed"
 
 
 class ShutdownError(DaemonError):

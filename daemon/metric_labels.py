@@ -41,6 +41,9 @@ MODEL_REASONS: Final = (
 )
 """Why a model is refused: its file, its signature, what it holds, or what it does here."""
 
+SCENE_REASONS: Final = ("scene_unlike", "scene_place", "scene_size", "scene_tile", "output")
+"""Why tiles are not put together: what they are, where, how large, one of them, or the disk."""
+
 Series = tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
 """Attributes of `daemon.metrics` and, of each label, its values: a series for each combination."""
 
@@ -69,7 +72,7 @@ FLIGHT_SERIES: Final[Series] = (
 )
 
 GROUND_SERIES: Final[Series] = (
-    ("stage_errors", (("receive", "models", *GROUND_STAGES, "web"), INTERNAL)),
+    ("stage_errors", (("receive", "models", *GROUND_STAGES, "scenes", "web"), INTERNAL)),
     ("dropped_packets", (("collect",), DROP_REASONS)),
     ("dropped_frames", (("keep", "decode", "mosaic"), DROP_REASONS)),
     ("dropped_patches", (("mosaic", "write"), DROP_REASONS)),
@@ -86,4 +89,6 @@ GROUND_SERIES: Final[Series] = (
     ("archive_dropped_frames", (("written", "unwritten", "damaged"),)),
     ("patches_failed", ((*DROP_REASONS, *DECODE_REASONS),)),
     ("tiles_written", (("complete", "partial"),)),
+    ("scenes_written", (("complete", "partial"),)),
+    ("scene_errors", (SCENE_REASONS,)),
 )

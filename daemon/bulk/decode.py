@@ -22,6 +22,7 @@ from daemon.bulk.frames import FrameReader
 from daemon.bulk.jobs import DecodedTile, DecodeJob, Output
 from daemon.bulk.journal import Journal
 from daemon.bulk.pools import Pool, ThisProcess
+from daemon.bulk.scenes import scenes_in
 from daemon.bulk.sources import Source, find_sources
 from daemon.errors import OutputError
 from daemon.ground.write import make_clean
@@ -49,7 +50,8 @@ class Report:
         without_side: Tiles passed over for want of side information.
         frames_incomplete: Frames of which packets are lacking.
         problems: One line for each thing that was wrong.
-        files: Products, those kept included.
+        files: Products of tiles, those kept included.
+        scenes: Products of scenes, likewise.
     """
 
     sources: int = 0
@@ -68,6 +70,7 @@ class Report:
     frames_incomplete: int = 0
     problems: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    scenes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -137,6 +140,7 @@ def decode(
     unseal: Callable[[bytes], bytes] | None = None,
     pool: Callable[[int], Pool] = lambda _: ThisProcess(),
     again: bool = False,
+    scenes: bool = True,
     watchers: Watchers | None = None,
 ) -> Report:
     """Decode every tile that is wanted and not there yet.
@@ -149,6 +153,7 @@ def decode(
         unseal: Opens sealed packets; None: they are passed over.
         pool: Makes what runs jobs, told how many there are.
         again: Whether to decode also what is there.
+        scenes: Whether to put tiles of a scene together, too.
         watchers: Who is told.
 
     Raises:
@@ -191,6 +196,9 @@ def decode(
                 journal.add(job.mark, made)
                 report.count(str(output.folder / made.file), made.patches, len(made.missing))
                 told.on_file(output.folder / made.file)
+        for file in scenes_in(output, journal, tell) if scenes and report.files else ():
+            report.scenes.append(str(file))
+            told.on_file(file)
         if output.is_store and report.files:
             _describe_store(output.folder)
     return report

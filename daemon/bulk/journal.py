@@ -25,6 +25,9 @@ class Journal:
     Args:
         output: Where they are; made if it is not there, and rid of what is half written.
 
+    Attributes:
+        marks: Of what each product was made, by its file.
+
     Raises:
         OutputError: If it cannot be made or read, or another process decodes into it.
     """
@@ -49,6 +52,7 @@ class Journal:
         except OSError:  # a file system without locks: then it is for people to see to
             pass
         self._files = self._read()
+        self.marks = {str(told["file"]): mark for mark, told in self._files.items()}
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +86,7 @@ class Journal:
                 file.write((json.dumps(told) + "\n").encode())
         except OSError as error:
             raise OutputError(self._path, str(error)) from None
+        self.marks[str(made.file)] = mark
 
     def _read(self) -> dict[str, dict[str, Any]]:
         """The last line of each file, by its mark."""

@@ -145,6 +145,12 @@ class GroundMetrics(ProcessMetrics):
         self.tile_write_errors = self._counter(
             "tile_write_errors_total", "Tiles that could not be written."
         )
+        self.scenes_written = self._counter(
+            "scenes_written_total", "Scenes put together from tiles and written.", "state"
+        )
+        self.scene_errors = self._counter(
+            "scene_errors_total", "Scenes that could not be put together, by reason.", "reason"
+        )
         self.web_dropped = self._counter(
             "web_dropped_total", "Patches and tiles that the web page was too late to be shown."
         )

@@ -1,6 +1,7 @@
 """A restored tile in, its product out: samples, what is known of each patch, and a STAC item.
 
-`write_product` is what the ground and `prismlink decode` write with. Every file appears whole or
+`write_product` is what the ground and `prismlink decode` write tiles with; scenes share its steps,
+`write_version` (`daemon.ground.assemble`). Every file appears whole or
 not at all. The item comes last and goes first: while it is there, all it lists is there and has the
 checksums it gives. Nothing in the files of samples depends on when, how often or over how many
 passes they were written; what does (versions, boots, packets) is in the files beside them. The one
@@ -12,16 +13,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from codec.errors import TileFileError
 from codec.patch_layers import PatchLayers
+from codec.tile import Tile
 from codec.tile_files import write_tile
 from codec.tile_writers import ENVI_SUFFIX, MASK
 from daemon.errors import OutputError
@@ -36,32 +38,76 @@ STAC: Final = ".stac.json"
 WITHDRAWN: Final = f"{STAC}.withdrawn"
 """What an item ends in, behind a dot, while its product's file of patches is written anew."""
 
+Json: TypeAlias = Mapping[str, object]
+"""An object of JSON values."""
+
 _READ_BYTES: Final = 1 << 20
-_NOTHING: Final = MappingProxyType[str, Callable[[str], Mapping[str, object]]]({})
+_NOTHING: Final = MappingProxyType[str, Callable[[str], Json]]({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Version:
+class Version:
     """Of a product, and the digest of its samples' files by which a new one is told."""
 
     number: int = 0
     digest: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What is told beside the samples of a product, once these are written.
+
+    Attributes:
+        quality: Makes what is known of its patches, from the version.
+        item: Makes the STAC item, from the files and the version's number.
+        others: Further files: what a name ends in, and what makes of the name of the samples' file
+            the values to write.
+    """
+
+    quality: Callable[[Version], Json]
+    item: Callable[[Sequence[Asset], int], Json]
+    others: Mapping[str, Callable[[str], Json]] = field(default_factory=dict)
+
+
 def write_product(
     item: RestoredTile,
     path: Path,
     file_format: str,
-    others: Mapping[str, Callable[[str], Mapping[str, object]]] = _NOTHING,
+    others: Mapping[str, Callable[[str], Json]] = _NOTHING,
 ) -> Path:
-    """Write a product, or replace it by a new version of it.
+    """Write the product of a tile, or replace it by a new version of it.
 
     Args:
         item: The tile as far as it arrived.
         path: Where, without a suffix.
         file_format: As in `codec.tile_files.write_tile`.
-        others: Further files to lie beside it: what a name ends in, and what makes of the name of
-            the tile's file the JSON values to write.
+        others: As of `Beside`.
+
+    Returns:
+        The path that `read_tile` takes.
+
+    Raises:
+        OutputError: As of `write_version`.
+    """
+    beside = Beside(
+        quality=partial(quality, item),
+        item=lambda assets, number: item_of(item, assets, name=path.name, version=number),
+        others=others,
+    )
+    return write_version(item.tile, layers_of(item), path, file_format, beside)
+
+
+def write_version(
+    tile: Tile, layers: PatchLayers, path: Path, file_format: str, beside: Beside
+) -> Path:
+    """Write a product, or replace it by a new version of it.
+
+    Args:
+        tile: Its samples.
+        layers: What came of them.
+        path: Where, without a suffix.
+        file_format: As in `codec.tile_files.write_tile`.
+        beside: What is told beside it.
 
     Returns:
         The path that `read_tile` takes.
@@ -70,27 +116,26 @@ def write_product(
         OutputError: If any of it cannot be written; what was there is then as it was, or has no
             item.
     """
-    beside = {end: path.with_name(path.name + end) for end in (QUALITY, STAC, *others)}
-    layers, before = layers_of(item), _version_in(beside[QUALITY])
+    paths = {end: path.with_name(path.name + end) for end in (QUALITY, STAC, *beside.others)}
+    before = _version_in(paths[QUALITY])
 
     def withdraw() -> None:
-        for told in (beside[STAC], _withdrawn(path)):
+        for told in (paths[STAC], _withdrawn(path)):
             told.unlink(missing_ok=True)
 
     try:
-        written = write_tile(item.tile, path, file_format, layers, withdraw)
+        written = write_tile(tile, path, file_format, layers, withdraw)
     except (OSError, TileFileError) as error:
         raise OutputError(path, str(error)) from None
     assets = [_asset(part) for part in parts_of(written)]
     digest = hashlib.sha256("".join(asset.sha256 for asset in assets).encode()).hexdigest()
-    version = _Version(number=before.number + (digest != before.digest), digest=digest)
-    write_whole(beside[QUALITY], _json(quality(item, version)))
-    assets.append(_asset(beside[QUALITY]))
-    for end, make in others.items():
-        write_whole(beside[end], _json(make(written.name)))
-        assets.append(_asset(beside[end]))
-    told = item_of(item, assets, name=path.name, version=version.number)
-    write_whole(beside[STAC], _json(told))
+    version = Version(number=before.number + (digest != before.digest), digest=digest)
+    write_whole(paths[QUALITY], _json(beside.quality(version)))
+    assets.append(_asset(paths[QUALITY]))
+    for end, make in beside.others.items():
+        write_whole(paths[end], _json(make(written.name)))
+        assets.append(_asset(paths[end]))
+    write_whole(paths[STAC], _json(beside.item(assets, version.number)))
     return written
 
 
@@ -193,7 +238,7 @@ def layers_of(item: RestoredTile) -> PatchLayers:
     )
 
 
-def quality(item: RestoredTile, version: _Version) -> dict[str, object]:
+def quality(item: RestoredTile, version: Version) -> dict[str, object]:
     """Describe a product patch by patch; null is what is not known."""
     grid, missing = item.side.grid, set(item.missing)
 
@@ -268,14 +313,14 @@ def _files_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def _version_in(path: Path) -> _Version:
+def _version_in(path: Path) -> Version:
     """The version that is there; none, if that cannot be told."""
     try:
         told = json.loads(path.read_bytes())
-        return _Version(number=int(told["version"]), digest=str(told["sha256"]))
+        return Version(number=int(told["version"]), digest=str(told["sha256"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return _Version()
+        return Version()
 
 
-def _json(told: Mapping[str, Any]) -> bytes:
+def _json(told: Json) -> bytes:
     return (json.dumps(told, indent=1) + "\n").encode()

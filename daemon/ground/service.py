@@ -1,7 +1,7 @@
 """The ground process: builds the stages, joins them by mailboxes, and ends them in order.
 
-receive │ collect │ keep │ decode │ mosaic │ write
-                                        └──────┴─► web: a page, which nothing waits for
+receive │ collect │ keep │ decode │ mosaic │ write ─► scenes: of tiles, which nothing waits for
+                                        └──────┴────► web: a page, likewise
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from daemon.clock import Clock
-from daemon.config import GroundSettings
+from daemon.config import GroundSettings, OutputSettings
 from daemon.config_archive import ArchiveSettings
 from daemon.config_models import GroundModelSettings
 from daemon.config_sections import MIB
@@ -33,8 +33,9 @@ from daemon.ground.mosaic import MosaicWorker
 from daemon.ground.notes import QualityNotes
 from daemon.ground.receive import Receiver
 from daemon.ground.report import HeardBeacon, Reports
+from daemon.ground.scene_keeper import SceneKeeper
 from daemon.ground.web.page import WebPage
-from daemon.ground.write import WriteWorker
+from daemon.ground.write import WriteWorker, file_stem
 from daemon.health import Health
 from daemon.lifecycle import LAST_POLL_S, StopSignal, shut_down, wait_to_end
 from daemon.link.packet import Channel, Packet
@@ -204,6 +205,7 @@ def _line(
 ) -> tuple[Source | Stage[Any, Any], ...]:
     """The stages of the ground process in the direction of the data."""
     boxes, collect = settings.mailboxes, settings.collect
+    scenes = _scenes(settings.output, page, metrics, clock)
 
     def on_drop(stage: str, item: _Item, reason: str) -> None:
         _count_drop(metrics, stage, item, reason)
@@ -220,6 +222,14 @@ def _line(
             archive.written(tile)
         if page is not None:
             page.written(tile)
+        if scenes is not None:
+            scenes.note(file_stem(tile.tile.info))
+
+    def on_amended(stem: str, sent_as: tuple[int, int]) -> None:
+        if page is not None:
+            page.amended(stem, sent_as)
+        if scenes is not None:
+            scenes.note(stem)
 
     line = Pipeline(clock=clock, metrics=metrics, pulses=pulses, tick_s=_TICK_S, on_drop=on_drop)
     packets: Mailbox[Packet] = line.mailbox(
@@ -252,7 +262,7 @@ def _line(
         metrics,
         on_written=on_written,
         notes=notes,
-        on_amended=_unheard if page is None else page.amended,
+        on_amended=on_amended,
     )
     most = max(1, boxes.frames.max_items // 2)
 
@@ -269,6 +279,7 @@ def _line(
         line.stage("mosaic", mosaic, parts, hand_on),
         line.stage("write", writer, tiles, None),
         line.source("models", models.poll, lambda: False),
+        *([] if scenes is None else [scenes]),
     )
 
 
@@ -321,6 +332,22 @@ def _page(
     stack.callback(page.close)
     page.start()
     return page
+
+
+def _scenes(
+    settings: OutputSettings, page: WebPage | None, metrics: GroundMetrics, clock: Clock
+) -> SceneKeeper | None:
+    if not settings.scenes:
+        return None
+    return SceneKeeper(
+        settings.directory,
+        settings.kind,
+        deadline_s=settings.scene_deadline_s,
+        max_bytes=settings.scene_max_mib * MIB,
+        metrics=metrics,
+        clock=clock,
+        on_scene=_unheard if page is None else page.scene,
+    )
 
 
 def _archive(

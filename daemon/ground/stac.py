@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from codec.crs import crs_from
-from codec.tile import Georeference
+from codec.tile import Georeference, Tile
 from daemon.build import build_versions
 from daemon.ground.items import RestoredTile
 
@@ -80,13 +80,8 @@ def item_of(
         JSON values.
     """
     info, side = item.tile.info, item.side
-    start = datetime.fromtimestamp(info.start_utc_s, UTC).isoformat().replace("+00:00", "Z")
     packets = [record.packets for record in item.records.values()]
     properties: dict[str, Any] = {
-        "datetime": start,
-        **({"instruments": [info.sensor]} if info.sensor else {}),
-        "version": str(version),
-        "processing:software": {"prismlink": build_versions()["version"]},
         "processing:lineage": f"Decoded from {item.patches} of {len(side.grid)} patches.",
         "prismlink:complete": not item.missing,
         "prismlink:scene": info.scene,
@@ -99,17 +94,55 @@ def item_of(
         "prismlink:packets_repaired": sum(count.repaired for count in packets if count),
         "prismlink:boot_ids": sorted({boot_id for boot_id, _ in item.frames}),
     }
-    place = _place(info.georeference, side.shape[1:])
+    return feature(item.tile, properties, assets, name=name, version=version)
+
+
+def feature(
+    tile: Tile,
+    properties: Mapping[str, Any],
+    assets: Sequence[Asset],
+    *,
+    name: str,
+    version: int,
+    links: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
+    """Describe a product of a tile, or of many.
+
+    Args:
+        tile: Its samples and all that is known of them.
+        properties: What is said of it beside that.
+        assets: Its files, the samples first.
+        name: Of the item.
+        version: Of the product, from 1.
+        links: To other items.
+
+    Returns:
+        JSON values.
+    """
+    info = tile.info
+    place = _place(info.georeference, tile.samples.shape[1:])
     return {
         "type": "Feature",
         "stac_version": STAC_VERSION,
         "stac_extensions": list(EXTENSIONS),
         "id": name,
         **place.where,
-        "properties": properties | place.projection,
-        "links": [],
-        "assets": _assets(item, assets),
+        "properties": {
+            "datetime": utc(info.start_utc_s),
+            **({"instruments": [info.sensor]} if info.sensor else {}),
+            "version": str(version),
+            "processing:software": {"prismlink": build_versions()["version"]},
+            **properties,
+            **place.projection,
+        },
+        "links": list(links),
+        "assets": _assets(tile, assets),
     }
+
+
+def utc(time_s: float) -> str:
+    """A time [s since 1970-01-01 UTC] as RFC 3339 has it."""
+    return datetime.fromtimestamp(time_s, UTC).isoformat().replace("+00:00", "Z")
 
 
 def with_asset(item: Mapping[str, Any], asset: Asset) -> dict[str, Any]:
@@ -126,7 +159,7 @@ def with_asset(item: Mapping[str, Any], asset: Asset) -> dict[str, Any]:
     raise KeyError(asset.name)
 
 
-def _assets(item: RestoredTile, assets: Sequence[Asset]) -> dict[str, Any]:
+def _assets(tile: Tile, assets: Sequence[Asset]) -> dict[str, Any]:
     """Assets by what they are: `data`, then the endings of the others' names."""
     told: dict[str, Any] = {}
     for number, asset in enumerate(assets):
@@ -140,7 +173,7 @@ def _assets(item: RestoredTile, assets: Sequence[Asset]) -> dict[str, Any]:
             fields["file:checksum"] = _SHA2_256 + asset.sha256
         key = "data" if number == 0 else _key(asset.name, told)
         told[key] = fields | {"roles": ["data" if number == 0 else "metadata"]}
-    told["data"] |= _samples(item)
+    told["data"] |= _samples(tile)
     return told
 
 
@@ -151,20 +184,20 @@ def _key(name: str, taken: dict[str, Any]) -> str:
     return key if key not in taken else name
 
 
-def _samples(item: RestoredTile) -> dict[str, Any]:
+def _samples(tile: Tile) -> dict[str, Any]:
     """What the samples are: reflectance = scale · sample + offset."""
-    info, side = item.tile.info, item.side
+    info, dtype = tile.info, tile.samples.dtype.name
     told: dict[str, Any] = {
-        "data_type": side.dtype,
+        "data_type": dtype,
         "unit": "reflectance",
         "raster:scale": 1 / info.reflectance_scale,
         "raster:offset": 0.0,
     }
     if info.nodata is not None:
         told["nodata"] = info.nodata if math.isfinite(info.nodata) else str(info.nodata)
-    elif side.dtype == "float32":
+    elif dtype == "float32":
         told["nodata"] = "nan"
-    bands: list[dict[str, Any]] = [{"name": f"B{n}"} for n in range(1, side.shape[0] + 1)]
+    bands: list[dict[str, Any]] = [{"name": f"B{n}"} for n in range(1, tile.samples.shape[0] + 1)]
     for key, lengths_nm in (
         ("eo:center_wavelength", info.wavelengths_nm),
         ("eo:full_width_half_max", info.fwhm_nm),
@@ -182,8 +215,8 @@ class _Place:
     projection: dict[str, Any]
 
 
-def _place(georeference: Georeference | None, shape: tuple[int, int]) -> _Place:
-    """Where a tile lies; a tile of which that is not known has a null geometry."""
+def _place(georeference: Georeference | None, shape: tuple[int, ...]) -> _Place:
+    """Where samples of (rows, cols) lie; those of which that is not known have a null geometry."""
     nowhere, projection = {"geometry": None}, dict[str, Any]({"proj:shape": list(shape)})
     if georeference is None:
         return _Place(where=nowhere, projection=projection)
@@ -210,7 +243,7 @@ def _place(georeference: Georeference | None, shape: tuple[int, int]) -> _Place:
 
 
 def _footprint(
-    georeference: Georeference, crs: Any, shape: tuple[int, int], warp: Any
+    georeference: Georeference, crs: Any, shape: tuple[int, ...], warp: Any
 ) -> dict[str, Any] | None:
     """The tile's outline in longitude and latitude; None where it has none in one piece."""
     (rows, cols), (a, b, c, d, e, f) = shape, georeference.transform

@@ -151,12 +151,18 @@ def _mend_items(directory: Path) -> None:
 def file_stem(info: TileInfo) -> str:
     """Name of a tile's files without suffix.
 
-    The scene's name comes over the link: only letters, digits and `._-` of it survive, and the
-    tile's id keeps apart what that makes equal.
+    The tile's id keeps apart what `safe_name` makes equal.
     """
-    scene = _UNSAFE.sub("_", info.scene)[:_NAME_LIMIT].lstrip(".") or "scene"
     place = f"r{info.tile_row:03d}c{info.tile_col:03d}"
-    return f"{scene}_{place}_{info.sequence:06d}_{info.tile_id.hex()[:8]}"
+    return f"{safe_name(info.scene)}_{place}_{info.sequence:06d}_{info.tile_id.hex()[:8]}"
+
+
+def safe_name(scene: str) -> str:
+    """What of a scene's name goes into names of files.
+
+    It comes over the link: only letters, digits and `._-` of it survive.
+    """
+    return _UNSAFE.sub("_", scene)[:_NAME_LIMIT].lstrip(".") or "scene"
 
 
 def manifest(item: RestoredTile, file_name: str) -> dict[str, object]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.errors import TileError
-from codec.patch_grid import PatchGrid
+from codec.patch_grid import PatchGrid, PatchLattice
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,17 @@ def test_a_patch_outside_the_grid_is_refused(position: tuple[int, int]) -> None:
     grid = PatchGrid(tile_rows=9, tile_cols=17, patch_px=8)
     with pytest.raises(TileError, match="in a grid of 2×3"):
         grid.extent(*position)
+
+
+def test_edges_are_where_patches_begin() -> None:
+    """And where the last one ends."""
+    grid = PatchGrid(tile_rows=300, tile_cols=128)
+    assert (grid.row_edges, grid.col_edges) == ((0, 128, 256, 300), (0, 128))
+
+
+def test_a_lattice_has_patches_between_its_edges() -> None:
+    """Edges ascend from zero."""
+    assert PatchLattice(row_edges=(0, 128, 130, 258), col_edges=(0, 7)).shape == (3, 1)
+    for edges in ((), (0,), (1, 2), (0, 3, 3), (0, 3, 2)):
+        with pytest.raises(TileError, match="col_edges must ascend from 0"):
+            PatchLattice(row_edges=(0, 1), col_edges=edges)

@@ -98,3 +98,25 @@ def test_a_time_that_nanoseconds_do_not_reach_is_an_attribute_alone(
 
     assert "time" not in found.coords
     assert found.attrs["start_utc_s"] == start_utc_s
+
+
+@pytest.mark.parametrize("place", [None, PLACE])
+@pytest.mark.parametrize("nodata", [None, -1.0])
+def test_a_store_is_the_same_in_however_many_strips(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: Georeference | None,
+    nodata: float | None,
+) -> None:
+    """Byte for byte: what is too large is handed over a few rows of patches at a time."""
+    tile, layers = with_holes(
+        cubes.tile(bands=3, rows=300, cols=140, nodata=nodata, georeference=place), (1, 0)
+    )
+    one = write_tile(tile, tmp_path / "one", "zarr", layers)
+    monkeypatch.setattr("codec.zarr_writer._STRIP_BYTES", 1)
+    many = write_tile(tile, tmp_path / "many", "zarr", layers)
+
+    def files(store: Path) -> dict[Path, bytes]:
+        return {p.relative_to(store): p.read_bytes() for p in store.rglob("*") if p.is_file()}
+
+    assert files(one) == files(many)

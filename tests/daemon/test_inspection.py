@@ -21,6 +21,8 @@ from daemon.bulk.catalog import Selection
 from daemon.bulk.decode import bundles_of, decode
 from daemon.bulk.jobs import Output
 from daemon.disk import LocalDisk
+from daemon.ground.assemble import assemble
+from daemon.ground.scenes import place
 from daemon.inspection import inspect
 from daemon.inspection_tables import show
 from daemon.link.packet import Packet
@@ -28,6 +30,7 @@ from daemon.onboard.segment_log import SegmentLog
 from fakes import cubes, recordings
 from fakes.bundles import klt_bundle
 from fakes.recordings import frames
+from fakes.scenes import cut, products, write
 
 
 def shown(found: dict[str, Any]) -> str:
@@ -115,6 +118,20 @@ def test_bits_are_said_to_be_of_frames(tmp_path: Path) -> None:
     """The demo counts packets: nobody shall take one for the other."""
     found = inspect(recordings.frame_file(tmp_path / "x.prism", 0)).description
     assert "of frames, packets not counted" in shown(found)
+
+
+def test_a_scene_is_described_as_a_tile_is(tmp_path: Path) -> None:
+    """How many patches of all its tiles came, how finely, and in which version."""
+    whole = cubes.tile(bands=3, rows=138, cols=8, scene="x")
+    tiles = cut(whole, (130, 8), (8,)).values()
+    for number, tile in enumerate(tiles):
+        write(tmp_path, tile, *([(1, 0)] if number == 0 else []))
+    scene = place(products(tmp_path, tiles), max_bytes=1 << 20)
+    said = inspect(assemble(scene, tmp_path, "geotiff")).description
+
+    assert (said["kind"], said["shape"], said["scene"]) == ("product", [3, 138, 8], "x")
+    assert (said["patches"], said["patches_of"], said["version"]) == (2, 3, 1)
+    assert said["steps"] == [64.0, 64.0]
 
 
 def test_a_store_of_many_tiles_is_listed(tmp_path: Path, bundle_file: Path) -> None:

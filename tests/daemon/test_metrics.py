@@ -9,7 +9,14 @@ from dataclasses import replace
 import pytest
 
 from codec.errors import BitstreamError
-from daemon.errors import reason_of
+from daemon.errors import (
+    OutputError,
+    ScenePlaceError,
+    SceneSizeError,
+    SceneTileError,
+    SceneUnlikeError,
+    reason_of,
+)
 from daemon.ground.archive import UNWRITTEN, WRITTEN
 from daemon.ground.decode import NO_SIDE
 from daemon.ground.metrics import GroundMetrics
@@ -109,6 +116,16 @@ def test_names(process: Process) -> None:
             {*MAILBOX_REASONS, NO_SIDE, *map(reason_of, DECODE_ERRORS)},
         ),
         (GroundMetrics, "tiles_written_total", "state", {"complete", "partial"}),
+        (GroundMetrics, "scenes_written_total", "state", {"complete", "partial"}),
+        (
+            GroundMetrics,
+            "scene_errors_total",
+            "reason",
+            {
+                *(error.reason for error in (SceneUnlikeError, ScenePlaceError, SceneSizeError)),
+                *(error.reason for error in (SceneTileError, OutputError)),
+            },
+        ),
         (GroundMetrics, "frames_incomplete_total", "channel", {"side", "patch"}),
     ],
 )
@@ -148,7 +165,10 @@ def test_series_begin_at_zero(process: Process, name: str, label: str, values: s
         (
             GroundMetrics,
             "stage_errors_total",
-            {"receive", "models", "collect", "keep", "decode", "mosaic", "write", "web"},
+            {
+                *("receive", "models", "collect", "keep", "decode", "mosaic", "write"),
+                *("scenes", "web"),
+            },
             {INTERNAL_ERROR},
         ),
     ],

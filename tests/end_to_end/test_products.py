@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -27,13 +29,17 @@ from daemon.radio import LossyLink, Radio
 from daemon.tile_message import TileMessage
 from fakes.cubes import tile as fake_tile
 from fakes.instrument import SAME_SPEED
-from fakes.processes import PATIENCE_S, Desk, until
+from fakes.processes import PATIENCE_S, Desk, Process, until
+from fakes.product_reader import SUFFIXES
+from fakes.scenes import cut
 from fakes.web import Visitor
 
 ROWS, COLS = 256, 128 * 8
 PLACE: Final = Georeference(
     crs="EPSG:32618", transform=(30.0, 0.0, 688_005.0, 0.0, -30.0, 4_561_935.0)
 )
+SCENE: Final = "s_scene_*"
+"""What files of the scene's product begin with."""
 SLOWLY: Final = "link.kbit_per_s=400"
 """A tile takes seconds, so that a ground can end in the middle of one."""
 
@@ -57,9 +63,9 @@ def files_of(product: Path) -> dict[str, bytes]:
     }
 
 
-def item_in(cubes: Path) -> dict[str, Any]:
-    """What the one item says."""
-    (path,) = cubes.glob("*.stac.json")
+def item_in(cubes: Path, names: str = "*") -> dict[str, Any]:
+    """What the one item of such a name says."""
+    (path,) = cubes.glob(f"{names}.stac.json")
     told: dict[str, Any] = json.loads(path.read_text())["properties"]
     return told
 
@@ -77,24 +83,60 @@ def read(product: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         return file.read(), file.dataset_mask() == 255
 
 
-def undisturbed(desk: Desk, bundle: Path, cubes: Path, file_format: str) -> Path:
-    """The product of a pass without loss."""
+def undisturbed(desk: Desk, bundle: Path, cubes: Path, file_format: str, *tiles: Tile) -> None:
+    """Products of a pass without loss."""
     ground = desk.ground(
         bundle, f"output.directory={cubes}", f"output.format={file_format}"
     ).until_ready()
     flight = desk.flight(bundle, SAME_SPEED).until_ready()
-    send(desk)
-    ground.until_metrics(lambda n: n.total("tiles_written_total", state="complete") == 1, "a tile")
+    send(desk, *tiles)
+    ground.until_metrics(
+        lambda n: n.total("tiles_written_total", state="complete") == len(tiles), "all tiles"
+    )
     flight.stop()
     ground.stop()
-    (manifest,) = cubes.glob("*.manifest.json")
-    return cubes / str(json.loads(manifest.read_text())["file"])
 
 
-def send(desk: Desk) -> None:
-    """One tile to the board."""
+def send(desk: Desk, *tiles: Tile) -> None:
+    """Tiles to the board."""
     with TileSender(Endpoint(address=desk.tiles, bind=False)) as sender:
-        assert sender.send(TileMessage.pack(tile_of()), PATIENCE_S)
+        for tile in tiles:
+            assert sender.send(TileMessage.pack(tile), PATIENCE_S)
+
+
+@contextmanager
+def lossy_pass(
+    desk: Desk, bundle: Path, tmp_path: Path, *words: str
+) -> Iterator[Callable[[], Process]]:
+    """A board behind a link that loses 5 %; what this gives starts its ground, and starts it again.
+
+    Args:
+        desk: Where they run.
+        bundle: Of both.
+        tmp_path: For their files.
+        words: More settings of the ground.
+    """
+    air, up = f"{desk.link}-air", f"{desk.link}-up"
+    radio = Radio(board=air, ground=desk.link, link=LossyLink(seed=3, loss=0.05))
+
+    def ground() -> Process:
+        return desk.ground(
+            bundle, f"archive.directory={tmp_path / 'archive'}", *words,
+            f"link.uplink={{address: '{up}', report_s: 0.2, reorder_s: 0.1, retry_s: 1.0}}",
+        ).until_ready()  # fmt: skip
+
+    radio.start()
+    try:
+        flight = desk.flight(
+            bundle, SAME_SPEED, SLOWLY, f"link.address={air}", "link.mtu_bytes=512",
+            "spool.kind=disk", f"spool.directory={tmp_path / 'spool'}",
+            f"link.uplink={{address: '{up}', beacon_s: 0.2}}",
+        ).until_ready()  # fmt: skip
+        yield ground
+        flight.stop()
+    finally:
+        radio.stop()
+    assert radio.link.lost > 0
 
 
 @pytest.mark.parametrize("file_format", ["geotiff", "envi", "zarr"])
@@ -106,39 +148,23 @@ def test_loss_and_a_restart_change_no_byte(
     What it wrote when it ended opens, and its mask is that of the patches that had come; what the
     next one makes of it is, byte for byte, the product of a pass without loss.
     """
-    air, up = f"{desk.link}-air", f"{desk.link}-up"
-    ground_settings = (
-        f"archive.directory={tmp_path / 'archive'}", f"output.format={file_format}",
-        f"link.uplink={{address: '{up}', report_s: 0.2, reorder_s: 0.1, retry_s: 1.0}}",
-    )  # fmt: skip
-    radio = Radio(board=air, ground=desk.link, link=LossyLink(seed=3, loss=0.05))
-    radio.start()
-    try:
-        ground = desk.ground(small_bundle, *ground_settings).until_ready()
-        flight = desk.flight(
-            small_bundle, SAME_SPEED, SLOWLY, f"link.address={air}", "link.mtu_bytes=512",
-            "spool.kind=disk", f"spool.directory={tmp_path / 'spool'}",
-            f"link.uplink={{address: '{up}', beacon_s: 0.2}}",
-        ).until_ready()  # fmt: skip
-        send(desk)
+    with lossy_pass(desk, small_bundle, tmp_path, f"output.format={file_format}") as start:
+        ground = start()
+        send(desk, tile_of())
         ground.until_metrics(lambda n: n.total("patches_decoded_total") >= 3, "some patches")
         ground.stop()
         partial, before = item_in(desk.cubes), desk.manifests()[0]
         product = desk.cubes / before["file"]
         samples, valid = read(product)
 
-        ground = desk.ground(small_bundle, *ground_settings).until_ready()
+        ground = start()
         ground.until_metrics(
             lambda n: n.total("tiles_written_total", state="complete") == 1, "the whole tile"
         )
-        flight.stop()
         ground.stop()
-    finally:
-        radio.stop()
-    assert radio.link.lost > 0
 
-    whole = undisturbed(desk, small_bundle, tmp_path / "undisturbed", file_format)
-    assert files_of(product) == files_of(whole)
+    undisturbed(desk, small_bundle, tmp_path / "undisturbed", file_format, tile_of())
+    assert files_of(product) == files_of(tmp_path / "undisturbed" / product.name)
     truth, all_valid = read(product)
     assert all_valid.all()
 
@@ -156,6 +182,49 @@ def test_loss_and_a_restart_change_no_byte(
     assert partial["prismlink:patches_missing"] == before["patches_missing"]
     assert int(final["version"]) >= 2
     assert final["prismlink:complete"] is True
+
+
+@pytest.mark.parametrize("file_format", ["geotiff", "envi", "zarr", "npy"])
+def test_loss_and_a_restart_change_no_byte_of_a_scene(
+    desk: Desk, small_bundle: Path, tmp_path: Path, file_format: str
+) -> None:
+    """Its tiles are put together as far as they came, with a mask, and completed in place.
+
+    The ground ends in the middle of the second of two tiles.
+    """
+    tiles = list(cut(tile_of(), (ROWS // 2, ROWS // 2), (COLS,)).values())
+    words = f"output.format={file_format}", "output.scene_deadline_s=0.5"
+    with lossy_pass(desk, small_bundle, tmp_path, *words) as start:
+        ground = start()
+        send(desk, *tiles)
+        ground.until_metrics(lambda n: n.total("patches_decoded_total") > 8, "some of both")
+        ground.stop()
+        partial = item_in(desk.cubes, SCENE)
+        (item,) = desk.cubes.glob(f"{SCENE}.stac.json")
+        product = item.with_name(item.name.removesuffix(".stac.json") + SUFFIXES[file_format])
+        if file_format != "npy":
+            samples, valid = read(product)
+
+        ground = start()
+        ground.until_metrics(
+            lambda n: n.total("scenes_written_total", state="complete") == 1, "the whole scene"
+        )
+        ground.stop()
+
+    undisturbed(desk, small_bundle, tmp_path / "undisturbed", file_format, *tiles)
+    assert files_of(product) == files_of(tmp_path / "undisturbed" / product.name)
+    final = item_in(desk.cubes, SCENE)
+    assert (partial["version"], partial["prismlink:complete"]) == ("1", False)
+    assert int(final["version"]) >= 2
+    assert final["prismlink:complete"] is True
+    assert final["proj:shape"] == [ROWS, COLS]
+    if file_format != "npy":
+        expected, truth = np.ones((ROWS, COLS), dtype=np.bool_), read(product)[0]
+        grid = PatchGrid(tile_rows=ROWS, tile_cols=COLS)
+        for position in partial["prismlink:patches_missing"]:
+            expected[grid.extent(*position).slices] = False
+        np.testing.assert_array_equal(valid, expected)
+        np.testing.assert_array_equal(samples[:, expected], truth[:, expected])
 
 
 def measured_in(cubes: Path) -> dict[tuple[int, int], tuple[float, float]]:
@@ -185,7 +254,7 @@ def test_what_the_board_measures_is_in_the_product(desk: Desk, small_bundle: Pat
         tiles: list[dict[str, Any]] = json.loads(page.get("/api/state").body)["tiles"]
         return [tile for tile in tiles if tile["psnr_db"] is not None]
 
-    send(desk)
+    send(desk, tile_of())
     ground.until_metrics(lambda n: n.total("tiles_written_total", state="complete") == 1, "a tile")
     checked = flight.until_metrics(
         lambda n: n.total("quality_checked_total") + n.total("quality_skipped_total") == 16,

@@ -124,8 +124,8 @@ class Site(Visitor):
         """Tell visitors of these tiles."""
         link = LinkWatch(silence_s=5.0).view(now_s=0.0, utc_s=0.0)
         self.bulletin = Bulletin(
-            utc_s=0.0, version=len(views), link=link, beacon=None, tiles=views, passes=(),
-            passes_version=0,
+            utc_s=0.0, version=len(views), link=link, beacon=None, tiles=views, scenes={},
+            passes=(), passes_version=0,
         )  # fmt: skip
 
     def write(

@@ -1,7 +1,7 @@
 """What the page answers: the page itself, what is known of tiles, their samples, and their files.
 
 Nothing of a request becomes a path. A tile is found by its id among those told of, and a file by
-its name among the names of these.
+its name among the names of these, and of products of scenes.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class WebApp:
 
     async def _product(self, request: Request) -> ASGIApp:
         name = request.path_params["name"]
-        if not any(name in view.files for view in self._bulletin().tiles):
+        if not self._bulletin().has_file(name):
             raise HTTPException(404)
         path = self._directory / name
         headers = {

@@ -25,7 +25,7 @@ from daemon.ground.web.pass_log import FILE_NAME, PassLog
 from daemon.ground.web.server import WebServer
 from daemon.ground.web.streams import Streams
 from daemon.ground.web.tile_board import TileBoard
-from daemon.ground.web.watch import Seen, WatchWorker, Written, written
+from daemon.ground.web.watch import SceneThere, Seen, WatchWorker, Written, written
 from daemon.mailbox import Mailbox, Policy
 from daemon.stage import INTERNAL_ERROR, Stage
 from daemon.watchdog import Pulses
@@ -157,6 +157,10 @@ class WebPage:
     def written(self, item: RestoredTile) -> None:
         """A tile is there; likewise."""
         self._mailbox.put(written(item))
+
+    def scene(self, sensor: str, scene: str, stem: str) -> None:
+        """A product of a scene is there; likewise."""
+        self._mailbox.put(SceneThere(sensor=sensor, scene=scene, stem=stem))
 
     def amended(self, stem: str, sent_as: tuple[int, int]) -> None:
         """What is known of a tile that is there has grown; likewise."""

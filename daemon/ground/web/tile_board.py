@@ -33,6 +33,7 @@ class TileBoard:
         self._tiles: OrderedDict[str, TileView] = OrderedDict()
         self._frames: dict[str, set[tuple[int, int]]] = {}
         """Frames counted of each open tile: a patch may come twice."""
+        self._scenes: OrderedDict[tuple[str, str], tuple[str, ...]] = OrderedDict()
         self._acquisitions = 0
         self.version = 0
 
@@ -40,6 +41,11 @@ class TileBoard:
     def tiles(self) -> tuple[TileView, ...]:
         """All of them, the last changed last."""
         return tuple(self._tiles.values())
+
+    @property
+    def scenes(self) -> dict[tuple[str, str], tuple[str, ...]]:
+        """Files of products of scenes, by sensor and scene."""
+        return dict(self._scenes)
 
     def get(self, tile_id: str) -> TileView | None:
         """One of them."""
@@ -98,6 +104,14 @@ class TileBoard:
             return self._put(replace(before, file=view.file, files=view.files))
         acquisition = 0 if before is None else before.acquisition
         return self._put(replace(view, acquisition=acquisition, sent_as=sent_as))
+
+    def scene_written(self, sensor: str, scene: str, files: tuple[str, ...]) -> None:
+        """A product of a scene is there; as many are told of as tiles."""
+        self.version += 1
+        self._scenes[sensor, scene] = files
+        self._scenes.move_to_end((sensor, scene))
+        if len(self._scenes) > self.max_tiles:
+            self._scenes.popitem(last=False)
 
     def found(self, views: Iterable[TileView]) -> list[str]:
         """An earlier process wrote these, oldest first; returns as `part` does."""

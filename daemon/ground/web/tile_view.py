@@ -22,6 +22,8 @@ from daemon.ground.write import MANIFEST
 TILE_ID: Final = re.compile(r"[0-9a-f]{16}")
 FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
 
+SAMPLES: Final = (".tif", ".hdr", ".npy")
+"""What a file that holds samples may end in."""
 BESIDE: Final = (".img", MASK, ".json", MANIFEST, QUALITY, STAC)
 """What files of a tile may end in, beside the one that holds its samples."""
 
@@ -33,7 +35,8 @@ MAX_MANIFEST_BYTES: Final = 4 << 20
 MAX_PATCHES: Final = 4096
 """Of a tile that the page tells of. Our largest tiles have 1024; what a frame or a manifest claims
 beyond that would be told to every visitor, patch by patch."""
-_TEXT_LIMIT: Final = 200
+TEXT_LIMIT: Final = 200
+"""Characters of a text that visitors are told."""
 _NONE_OF_OURS: Final = (
     *(LookupError, TypeError, AttributeError, ArithmeticError, ValueError, RecursionError),
     TileError,
@@ -110,8 +113,8 @@ class TileView:
         return cls(
             tile_id=side.tile_id.hex(),
             sent_as=sent_as,
-            sensor=info.sensor[:_TEXT_LIMIT],
-            scene=info.scene[:_TEXT_LIMIT],
+            sensor=info.sensor[:TEXT_LIMIT],
+            scene=info.scene[:TEXT_LIMIT],
             tile_row=info.tile_row,
             tile_col=info.tile_col,
             sequence=info.sequence,
@@ -160,8 +163,8 @@ class TileView:
         return cls(
             tile_id=tile_id,
             sent_as=None,
-            sensor=str(table["sensor"])[:_TEXT_LIMIT],
-            scene=str(table["scene"])[:_TEXT_LIMIT],
+            sensor=str(table["sensor"])[:TEXT_LIMIT],
+            scene=str(table["scene"])[:TEXT_LIMIT],
             tile_row=int(table["tile_row"]),
             tile_col=int(table["tile_col"]),
             sequence=int(table["sequence"]),
@@ -172,7 +175,7 @@ class TileView:
             state=TileState.WRITTEN,
             have="".join("01"[place not in missing] for place in grid),
             frame_bytes=int(table["frame_bytes"]),
-            model=str(table["model"])[:_TEXT_LIMIT],
+            model=str(table["model"])[:TEXT_LIMIT],
             step=numbers[0],
             psnr_db=psnr_db,
             psnr_patches=psnr_patches,
@@ -256,12 +259,25 @@ def _psnr_in(manifest: Path) -> tuple[float | None, int]:
         return None, 0
 
 
+def scene_files(directory: Path, stem: str) -> tuple[str, ...]:
+    """The files of a scene's product that can be had, the one with its samples first."""
+    return _at_hand(directory, (f"{stem}{suffix}" for suffix in (STORE, *SAMPLES, *BESIDE)))
+
+
 def _files(manifest: Path, file: str) -> tuple[str, ...]:
-    """The files of a tile that are there, the one with its samples first, a store as zip file."""
-    stem, folder = manifest.name.removesuffix(MANIFEST), manifest.parent
-    names = dict.fromkeys([file, *(f"{stem}{suffix}" for suffix in BESIDE)])
-    there = tuple(name for name in names if is_file_name(name) and (folder / name).is_file())
-    zipped = f"{file}.zip"
-    if zipped.endswith(ZIPPED_STORE) and is_file_name(zipped) and (folder / file).is_dir():
-        return zipped, *there
-    return there
+    """The files of a tile that can be had, the one with its samples first."""
+    stem = manifest.name.removesuffix(MANIFEST)
+    return _at_hand(
+        manifest.parent, dict.fromkeys([file, *(f"{stem}{suffix}" for suffix in BESIDE)])
+    )
+
+
+def _at_hand(folder: Path, names: Iterable[str]) -> tuple[str, ...]:
+    """Which of these are there; a store as a zip file."""
+    found = list[str]()
+    for name in names:
+        if name.endswith(STORE) and is_file_name(f"{name}.zip") and (folder / name).is_dir():
+            found.append(f"{name}.zip")
+        elif is_file_name(name) and (folder / name).is_file():
+            found.append(name)
+    return tuple(found)

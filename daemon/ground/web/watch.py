@@ -25,7 +25,7 @@ from daemon.ground.web.kept_samples import KeptSamples
 from daemon.ground.web.link_watch import LinkCounts, LinkView, LinkWatch, PassRecord
 from daemon.ground.web.pass_log import PassLog
 from daemon.ground.web.tile_board import TileBoard
-from daemon.ground.web.tile_view import MAX_PATCHES, TileView
+from daemon.ground.web.tile_view import MAX_PATCHES, TEXT_LIMIT, TileView, scene_files
 from daemon.ground.write import MANIFEST, file_stem
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,24 @@ class Written:
     size_bytes: int = 0
 
 
-Seen: TypeAlias = TilePart | RestoredTile | Written
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SceneThere:
+    """A product of a scene is on the disk.
+
+    Attributes:
+        sensor: Of its tiles.
+        scene: Their scene's name.
+        stem: Name of its files without suffix.
+        size_bytes: Of samples that this holds: none.
+    """
+
+    sensor: str
+    scene: str
+    stem: str
+    size_bytes: int = 0
+
+
+Seen: TypeAlias = TilePart | RestoredTile | Written | SceneThere
 """What the stages tell."""
 
 
@@ -63,6 +80,7 @@ class Bulletin:
         link: The link.
         beacon: What the board said of itself last; None: it is not heard.
         tiles: The tiles, the last changed last.
+        scenes: Files of products of scenes, by sensor and scene.
         passes: Contacts that are over, oldest first.
         passes_version: How many there have been.
     """
@@ -72,8 +90,15 @@ class Bulletin:
     link: LinkView
     beacon: Mapping[str, Any] | None
     tiles: tuple[TileView, ...]
+    scenes: Mapping[tuple[str, str], tuple[str, ...]]
     passes: tuple[PassRecord, ...]
     passes_version: int
+
+    def has_file(self, name: str) -> bool:
+        """Whether it is the name of a file of one of the products."""
+        return any(name in view.files for view in self.tiles) or any(
+            name in files for files in self.scenes.values()
+        )
 
     def tile(self, tile_id: str) -> TileView | None:
         """One of the tiles."""
@@ -94,6 +119,10 @@ class Bulletin:
         if self.version != seen:
             table["ids"] = [view.tile_id for view in self.tiles]
             table["tiles"] = [view.to_json() for view in self.tiles if view.version > seen]
+            table["products"] = [
+                {"sensor": sensor, "scene": scene, "files": list(files)}
+                for (sensor, scene), files in self.scenes.items()
+            ]
         if self.passes_version != passes_seen:
             table["passes"] = [record.to_json() for record in self.passes]
         return table
@@ -144,6 +173,10 @@ class WatchWorker:
             OutputError: If the manifest of a tile that was written cannot be read.
         """
         self._begin()
+        if isinstance(item, SceneThere):
+            files = scene_files(self._directory, item.stem)
+            self._board.scene_written(item.sensor[:TEXT_LIMIT], item.scene[:TEXT_LIMIT], files)
+            return iter(())
         if not isinstance(item, Written) and len(item.side.grid) > MAX_PATCHES:
             raise TileError(f"a tile of {len(item.side.grid)} patches; {MAX_PATCHES} are shown")
         match item:
@@ -201,6 +234,7 @@ class WatchWorker:
             link=self._link.view(now_s=now_s, utc_s=utc_s),
             beacon=None if heard is None else _told(heard, now_s),
             tiles=self._board.tiles,
+            scenes=self._board.scenes,
             passes=self._passes.passes,
             passes_version=self._passes.version,
         )

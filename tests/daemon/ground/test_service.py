@@ -35,6 +35,7 @@ from daemon.radio import LossyLink
 from fakes import cubes
 from fakes.bundles import klt_bundle
 from fakes.ground import decoder, frames
+from fakes.scenes import cut
 from fakes.systemd import UNHEARD
 
 
@@ -140,6 +141,22 @@ def test_what_arrives_is_what_the_decoder_makes_of_it(bundle_file: Path, tmp_pat
     assert totals['prismlink_tiles_written_total{state="complete"}'] == 3
     assert totals["prismlink_patches_decoded_total"] == PATCHES
     assert totals["prismlink_patches_missing_total"] == 0
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_tiles_of_a_scene_are_put_together(bundle_file: Path, tmp_path: Path, wanted: bool) -> None:
+    """When the process ends at the latest, unless nobody wants it."""
+    scene = cubes.tile(bands=3, rows=138, cols=8, scene="x")
+    tiles = cut(scene, (130, 8), (8,)).values()
+    totals = listen(
+        packets(*tiles), load(bundle_file, tmp_path, f"output.scenes={str(wanted).lower()}")
+    )
+    assert totals['prismlink_scenes_written_total{state="complete"}'] == wanted
+    found = list((tmp_path / "out").glob("x_scene_*.npy"))
+    assert len(found) == wanted
+    for product in found:
+        expected = [decoder().decode(f.raw for f in frames(tile)).samples for tile in tiles]
+        np.testing.assert_array_equal(read_tile(product).samples, np.concatenate(expected, axis=1))
 
 
 def summed(totals: dict[str, float], name: str) -> float:

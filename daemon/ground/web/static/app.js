@@ -23,6 +23,7 @@ const make = (name, properties = {}, ...children) => {
 const say = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 
 const tiles = new Map(); // by id, the last changed last
+let products = []; // of scenes, all tiles in one
 let scenes = [];
 let shown = null; // key of the scene that is shown
 let follow = true;
@@ -65,6 +66,7 @@ function take(news) {
   showBeacon(news.beacon);
   if (news.passes) showPasses(news.passes);
   if (!news.ids) return;
+  products = news.products;
   for (const tile of news.tiles) { tiles.delete(tile.id); tiles.set(tile.id, tile); }
   const told = new Set(news.ids);
   for (const id of tiles.keys()) if (!told.has(id)) { tiles.delete(id); details.delete(id); }
@@ -219,19 +221,22 @@ function showScenes() {
 function showProducts() {
   const scene = current();
   const written = scene ? scene.tiles.filter((tile) => tile.file) : [];
+  const whole = scene && products.find((one) => one.scene === scene.name && one.sensor === scene.tiles[0].sensor);
   say($("products-title"), scene ? `Files of ${nameOf(scene)}: ${written.length} of ${scene.tiles.length} tiles` : "Files");
-  const signature = written.map((tile) => [...tile.files, tile.have].join()).join();
+  const signature = [whole?.files, ...written.map((tile) => [...tile.files, tile.have])].join();
   if ($("products").dataset.signature === signature) return;
   $("products").dataset.signature = signature;
-  $("products").replaceChildren(...written.map((tile) => make(
+  const links = (files, start) => files.map((file, i) => make("a", { href: `/products/${file}`, download: file, title: file, textContent: i ? file.slice(start.length + 1).replace(/\.json$/, "") : file }));
+  const all = whole?.files.length ? [make("li", {}, ...links(whole.files, stem(whole.files[0])), make("span", { textContent: "all tiles" }))] : [];
+  $("products").replaceChildren(...all, ...written.map((tile) => make(
     "li",
     {},
-    ...tile.files.map((file, i) => make("a", { href: `/products/${file}`, download: file, title: file, textContent: i ? file.slice(stem(tile).length + 1).replace(/\.json$/, "") : file })),
+    ...links(tile.files, stem(tile.file)),
     ...(tile.have.includes("0") ? [make("span", { textContent: `${came(tile)} of ${tile.have.length} patches so far` })] : []),
   )));
 }
 
-const stem = (tile) => tile.file.replace(/\.[^.]*$/, "");
+const stem = (file) => file.replace(/(\.quality)?\.[^.]*$/, "");
 
 // ---- the image
 

@@ -200,6 +200,17 @@ def test_a_file_can_be_had(site: Site, written: TileView) -> None:
     assert int(head.headers["content-length"]) > 0
 
 
+def test_a_file_of_a_scene_can_be_had(site: Site) -> None:
+    """Whole; one that is not told of cannot."""
+    for name in ("s.tif", "t.tif"):
+        (site.folder / name).write_bytes(b"all tiles")
+    site.bulletin = replace(site.bulletin, scenes={("fake", "s"): ("s.tif",)})
+
+    answer = site.get("/products/s.tif")
+    assert (answer.status, answer.body) == (200, b"all tiles")
+    assert site.get("/products/t.tif").status == 404
+
+
 def test_other_files_of_the_folder_cannot(site: Site, written: TileView) -> None:
     """Not even by their names; nor what a name of a tile's file leads to elsewhere."""
     (site.folder / "passes.jsonl").write_text("{}")

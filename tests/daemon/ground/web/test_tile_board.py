@@ -167,3 +167,12 @@ def test_what_an_earlier_process_wrote_is_told(tmp_path: Path) -> None:
     board.found([on_disk(), on_disk(other, "1")])
     assert view(board).state is TileState.OPEN
     assert view(board, other).state is TileState.WRITTEN
+
+
+def test_scenes_are_as_many_as_tiles() -> None:
+    """The last written are told of; each is a change."""
+    board = TileBoard(2)
+    for scene in ("a", "b", "a", "c"):
+        board.scene_written("fake", scene, (f"{scene}.tif",))
+    assert board.scenes == {("fake", "a"): ("a.tif",), ("fake", "c"): ("c.tif",)}
+    assert board.version == 4

@@ -19,7 +19,7 @@ from daemon.ground.web.link_watch import LinkState, LinkWatch
 from daemon.ground.web.pass_log import FILE_NAME, PassLog
 from daemon.ground.web.tile_board import TileBoard
 from daemon.ground.web.tile_view import TileState
-from daemon.ground.web.watch import WatchWorker, written
+from daemon.ground.web.watch import SceneThere, WatchWorker, written
 from daemon.ground.write import MANIFEST, file_stem, manifest
 from daemon.link.beacon import Beacon, BootState
 from daemon.metrics import new_registry
@@ -100,6 +100,24 @@ def test_a_visitor_is_told_what_is_new(tmp_path: Path) -> None:
     assert [tile["id"] for tile in news["tiles"]] == [ID]
     assert set(news["ids"]) == {ID, other.info.tile_id.hex()}
     assert json.loads(json.dumps(rig.worker.bulletin.to_json(), allow_nan=False))
+
+
+def test_a_scene_has_its_files(tmp_path: Path) -> None:
+    """Those that are there, for visitors who have not seen them; others are none of its files."""
+    rig = Rig(tmp_path)
+    rig.tick()
+    seen = rig.worker.bulletin.version
+    for name in ("s.tif", "s.stac.json", "other.tif"):
+        (tmp_path / name).write_bytes(b"")
+    list(rig.worker.accept(SceneThere(sensor="fake", scene="x" * 300, stem="s")))
+    rig.tick()
+    bulletin = rig.worker.bulletin
+
+    assert bulletin.to_json(seen)["products"] == [
+        {"sensor": "fake", "scene": "x" * 200, "files": ["s.tif", "s.stac.json"]}
+    ]
+    assert "products" not in bulletin.to_json(bulletin.version)
+    assert [bulletin.has_file(name) for name in ("s.tif", "other.tif", "s")] == [True, False, False]
 
 
 def test_bulletins_do_not_change(tmp_path: Path) -> None:
