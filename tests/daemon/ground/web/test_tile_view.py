@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from daemon.ground.items import RestoredTile
-from daemon.ground.products import QUALITY
-from daemon.ground.web.tile_view import TileState, TileView, is_file_name
+from daemon.ground.products import QUALITY, STAC
+from daemon.ground.web.tile_view import TileState, TileView, is_file_name, scene_files
 from daemon.ground.write import MANIFEST, manifest
 from fakes import cubes
 from fakes.ground import parts_of
@@ -116,6 +116,19 @@ def test_what_is_no_manifest_of_ours_is_refused(tmp_path: Path, changes: dict[st
     """A file in the output directory may be anybody's; none names a file elsewhere."""
     with pytest.raises(ValueError, match=r"^x\.manifest\.json: no manifest of ours"):
         TileView.of_manifest(on_disk(tmp_path, restored(TILE), **changes))
+
+
+def test_a_scene_has_its_files_too(tmp_path: Path) -> None:
+    """Whatever their format; those of its store in one, and none of another name."""
+    for name in ("s_scene_1.tif", f"s_scene_1{QUALITY}", f"s_scene_1{STAC}", "s_scene_2.tif"):
+        (tmp_path / name).touch()
+    assert scene_files(tmp_path, "s_scene_1") == (
+        *("s_scene_1.tif", f"s_scene_1{QUALITY}", f"s_scene_1{STAC}"),
+    )
+    (tmp_path / "s_scene_2.tif").rename(tmp_path / "s_scene_1.img")
+    (tmp_path / "s_scene_1.tif").unlink()
+    (tmp_path / "s_scene_1.zarr").mkdir()
+    assert scene_files(tmp_path, "s_scene_1")[:2] == ("s_scene_1.zarr.zip", "s_scene_1.img")
 
 
 def test_quality_is_told_where_it_is_known(tmp_path: Path) -> None:
