@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from codec.contexts import LEVELS_PER_OCTAVE
 from codec.errors import BundleError, TileError
 from codec.projection import Projection, projection_of
 from codec.threads import Each
@@ -139,7 +140,8 @@ class Conditioning:
     def _projection(self, basis: NDArray[np.float32], samples: Samples) -> Projection:
         unit = np.float32(self.sample_unit)
         weights = basis.T * (unit / np.float32(self.component_unit))
-        return projection_of(weights, self.mean / unit, self.bands, samples)
+        strongest = 2.0 ** (self.levels.max(initial=0) / LEVELS_PER_OCTAVE)
+        return projection_of(weights, self.mean / unit, self.bands, samples, strongest)
 
     def restore(self, components: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return samples of the coded bands in the tile's units, shape (coded, rows, cols)."""

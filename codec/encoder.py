@@ -46,8 +46,15 @@ NO_TIMER: Final[Timer] = lambda _: nullcontext()  # noqa: E731  # a constant of 
 class AnalysisBackend(Protocol):
     """Something that runs a bundle's analysis network."""
 
-    name: str
-    precision: str
+    @property
+    def name(self) -> str:
+        """As settings name it."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """Type of the network's products."""
+        ...
 
     @property
     def device(self) -> TileDevice | None:

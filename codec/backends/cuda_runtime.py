@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final
@@ -13,6 +14,9 @@ from codec.backends.staging import Event, Recorded
 
 _WARM_UPS: Final = 3
 """Calls before a function is recorded: libraries choose their kernels and take memory in these."""
+_one_recording: Final = threading.Lock()
+"""A process may record one function at a time: before it begins, the whole device is waited for,
+and that is an error while another model, made beside the one at work, is recording."""
 
 
 class CudaRuntime:
@@ -55,8 +59,11 @@ class CudaRuntime:
         for _ in range(_WARM_UPS):
             function(source)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(
-            graph, pool=self._pool, stream=self._recording, capture_error_mode="thread_local"
+        with (
+            _one_recording,
+            torch.cuda.graph(
+                graph, pool=self._pool, stream=self._recording, capture_error_mode="thread_local"
+            ),
         ):
             result = function(source)
         return Recorded(source, graph.replay, result)

@@ -100,7 +100,7 @@ class DeviceBackend:
             raw = self._staging.upload(samples)
             on_device = DeviceSamples(
                 raw,
-                samples.dtype == np.uint16,
+                samples.dtype.kind == "u",
                 torch.from_numpy(bands).to(raw.device),
                 None if valid is None else self._staging.upload(valid),
                 sample_unit,
@@ -229,7 +229,7 @@ def _components(
 ) -> Tensor:
     samples = DeviceSamples(
         raw[:, :, patch.extent.slices[1]],
-        patch.strip.dtype == np.uint16,
+        patch.strip.dtype.kind == "u",
         way.bands,
         valid,
         way.way.sample_unit,

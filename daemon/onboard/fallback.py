@@ -43,11 +43,27 @@ class Fallback:
         self._first, self._make_second, self._on_failure = first, make_second, on_failure
         self._backend = first
         self._switching = threading.Lock()
-        self.name, self.precision = first.name, first.precision
+
+    @property
+    def name(self) -> str:
+        """Of the one at work."""
+        return self._backend.name
+
+    @property
+    def precision(self) -> str:
+        """Likewise."""
+        return self._backend.precision
 
     @property
     def weights(self) -> Sequence[NDArray[Any]]:
-        """Of the one at work."""
+        """Likewise; a device that they cannot be read from has failed."""
+        backend = self._backend
+        try:
+            return backend.weights
+        except _FAILURES as error:
+            if backend is not self._first:
+                raise
+            self._switch(error)
         return self._backend.weights
 
     @property
@@ -93,9 +109,7 @@ class Fallback:
         with self._switching:
             if self._backend is not self._first:
                 return
-            self._backend = self._make_second()
-            failed, self.name = self.name, self._backend.name
-            self.precision = self._backend.precision
+            failed, self._backend = self.name, self._make_second()
             log.error(  # one line; the runtime's own trace tells no operator more
                 "backend failed; going on without it until a restart; "
                 "if it lacked memory, remedy: a smaller batch.max_patches",

@@ -243,6 +243,20 @@ def test_side_information_is_a_third_of_ten_bits_an_entry(scene: str, step: floa
     assert len(raw) < 10 * entries / 8 / 3
 
 
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_quarter_step_gives_back_integers(quick: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below a bright cloud, too, and where the machine is quick at products of bytes."""
+    monkeypatch.setattr("codec.projection.multiplies_bytes_fast", lambda: quick)
+    tile = read_tile(find_scenes(DATA / "aviris_salton_sea.npz")[0])
+    samples = tile.samples[tile.valid().all(axis=(1, 2)), :32, :32]
+    samples[:, 8:20, 6:24] = samples[:, 8:20, 6:24] // 2 + 6000
+    bundle = klt_bundle(components=512)
+    frames = Encoder(bundle, step=0.25, backend="torch-cpu", speed=1).encode(
+        Tile(samples=samples, info=TileInfo())
+    )
+    assert np.array_equal(Decoder(bundle).decode(frames).samples, samples)
+
+
 # ---- speed
 
 

@@ -82,6 +82,14 @@ def test_bytes_are_taken_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None
     assert kind(samples) is FloatProjection
 
 
+def test_fine_steps_are_projected_in_floats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What rounding entries leaves of a strong component in a weak one would be seen there."""
+    monkeypatch.setattr(projection, "multiplies_bytes_fast", lambda: True)
+    samples, bands, weights, mean = _case("int16", (4, 8), 2)
+    assert isinstance(projection_of(weights, mean, bands, samples, 4000.0), ByteProjection)
+    assert isinstance(projection_of(weights, mean, bands, samples, 4200.0), FloatProjection)
+
+
 def test_in_bytes_a_pixel_is_the_same_whatever_lies_beside_it() -> None:
     """Integer sums have no order: a patch alone gives the bits that it gives in its tile."""
     samples, bands, weights, mean = _case("int16", (40, 90), 6)

@@ -6,6 +6,9 @@ That PyTorch is called as it can be called, and each thing on its stream; not wh
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
+from threading import Barrier, Event
 from unittest.mock import MagicMock, create_autospec, patch
 
 import pytest
@@ -23,7 +26,7 @@ def cuda() -> Iterator[MagicMock]:
     for name in names:
         setattr(fake, name, create_autospec(getattr(torch.cuda, name)))
     fake.current_device.return_value = 0
-    fake.Stream.side_effect = ["computing", "copying", "recording"]
+    fake.Stream.side_effect = cycle(["computing", "copying", "recording"])
     with patch.object(torch, "cuda", fake):
         yield fake
 
@@ -72,3 +75,41 @@ def test_a_function_is_recorded_after_it_has_run(cuda: MagicMock) -> None:
     assert recorded.result.tolist() == [1, 1, 1]
     recorded.replay()
     cuda.CUDAGraph.return_value.replay.assert_called_once_with()
+
+
+def test_one_function_is_recorded_at_a_time(cuda: MagicMock) -> None:
+    """In the process: what waits for the whole device meanwhile breaks the recording of another."""
+    recording, together = 0, list[int]()
+
+    def begin(*_: object) -> None:
+        nonlocal recording
+        recording += 1
+        together.append(recording)
+
+    def end(*_: object) -> None:
+        nonlocal recording
+        recording -= 1
+
+    graph = cuda.graph.return_value
+    graph.__enter__.side_effect, graph.__exit__.side_effect = begin, end
+    runtimes = [CudaRuntime(), CudaRuntime()]
+    meet = Barrier(2)
+
+    def record(runtime: CudaRuntime) -> None:
+        calls = 0
+
+        def function(source: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                meet.wait()
+            elif calls == 4:
+                lingered.wait(0.1)
+            return source
+
+        runtime.record(function, torch.zeros(3))
+
+    lingered = Event()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(record, runtimes))
+    assert together == [1, 1]

@@ -104,6 +104,13 @@ def test_shipped_models_do_what_they_do_on_the_host(name: str, runtime: type[Run
     assert found_db == pytest.approx(host_db, abs=0.1)
 
 
+def test_samples_may_be_in_another_order_of_bytes() -> None:
+    """As ENVI files are: what is above 32,767 is not taken as negative."""
+    coder, tile = on_device(klt_bundle()), cubes.tile(dtype="uint16", mean_dn=40_000.0)
+    swapped = tile.samples.astype(tile.samples.dtype.newbyteorder(">"))
+    assert coder.encode(Tile(samples=swapped, info=tile.info)) == coder.encode(tile)
+
+
 @pytest.mark.parametrize("model", BUNDLES)
 def test_a_batch_changes_nothing(model: str) -> None:
     """Patches of many tiles, shapes and speeds at once give what each gives alone."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from codec.encoder import AnalysisBackend, Encoder, make_backend
 from codec.errors import TileError
 from codec.tile import Tile, TileInfo
 from daemon.onboard.fallback import Fallback
+from daemon.onboard.models import Model
+from daemon.onboard.steps import StepControl
 from fakes.bundles import branch_bundle
 from fakes.cubes import tile
 from fakes.late_device import LateRuntime
@@ -101,6 +105,25 @@ def test_a_tile_that_is_no_good_is_no_failure() -> None:
     with pytest.raises(TileError, match="too large"):
         encoder.open(Tile(samples=np.full((3, 8, 8), 1e37, np.float32), info=TileInfo()))
     assert encoder.backend.device is not None
+
+
+def test_a_device_whose_weights_cannot_be_read_has_failed() -> None:
+    """A self-test then goes on with the other one; it does not call the model damaged."""
+    told: list[tuple[str, str]] = []
+    encoder = Encoder(branch_bundle(), backend="torch-cpu")
+    device = DeviceBackend(branch_bundle(), runtime := LateRuntime())
+    device.name = "torch-cuda"
+    encoder.backend = Fallback(device, second, lambda *names: told.append(names))
+    model = Model(encoder, StepControl(encoder), Path("any"))
+    model.test()
+
+    def lost() -> AbstractContextManager[None]:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    runtime.computing = lost  # type: ignore[method-assign]
+    for _ in range(3):
+        model.test()
+    assert told == [("torch-cuda", "torch-cpu")]
 
 
 def test_there_is_no_third() -> None:
