@@ -126,6 +126,21 @@ UNFIT = {
         product(1, 0, transform=(0.0,) * 6),
     ),
     "far apart": (SceneSizeError, product(0, 0), product(2**32 - 1, 0)),
+    "farther than numbers reach": (
+        ScenePlaceError,
+        product(0, 0, transform=(1.0, 0.0, 1e308, 0.0, -1.0, 0.0)),
+        product(0, 1, transform=(1.0, 0.0, -1e308, 0.0, -1.0, 0.0)),
+    ),
+    "larger pixels than numbers reach": (
+        ScenePlaceError,
+        product(0, 0, transform=(1e200, 0.0, 0.0, 0.0, -1e200, 0.0)),
+        product(0, 1, transform=(1e200, 0.0, 2e202, 0.0, -1e200, 0.0)),
+    ),
+    "too many patches": (
+        SceneSizeError,
+        product(0, 0, patch_px=8, shape=(1, 8, 8), transform=on_ground(0, 0)),
+        product(1, 0, patch_px=8, shape=(1, 8, 8), transform=on_ground(4096, 4096)),
+    ),
     "too many positions": (
         SceneSizeError, product(0, 0, 1, 1), product(300, 300, 1, 1),
     ),
