@@ -93,6 +93,13 @@ def test_a_scene_is_complete_if_all_tiles_are(complete: bool) -> None:
     assert place([product(0, 0), last], GIB).complete == complete
 
 
+def test_a_scene_with_a_gap_is_not_complete() -> None:
+    """Though no position is missing: its patches did not come."""
+    tiles = [product(n, 0, transform=on_ground(129 * n, 0)) for n in range(2)]
+    assert place(tiles, GIB).missing == ()
+    assert not place(tiles, GIB).complete
+
+
 UNFIT = {
     "type": (SceneUnlikeError, product(0, 0), product(1, 0, dtype="uint16")),
     "bands": (SceneUnlikeError, product(0, 0), product(1, 0, shape=(4, 128, 200))),
