@@ -85,7 +85,7 @@ class Scene:
 
     @property
     def complete(self) -> bool:
-        """Whether all tiles of the rectangle are there, without gaps, and all their patches came."""
+        """Whether all tiles of the rectangle are there, without gaps, and all patches came."""
         covered_px = sum(math.prod(tile.product.shape[1:]) for tile in self.tiles)
         is_whole = not self.missing and covered_px == math.prod(self.shape[1:])
         return is_whole and all(tile.product.complete for tile in self.tiles)
