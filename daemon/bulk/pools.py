@@ -59,7 +59,8 @@ class ThisProcess:
 class Processes:
     """A job on every core.
 
-    A process that dies, for want of memory for instance, is replaced, and its job begun anew.
+    A process that dies, for want of memory for instance, is replaced. All jobs that were under way
+    are begun anew, each alone: so one that ends its process whenever it runs is the only one lost.
 
     Args:
         count: How many.
@@ -76,7 +77,8 @@ class Processes:
         executor = self._executor()
         try:
             while True:
-                while len(under_way) < AHEAD * self._count:
+                most = 1 if again else AHEAD * self._count
+                while len(under_way) < most:
                     job = again.pop() if again else next(waiting, None)
                     if job is None:
                         break

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from codec.errors import TileFileError
+from codec.errors import CodecError, TileFileError
 from codec.tile_files import write_tile
 from codec.tile_tags import from_tags
 from codec.tile_writers import WRITERS
@@ -134,7 +134,7 @@ def _of_store(path: Path, journal: Journal) -> TileProduct:
                 "patches": patches,
             },
         )
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, CodecError) as error:
         raise SceneTileError(f"{path}: cannot be read: {error!r}") from None
 
 

@@ -10,6 +10,7 @@ exception is the PSNR of patches in a Zarr store: as much as was known when that
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -198,7 +199,12 @@ def amend_product(path: Path, measured: Mapping[tuple[int, int], Measured]) -> b
         return False
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise OutputError(quality_path, f"not amended: {error!r}") from None
-    write_whole(quality_path, _json(told))
+    try:
+        write_whole(quality_path, _json(told))
+    except OutputError:  # the file is as it was, and so shall be the item
+        with contextlib.suppress(OSError):
+            _withdrawn(path).replace(item_path)
+        raise
     mend_item(path)
     return True
 

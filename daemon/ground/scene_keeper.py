@@ -123,7 +123,9 @@ class SceneKeeper(Source):
         """List the folder if something is due, for all that is, and not all the time."""
         now_s = self._clock.monotonic_s()
         with self._lock:
-            due = {name for name, due_s in self._due_s.items() if self._ends or due_s <= now_s}
+            due = {
+                name: due_s for name, due_s in self._due_s.items() if self._ends or due_s <= now_s
+            }
         if self._has_begun and not (due and (self._ends or now_s >= self._list_at_s)):
             return False
         try:
@@ -135,10 +137,13 @@ class SceneKeeper(Source):
             self._has_begun = True
             self._look_at(found, self._deadline_s)
             return False
-        with self._lock:
-            for name in due:
-                self._due_s.pop(name, None)
-        self._found = {name: found[name] for name in sorted(due & found.keys(), reverse=True)}
+        with self._lock:  # a tile that was told of since may have come behind the listing
+            self._due_s = {
+                name: due_s for name, due_s in self._due_s.items() if due.get(name) != due_s
+            }
+        self._found = {
+            name: found[name] for name in sorted(due.keys() & found.keys(), reverse=True)
+        }
         return bool(self._found)
 
     def _look_at(self, names: Iterable[str], after_s: float) -> None:

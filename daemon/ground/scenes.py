@@ -23,6 +23,8 @@ from daemon.ground.write import safe_name
 
 _MAX_POSITIONS: Final = 1 << 16
 """Positions of tiles in a scene: the missing ones are listed."""
+_MAX_PATCHES: Final = 1 << 18
+"""Patches of a scene, those of gaps included: of each is told what is known of it."""
 _WHOLE_PX: Final = 0.01
 """How far from a whole pixel a tile may lie [px]: what is left of it is rounding."""
 _SAME_PIXEL: Final = 1e-7
@@ -83,8 +85,10 @@ class Scene:
 
     @property
     def complete(self) -> bool:
-        """Whether every tile of the rectangle is there, and all its patches came."""
-        return not self.missing and all(tile.product.complete for tile in self.tiles)
+        """Whether all tiles of the rectangle are there, without gaps, and all patches came."""
+        covered_px = sum(math.prod(tile.product.shape[1:]) for tile in self.tiles)
+        is_whole = not self.missing and covered_px == math.prod(self.shape[1:])
+        return is_whole and all(tile.product.complete for tile in self.tiles)
 
 
 def scene_stem(sensor: str, scene: str) -> str:
@@ -123,13 +127,16 @@ def place(tiles: Sequence[TileProduct], max_bytes: int) -> Scene:
     size_bytes = math.prod(shape) * np.dtype(first.dtype).itemsize
     if max(shape[1:]) > MAX_EDGE_PX or size_bytes > max_bytes:
         raise SceneSizeError(f"it is {shape}, {size_bytes} bytes")
+    grid = PatchLattice(
+        row_edges=_edges(rows, first.patch_px),
+        col_edges=_edges(cols, first.patch_px),
+        patch_px=first.patch_px,
+    )
+    if math.prod(grid.shape) > _MAX_PATCHES:
+        raise SceneSizeError(f"it has {grid.shape} patches, more than {_MAX_PATCHES}")
     return Scene(
         tiles=tuple(sorted(placed, key=lambda tile: (tile.row, tile.col))),
-        grid=PatchLattice(
-            row_edges=_edges(rows, first.patch_px),
-            col_edges=_edges(cols, first.patch_px),
-            patch_px=first.patch_px,
-        ),
+        grid=grid,
         missing=_missing({tile.place for tile in tiles}),
     )
 
@@ -150,6 +157,8 @@ def _by_transform(tiles: Sequence[TileProduct]) -> list[PlacedTile]:
             raise ScenePlaceError(f"pixels of {tile.name} are not those of {tiles[0].name}")
         x, y = other[2] - c, other[5] - f
         exact = (a * y - d * x) / size, (e * x - b * y) / size
+        if not all(map(math.isfinite, exact)):
+            raise ScenePlaceError(f"{tile.name} lies too far from {tiles[0].name}")
         row, col = map(round, exact)
         if max(abs(exact[0] - row), abs(exact[1] - col)) > _WHOLE_PX:
             raise ScenePlaceError(f"{tile.name} lies between pixels of {tiles[0].name}")

@@ -147,7 +147,9 @@ def _told_of(item_path: Path) -> TileProduct:
             transform=transform or None,
             quality=quality,
         )
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if item_path.exists():  # then its file of patches was taken away, and none is on its way
+            raise SceneTileError(f"{item_path}: cannot be read: {error}") from None
         raise SceneChangedError(f"{item_path.name} was withdrawn") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise SceneTileError(f"{item_path}: cannot be read: {error!r}") from None

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -72,6 +73,27 @@ def test_a_bug_costs_one_job(
 
     assert first.problems == ("internal error: ZeroDivisionError: oops",)
     assert second.file is not None
+
+
+def dies_of_the_first(one: DecodeJob) -> DecodedTile:
+    """Run a job; the first of them ends its process, while others are under way."""
+    if one.name == "tile 0":
+        os._exit(1)
+    threading.Event().wait(0.5)
+    return run(one)
+
+
+def test_a_job_that_ends_its_process_costs_no_other(
+    tmp_path: Path, bundle_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it is tried: those beside it are decoded."""
+    monkeypatch.setattr("daemon.bulk.pools.run", dies_of_the_first)
+    jobs = [job(number, tmp_path, bundle_file) for number in range(4)]
+    made = {one.name: made for one, made in Processes(4).results(jobs)}
+
+    assert "its process died" in made.pop("tile 0").problems[0]
+    assert len(made) == 3
+    assert all(one.file is not None for one in made.values())
 
 
 def test_a_pool_is_as_large_as_is_worth_it() -> None:

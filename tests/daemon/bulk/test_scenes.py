@@ -151,3 +151,15 @@ def test_a_scene_that_cannot_be_put_together_is_told(
     assert (len(report.files), report.scenes) == (3, [])
     (told,) = report.problems
     assert "scene a_scene is not put together: " in told
+
+
+def test_attributes_that_are_none_of_ours_cost_a_scene(tmp_path: Path, bundle_file: Path) -> None:
+    """Of a group in a store; and no run."""
+    run = Run(tmp_path, bundle_file, "cubes.zarr", "zarr")
+    run(list(TILES)[:1])
+    (path,) = run.output.glob("*.zarr")
+    zarr.open_group(path, mode="a", use_consolidated=False).attrs["start_utc_s"] = 1e300
+    (path / ".zmetadata").unlink()
+    report = run(list(TILES)[1:])
+    assert (len(report.files), report.scenes) == (3, [])
+    assert "start_utc_s" in report.problems[0]

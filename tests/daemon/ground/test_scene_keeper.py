@@ -210,6 +210,26 @@ def test_a_tile_withdrawn_meanwhile_is_waited_for(
     assert version(tmp_path) == (1, True)
 
 
+def test_a_tile_written_while_the_folder_is_listed_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list may lack it; it has the scene looked at once more."""
+    target = Keeper(tmp_path)
+    target.write(TILES[0], TILES[2])
+
+    def listed(_: Path) -> list[str]:
+        monkeypatch.undo()
+        names = os.listdir(tmp_path)
+        target.write(TILES[1])
+        return names
+
+    monkeypatch.setattr(scene_keeper.os, "listdir", listed)
+    target.passes(DEADLINE_S)
+    assert version(tmp_path) == (1, False)
+    target.passes(DEADLINE_S)
+    assert version(tmp_path) == (2, True)
+
+
 def test_at_the_end_all_is_written(tmp_path: Path) -> None:
     """No deadline is waited for then."""
     target = Keeper(tmp_path)

@@ -93,6 +93,13 @@ def test_a_scene_is_complete_if_all_tiles_are(complete: bool) -> None:
     assert place([product(0, 0), last], GIB).complete == complete
 
 
+def test_a_scene_with_a_gap_is_not_complete() -> None:
+    """Though no position is missing: its patches did not come."""
+    tiles = [product(n, 0, transform=on_ground(129 * n, 0)) for n in range(2)]
+    assert place(tiles, GIB).missing == ()
+    assert not place(tiles, GIB).complete
+
+
 UNFIT = {
     "type": (SceneUnlikeError, product(0, 0), product(1, 0, dtype="uint16")),
     "bands": (SceneUnlikeError, product(0, 0), product(1, 0, shape=(4, 128, 200))),
@@ -126,6 +133,21 @@ UNFIT = {
         product(1, 0, transform=(0.0,) * 6),
     ),
     "far apart": (SceneSizeError, product(0, 0), product(2**32 - 1, 0)),
+    "farther than numbers reach": (
+        ScenePlaceError,
+        product(0, 0, transform=(1.0, 0.0, 1e308, 0.0, -1.0, 0.0)),
+        product(0, 1, transform=(1.0, 0.0, -1e308, 0.0, -1.0, 0.0)),
+    ),
+    "larger pixels than numbers reach": (
+        ScenePlaceError,
+        product(0, 0, transform=(1e200, 0.0, 0.0, 0.0, -1e200, 0.0)),
+        product(0, 1, transform=(1e200, 0.0, 2e202, 0.0, -1e200, 0.0)),
+    ),
+    "too many patches": (
+        SceneSizeError,
+        product(0, 0, patch_px=8, shape=(1, 8, 8), transform=on_ground(0, 0)),
+        product(1, 0, patch_px=8, shape=(1, 8, 8), transform=on_ground(4096, 4096)),
+    ),
     "too many positions": (
         SceneSizeError, product(0, 0, 1, 1), product(300, 300, 1, 1),
     ),

@@ -64,6 +64,14 @@ def test_an_item_withdrawn_is_told(tmp_path: Path) -> None:
     assert not is_current(told)
 
 
+def test_a_file_of_patches_taken_away_is_told(tmp_path: Path) -> None:
+    """None is on its way: who waited for it would wait for ever."""
+    path = write(tmp_path, TILE)
+    path.with_suffix(QUALITY).unlink()
+    with pytest.raises(SceneTileError, match="quality"):
+        products(tmp_path, [TILE])
+
+
 def broken_items(item: dict[str, Any]) -> dict[str, bytes]:
     """What may lie there instead of an item of ours."""
 
