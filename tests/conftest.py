@@ -25,6 +25,7 @@ STAY_FOR_EVER = (
     "zarr_pool",  # and its workers
     "asyncio_",  # that loop's default executor
 )
+ZMQ_GARBAGE = "zmq.utils.garbage"  # its thread, one per process, frees messages that are not copied
 JOIN_S = 2.0  # a thread that was told to stop may need a moment to be gone
 
 
@@ -36,7 +37,8 @@ def no_stray_threads() -> Iterator[None]:
     give_up_s = time.monotonic() + JOIN_S
     stray = []
     for thread in set(threading.enumerate()) - before:
-        if not thread.name.startswith(STAY_FOR_EVER):
+        stays = type(thread).__module__ == ZMQ_GARBAGE or thread.name.startswith(STAY_FOR_EVER)
+        if not stays:
             thread.join(max(0.0, give_up_s - time.monotonic()))
             stray += [thread.name] if thread.is_alive() else []
     if stray:

@@ -173,11 +173,13 @@ class _Socket:
     def _readable(self, timeout_s: float) -> bool:
         return bool(self._zmq.poll(_milliseconds(timeout_s), zmq.POLLIN))
 
-    def _send(self, parts: Sequence[bytes | memoryview], timeout_s: float) -> bool:
+    def _send(
+        self, parts: Sequence[bytes | memoryview], timeout_s: float, *, copy: bool = True
+    ) -> bool:
         # Polling for POLLOUT would not do: XPUB always reports it.
         self._zmq.set(zmq.SocketOption.SNDTIMEO, _milliseconds(timeout_s))
         try:
-            self._zmq.send_multipart(parts, copy=True)
+            self._zmq.send_multipart(parts, copy=copy)
         except zmq.Again:
             return False
         return True
@@ -274,9 +276,10 @@ class TileSender(_Socket):
     def send(self, parts: Sequence[bytes | memoryview], timeout_s: float) -> bool:
         """Hand one message over; False if nobody listened or took it in time.
 
-        The parts are copied, so the caller may change them at once.
+        Parts above 64 KiB are not copied, which takes milliseconds for a tile: they must not change
+        from now on.
         """
-        return self.wait_for_listener(timeout_s) and self._send(parts, timeout_s)
+        return self.wait_for_listener(timeout_s) and self._send(parts, timeout_s, copy=False)
 
     def _hear_subscriptions(self) -> None:
         while self._topics is not None and self._readable(0):
