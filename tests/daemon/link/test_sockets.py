@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -155,20 +155,21 @@ READY = b"\x05READY\x0bSocket-Type" + (3).to_bytes(4, "big") + b"SUB"
 """How a subscriber introduces itself. Source: ZMTP 3.0, RFC 23 of ZeroMQ."""
 
 
-def subscribed(address: str, topic: bytes) -> socket.socket:
+@contextmanager
+def subscribed(address: str, topic: bytes) -> Iterator[None]:
     """A subscriber that libzmq did not make, of a topic of any length."""
     host, _, port = address.removeprefix("tcp://").rpartition(":")
-    peer = socket.create_connection((host, int(port)), SOON_S)
-    peer.sendall(GREETING)
-    heard = b""
-    while len(heard) < len(GREETING):
-        heard += peer.recv(len(GREETING) - len(heard))
-    peer.sendall(bytes([4, len(READY)]) + READY)
-    _, length = peer.recv(2)
-    peer.recv(length)
-    message = b"\1" + topic
-    peer.sendall(b"\2" + len(message).to_bytes(8, "big") + message)
-    return peer
+    with socket.create_connection((host, int(port)), SOON_S) as peer:
+        peer.sendall(GREETING)
+        heard = b""
+        while len(heard) < len(GREETING):
+            heard += peer.recv(len(GREETING) - len(heard))
+        peer.sendall(bytes([4, len(READY)]) + READY)
+        _, length = peer.recv(2)
+        peer.recv(length)
+        message = b"\1" + topic
+        peer.sendall(b"\2" + len(message).to_bytes(8, "big") + message)
+        yield
 
 
 def test_a_topic_has_an_end(keep: Callable[[Any], Any]) -> None:
