@@ -28,8 +28,9 @@ from codec.lifting import compiled_wavelet
 from codec.shortcut import CHANNELS, Wavelet, mirrored
 
 BLOCK_PX: Final = 32
-_BLOCKS: Final = 4
-"""Statistics are those of at most 4×4 blocks of 32×32 pixels: a whole tile of up to 128×128."""
+BLOCKS: Final = 4
+"""Statistics are those of at most 4×4 blocks of 32×32 pixels: a whole tile of up to 128×128. Of 3×3
+seven scenes took 0 to 4 % more bytes at equal PSNR."""
 
 _CLASS_SIZE: Final = 128
 _CLASS_SIZE_PER_COMPONENT: Final = 4
@@ -66,13 +67,19 @@ _LARGEST_ANGLE: Final = 0.5
 _LEAST_GAIN_BITS: Final = 4.0
 
 
-def sample_blocks(rows: int, cols: int) -> list[tuple[slice, slice]]:
-    """Where a tile of rows × cols pixels is sampled: blocks of equal shape, evenly spread."""
-    return [(r, c) for r in _spread(rows) for c in _spread(cols)]
+def sample_blocks(rows: int, cols: int, most: int = BLOCKS) -> list[tuple[slice, slice]]:
+    """Where a tile of rows × cols pixels is sampled: blocks of equal shape, evenly spread.
+
+    Args:
+        rows: Of the tile [px].
+        cols: Likewise.
+        most: Blocks along an axis, at most.
+    """
+    return [(r, c) for r in _spread(rows, most) for c in _spread(cols, most)]
 
 
-def _spread(length: int) -> list[slice]:
-    count, edge = min(_BLOCKS, -(-length // BLOCK_PX)), min(BLOCK_PX, length)
+def _spread(length: int, most: int) -> list[slice]:
+    count, edge = min(most, -(-length // BLOCK_PX)), min(BLOCK_PX, length)
     starts = [i * (length - edge) // max(1, count - 1) for i in range(count)]
     return [slice(start, start + edge) for start in starts]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from daemon.bulk.jobs import DecodedTile, Output
@@ -68,8 +68,16 @@ class Journal:
             return None
         return told
 
-    def add(self, mark: str, made: DecodedTile) -> None:
-        """A product was written.
+    def made_of(self, file: str) -> dict[tuple[int, int], tuple[str, str]]:
+        """Tiles that a product was made of, as `add` was told, if it is there."""
+        told = self.finds(self.marks.get(file, "")) or {}
+        try:
+            return {(int(r), int(c)): (str(name), str(of)) for r, c, name, of in told["tiles"]}
+        except (LookupError, TypeError, ValueError):
+            return {}
+
+    def add(self, mark: str, made: DecodedTile, tiles: Sequence[Any] = ()) -> None:
+        """A product was written, of tiles that were before it, if any.
 
         Raises:
             OutputError: If that cannot be noted.
@@ -80,6 +88,7 @@ class Journal:
             "patches": made.patches,
             "patches_missing": [list(position) for position in made.missing],
             "problems": list(made.problems),
+            **({"tiles": list(tiles)} if tiles else {}),
         }
         try:
             with self._path.open("ab") as file:

@@ -22,7 +22,7 @@ from codec.tile_writers import WRITERS
 from daemon.bulk.jobs import DecodedTile, Output
 from daemon.bulk.journal import Journal
 from daemon.errors import OutputError, SceneError, SceneTileError
-from daemon.ground.assemble import assemble, is_due, put_together
+from daemon.ground.assemble import assemble, is_due, lacks, put_together
 from daemon.ground.products import STAC
 from daemon.ground.scenes import Scene, place
 from daemon.ground.tile_products import TileProduct, scenes_of, several_tiles, tiles_of
@@ -76,18 +76,19 @@ def _write(scene: Scene, output: Output, _: Journal) -> Path:
 
 
 def _write_into_store(scene: Scene, output: Output, journal: Journal) -> Path:
-    digest = blake2b(digest_size=16)
+    digest, path = blake2b(digest_size=16), output.folder / scene.stem
     for tile in scene.tiles:
         digest.update(f"{tile.product.name} {tile.product.digest}\n".encode())
-    mark, path = digest.hexdigest(), output.folder / scene.stem
-    if (there := journal.finds(mark)) is not None:
-        return output.folder / str(there["file"])
+    mark, file = digest.hexdigest(), f"{path.name}{output.folder.suffix}"
+    now = {tile.product.place: (tile.product.name, tile.product.digest) for tile in scene.tiles}
+    if journal.finds(mark) is not None or lacks(now, journal.made_of(file), path.name):
+        return output.folder / file
     made = put_together(scene, output.folder, is_current=lambda _: True)
     try:
         written = write_tile(made.tile, path, output.file_format, made.layers)
     except TileFileError as error:
         raise OutputError(path, str(error)) from None
-    journal.add(mark, DecodedTile(file=written.name))
+    journal.add(mark, DecodedTile(file=written.name), [(*at, *told) for at, told in now.items()])
     return written
 
 

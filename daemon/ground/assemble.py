@@ -12,12 +12,12 @@ import math
 import os
 import tempfile
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ from daemon.ground.products import QUALITY, STAC, Beside, Version, write_version
 from daemon.ground.scenes import PlacedTile, Scene
 from daemon.ground.stac import Asset, feature, utc
 from daemon.ground.tile_products import TileProduct, is_current
+
+Tiles: TypeAlias = Mapping[tuple[int, int], tuple[str, str]]
+"""Tiles that a product is made of: name and digest by position."""
 
 _SAME: Final = ("sensor", "scene", "reflectance_scale", "nodata", "wavelengths_nm", "fwhm_nm")
 """What tiles of a scene have in common, beside shape and type."""
@@ -66,19 +69,31 @@ def is_due(scene: Scene, folder: Path, file_format: str) -> bool:
     try:
         told = json.loads(path.with_name(path.name + QUALITY).read_bytes())
         before = {
-            tuple(tile["tile"]): (tile["name"], tile["item_sha256"]) for tile in told["tiles"]
+            (row, col): (str(tile["name"]), str(tile["item_sha256"]))
+            for tile in told["tiles"]
+            for row, col in [tile["tile"]]
         }
         as_now = told["format"] == file_format
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return True
     now = {tile.product.place: (tile.product.name, tile.product.digest) for tile in scene.tiles}
-    if gone := before.keys() - now.keys():
-        if now.items() <= before.items():
-            return False  # they were fetched and removed
-        raise SceneTileError(
-            f"tile {min(gone)} is no longer there; remedy: put it back, or remove {path.name}.*"
-        )
+    if lacks(now, before, path.name):
+        return False
     return not as_now or now != before or not path.with_name(path.name + STAC).exists()
+
+
+def lacks(now: Tiles, before: Tiles, name: str) -> bool:
+    """Whether there is nothing new, and tiles that a product was made of were taken away.
+
+    Raises:
+        SceneTileError: If there is something new: without them the product would be poorer.
+    """
+    gone = before.keys() - now.keys()
+    if gone and not now.items() <= before.items():
+        raise SceneTileError(
+            f"tile {min(gone)} is no longer there; remedy: put it back, or remove {name}.*"
+        )
+    return bool(gone)
 
 
 def assemble(scene: Scene, folder: Path, file_format: str) -> Path:

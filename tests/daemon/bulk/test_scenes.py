@@ -163,3 +163,20 @@ def test_attributes_that_are_none_of_ours_cost_a_scene(tmp_path: Path, bundle_fi
     report = run(list(TILES)[1:])
     assert (len(report.files), report.scenes) == (3, [])
     assert "start_utc_s" in report.problems[0]
+
+
+def test_a_scene_in_a_store_never_gets_poorer(tmp_path: Path, bundle_file: Path) -> None:
+    """Groups of tiles may be removed: the scene stays, and what is new does not go into it."""
+    run = Run(tmp_path, bundle_file, "cubes.zarr", "zarr")
+    partial = [place for place in TILES if place != LAST]
+    (file,) = map(Path, run(partial).scenes)
+    before = file.stat().st_ino
+    first = next(path for path in run.output.glob("*r000c000*") if path.is_dir())
+    shutil.move(first, tmp_path / "elsewhere")
+    # What is there is kept; its tile is decoded again only if its frames come again.
+    assert run(partial[1:]).scenes == [str(file)]
+    assert (file.stat().st_ino, run.told) == (before, [])
+
+    assert run(list(TILES)[1:]).scenes == []
+    assert file.stat().st_ino == before
+    assert "tile (0, 0) is no longer there" in run.told[-1]
