@@ -24,7 +24,7 @@ from codec.conditioning import UNITS_PER_REFLECTANCE, Conditioning, fit_minmax
 from codec.errors import BackendError, TileError
 from codec.frame import PatchFrame, SideFrame
 from codec.jobs import PatchJob, Rounded, TileDevice, TileJob
-from codec.klt import EFFORTS, Effort, fit_klt
+from codec.klt import EFFORTS, fit_klt
 from codec.klt_side import KltSide
 from codec.patch_grid import PatchGrid
 from codec.quantize import best_rounding, quantize, rounding_errors
@@ -232,38 +232,11 @@ class Encoder:
         empty = not valid_bands.any()
         return TileJob(side_frame=frame.pack(), empty=empty, patches=patches)
 
-    def _fit(
-        self,
-        samples: Samples,
-        strips: Sequence[Samples],
-        *,
-        bands: NDArray[np.int64],
-        valid: NDArray[np.bool_] | None,
-        sample_unit: float,
-        step: float,
-        effort: Effort,
-    ) -> KltSide:
-        """Fit the KLT where the tile is to be analyzed."""
-        spec, device, side = self.bundle.conditioner, self.backend.device, None
-        if device is not None:
-            side = device.fit(
-                *(spec, samples, strips),
-                bands=bands,
-                valid=valid,
-                sample_unit=sample_unit,
-                step=step,
-                turns=effort.turns,
-            )
-        if side is None:
-            side = fit_klt(
-                *(spec, samples),
-                bands=bands,
-                valid=valid,
-                sample_unit=sample_unit,
-                step=step,
-                effort=effort,
-            )
-        return side
+    def _fit(self, samples: Samples, strips: Sequence[Samples], **how: Any) -> KltSide:
+        """Fit the KLT where the tile is to be analyzed; the rest as of `fit_klt`."""
+        spec, device = self.bundle.conditioner, self.backend.device
+        side = None if device is None else device.fit(spec, samples, strips, **how)
+        return fit_klt(spec, samples, **how) if side is None else side
 
     def _quantize(self, patch: PatchJob, latents: NDArray[np.float32]) -> Rounded:
         """Round once to see how large each group is, then again as is best for that."""
@@ -316,14 +289,15 @@ def make_backend(
     Raises:
         BackendError: If it is not there.
     """
-    from codec.backends.cuda_runtime import CudaRuntime  # noqa: PLC0415
-    from codec.backends.device_backend import DeviceBackend  # noqa: PLC0415
     from codec.backends.torch_backend import TorchBackend  # noqa: PLC0415
 
     has_cuda = torch.cuda.is_available()
     if name == "torch-cuda" and not has_cuda:
         raise BackendError("torch-cuda: there is no CUDA device; remedy: auto or torch-cpu")
     if has_cuda and name in ("auto", "torch", "torch-cuda"):
+        from codec.backends.cuda_runtime import CudaRuntime  # noqa: PLC0415
+        from codec.backends.device_backend import DeviceBackend  # noqa: PLC0415
+
         return DeviceBackend(bundle, CudaRuntime())
     if name == "openvino" or (name == "auto" and "analysis_ranges" in bundle.tensors):
         # Loading OpenVINO takes a second and 100 MB; who does not use it does not pay.

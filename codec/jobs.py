@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.conditioning import ConditionerSpec, Conditioning
+from codec.klt import Effort
 from codec.klt_side import KltSide
 from codec.patch_grid import PatchExtent
 from codec.tile import Samples
@@ -92,7 +93,7 @@ class TileDevice(Protocol):
         valid: NDArray[np.bool_] | None,
         sample_unit: float,
         step: float,
-        turns: int,
+        effort: Effort,
     ) -> KltSide | None:
         """Take a tile and fit its KLT, as `codec.klt.fit_klt` does.
 
@@ -104,7 +105,7 @@ class TileDevice(Protocol):
             valid: Shape (coded, rows, cols), or None if all coded samples are valid.
             sample_unit: 10⁻⁴ reflectance per sample unit.
             step: Quantizer step [10⁻⁴ reflectance].
-            turns: See `codec.coding_gain`.
+            effort: Of it the turns; a device looks at all pixels.
 
         Returns:
             None if the device has failed, and something else takes over.

@@ -118,7 +118,7 @@ def decode(
     from daemon.bulk import server
 
     if workers != 1 and scheduler is None:
-        server.begin()
+        server.begin()  # before what is imported here: it imports that, too, meanwhile
     from daemon.bulk.cluster import Cluster
     from daemon.bulk.decode import Watchers
     from daemon.bulk.decode import decode as decode_all

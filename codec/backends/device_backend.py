@@ -35,7 +35,7 @@ from codec.bundle import Bundle
 from codec.conditioning import ConditionerSpec
 from codec.errors import BackendError
 from codec.jobs import PatchJob, Rounded
-from codec.klt import fit_source
+from codec.klt import Effort, fit_source
 from codec.klt_side import KltSide
 from codec.network import SHORTCUTS, branch_input
 from codec.shortcut import CHANNELS, mirrored
@@ -93,7 +93,7 @@ class DeviceBackend:
         valid: NDArray[np.bool_] | None,
         sample_unit: float,
         step: float,
-        turns: int,
+        effort: Effort,
     ) -> KltSide:
         """See `codec.jobs.TileDevice`."""
         with self._work():
@@ -105,7 +105,7 @@ class DeviceBackend:
                 None if valid is None else self._staging.upload(valid),
                 sample_unit,
             )
-            side = fit_source(spec, DeviceTile(on_device), step, turns)
+            side = fit_source(spec, DeviceTile(on_device), step, effort.turns)
             first = 0
             for strip in strips:
                 self._keep(strip, raw[:, first : first + strip.shape[1]])
