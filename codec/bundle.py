@@ -8,19 +8,27 @@ of a known tile; they are not part of the name.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
+from codec.bundle_file import (
+    MODEL_BYTES,
+    Tensors,
+    check_name,
+    damaged,
+    digest_of,
+    has_synthesis,
+    pack,
+    read,
+    tensor_digest,
+    unpack,
+)
 from codec.conditioning import ConditionerSpec
 from codec.context_coder import CONTEXT_TENSORS, ContextCoder, untrained_contexts
 from codec.contexts import ScaleModel, shortcut_groups
@@ -28,21 +36,9 @@ from codec.errors import (
     BundleDigestError,
     BundleError,
     BundleTensorError,
-    BundleTruncatedError,
-    BundleVersionError,
 )
 from codec.network import SHORTCUTS, Analysis, SscnetSpec, Synthesis
 from codec.tables import ENTRIES, TABLE_COUNT, FrequencyTables, laplace_tables
-
-VERSION: Final = 5
-_KEY: Final = "prismlink"
-"""The one metadata key of the file; its value is a JSON object."""
-MODEL_BYTES: Final = 8
-"""Of a digest, as frames and file names have it."""
-_METADATA: Final = "__metadata__"
-_LENGTH_BYTES: Final = 8
-_MAX_HEADER_BYTES: Final = 1 << 24
-"""Layout of a safetensors file: the header's length, little-endian, then the header, as JSON."""
 
 CONVOLUTIONS: Final = 5
 """Convolutions of the encoder's branch."""
@@ -52,8 +48,6 @@ _LATENTS_PER_GROUP: Final = 16
 
 _RANGES: Final = "analysis_ranges"
 """The one tensor a bundle may lack; without it the encoder runs in floating point."""
-
-Tensors = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -121,13 +115,12 @@ class Bundle:
     @property
     def has_synthesis(self) -> bool:
         """Whether the bundle can decode; a flight bundle cannot."""
-        return any(name.startswith("synthesis.") for name in self.tensors)
+        return has_synthesis(self.tensors)
 
     @property
     def digest(self) -> bytes:
         """SHA-256 over description and tensor digests: the model's full name."""
-        named = {**self._description(), "tensors": dict(sorted(self.digests.items()))}
-        return sha256(json.dumps(named, sort_keys=True).encode()).digest()
+        return digest_of(self._description(), self.digests)
 
     @property
     def model(self) -> bytes:
@@ -188,7 +181,6 @@ class Bundle:
     def to_bytes(self) -> bytes:
         """Return the file's bytes; the same bundle always gives the same bytes."""
         head = {
-            "version": VERSION,
             "digest": self.digest.hex(),
             **self._description(),
             "tensors": dict(sorted(self.digests.items())),
@@ -196,8 +188,7 @@ class Bundle:
             "scores": dict(self.scores),
             "known_answer": dict(self.known_answer),
         }
-        arrays = {name: np.ascontiguousarray(a) for name, a in sorted(self.tensors.items())}
-        return bytes(save(arrays, metadata={_KEY: json.dumps(head, sort_keys=True)}))
+        return pack(head, self.tensors)
 
     def _description(self) -> dict[str, Any]:
         return {
@@ -236,7 +227,7 @@ def make_bundle(
         conditioner=conditioner,
         default_step=default_step,
         tensors=whole,
-        digests={name: _tensor_digest(array) for name, array in whole.items()},
+        digests={name: tensor_digest(array) for name, array in whole.items()},
         provenance=provenance or {},
         scores=scores or {},
     )
@@ -263,12 +254,7 @@ def load_bundle(path: Path) -> Bundle:
     Raises:
         BundleError: As there, with the path; or if there is no such file.
     """
-    try:
-        return parse_bundle(path.read_bytes())
-    except OSError as error:
-        raise BundleError(f"{path}: no readable bundle: {error.strerror}") from None
-    except BundleError as error:
-        raise type(error)(f"{path}: {error}") from None
+    return read(path, parse_bundle)
 
 
 def parse_bundle(raw: bytes) -> Bundle:
@@ -281,94 +267,26 @@ def parse_bundle(raw: bytes) -> Bundle:
         BundleTensorError: If a tensor is missing or has another shape.
         BundleError: If it is no bundle at all.
     """
-    header = check_length(raw)
+    file = unpack(raw)
+    head = file.description
     try:
-        tensors = load(raw)
-    # ValueError: of NumPy, of a shape beyond all memory that has no bytes.
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise BundleError(f"no readable bundle: {error}") from None
-    return _from_parts(header.get(_METADATA, {}), tensors)
-
-
-def check_length(raw: bytes) -> dict[str, Any]:
-    """See that a bundle's file is whole, and return its header.
-
-    Raises:
-        BundleTruncatedError: If bytes lack at its end.
-        BundleError: If it is no bundle.
-    """
-    header, promised_bytes = _header(raw)
-    if len(raw) < promised_bytes:
-        raise BundleTruncatedError(f"{len(raw)} bytes of a bundle of {promised_bytes}")
-    return header
-
-
-def promised_name(raw: bytes) -> str | None:
-    """The name that a bundle's first bytes say it has, unchecked; None if they are no bundle's."""
-    try:
-        header, _ = _header(raw)
-        digest = json.loads(header[_METADATA][_KEY])["digest"]
-        return bytes.fromhex(digest)[:MODEL_BYTES].hex()
-    except (BundleError, KeyError, TypeError, ValueError, RecursionError):
-        return None
-
-
-def _header(raw: bytes) -> tuple[dict[str, Any], int]:
-    """The head of a safetensors file, and how many bytes the file has by it."""
-    length = int.from_bytes(raw[:_LENGTH_BYTES], "little")
-    start = _LENGTH_BYTES + length
-    if len(raw) < _LENGTH_BYTES or length > _MAX_HEADER_BYTES:
-        raise BundleError("no readable bundle: it begins with no safetensors header")
-    if len(raw) < start:
-        raise BundleTruncatedError(f"{len(raw)} bytes, its header alone has {start}")
-    try:
-        header = json.loads(raw[_LENGTH_BYTES:start])
-        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != _METADATA]
-        return header, start + max(map(int, ends), default=0)
-    except (
-        *(AttributeError, LookupError, TypeError, ValueError, RecursionError),
-        OverflowError,  # infinity, which is no JSON but is read
-    ) as error:
-        raise BundleError(f"no readable bundle: {error!r}") from None
-
-
-def _from_parts(metadata: Mapping[str, str], tensors: Tensors) -> Bundle:
-    try:
-        head = json.loads(metadata[_KEY])
-        version = head["version"]
-    except (KeyError, TypeError, ValueError, RecursionError):
-        raise BundleError(f"the file has no {_KEY!r} description") from None
-    if version != VERSION:
-        raise BundleVersionError(f"bundle version {version}, this build reads {VERSION}")
-    try:
-        digests = dict(head["tensors"])
-        for name, array in tensors.items():
-            if name in digests and _tensor_digest(array) != digests[name]:
-                raise BundleDigestError(f"tensor {name} does not match its digest")
         bundle = Bundle(
             network=SscnetSpec.from_dict(head["network"]),
             conditioner=ConditionerSpec(**head["conditioner"]),
             default_step=head["default_step"],
-            tensors=tensors,
-            digests=digests,
+            tensors=file.tensors,
+            digests=file.digests,
             provenance=head["provenance"],
             scores=head["scores"],
             known_answer=dict(head.get("known_answer", {})),
         )
-        promised = bytes.fromhex(head["digest"])
+        promised = file.promised
     except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"the description is damaged: {error!r}") from None
-    if bundle.digest != promised:
-        raise BundleDigestError("the description does not match the digest in the file")
-    if unnamed := tensors.keys() - digests.keys():
+        raise damaged(error) from None
+    check_name(bundle.digest, promised)
+    if unnamed := bundle.tensors.keys() - bundle.digests.keys():
         raise BundleDigestError(f"tensor {min(unnamed)} has no digest")
     return bundle
-
-
-def _tensor_digest(array: NDArray[Any]) -> str:
-    """SHA-256 over type, shape and little-endian bytes."""
-    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    return sha256(f"{array.dtype.name}{array.shape}".encode() + little.tobytes()).hexdigest()
 
 
 def _expected_tensors(network: SscnetSpec) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from codec import masks
 from codec.bundle import Bundle
 from codec.conditioning import UNITS_PER_REFLECTANCE, Conditioning, fit_minmax
 from codec.contexts import step_ratio
+from codec.decoded_patch import DecodedPatch
 from codec.errors import BitstreamError, FrameFieldError, TileError, WrongModelError
 from codec.frame import Frame, PatchFrame, SideFrame, parse
 from codec.klt_side import KltSide
@@ -34,24 +34,6 @@ from codec.threads import each_of
 from codec.tile import Samples, Tile, fill_value
 
 _SIDES_KNOWN: Final = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class DecodedPatch:
-    """A patch as the ground has it.
-
-    Attributes:
-        patch_row: Position in the tile's grid.
-        patch_col: Position in the tile's grid.
-        samples: Shape (bands, rows, cols), the tile's type and units; fill where nothing was
-            measured.
-        step: Quantizer step [10⁻⁴ reflectance; min–max: latent units].
-    """
-
-    patch_row: int
-    patch_col: int
-    samples: Samples
-    step: float
 
 
 class Decoder:

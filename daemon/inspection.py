@@ -17,16 +17,13 @@ from typing import Any, Final
 import numpy as np
 
 from codec import prism_file
-from codec.bundle import Bundle, load_bundle
 from codec.errors import BitstreamError, CodecError, TileFileError, WrongModelError
 from codec.frame import PatchFrame, SideFrame, parse
-from codec.network import count_macs
 from codec.tile import Tile, TileInfo
 from codec.tile_files import READERS, read_tile
 from daemon.bulk.catalog import FoundTile, Selection
 from daemon.bulk.decode import read_all
 from daemon.bulk.frames import FrameReader
-from daemon.bulk.jobs import restore
 from daemon.bulk.sources import Source, find_sources
 from daemon.ground.products import QUALITY
 from daemon.ground.write import MANIFEST
@@ -73,7 +70,9 @@ def inspect(
         CodecError: If it is none of these, or cannot be read.
     """
     if path.suffix == BUNDLE:
-        return Inspection(description=describe_bundle(load_bundle(path)))
+        from daemon.inspection_bundle import describe  # noqa: PLC0415  # it loads PyTorch
+
+        return Inspection(description=describe(path))
     if not path.exists():
         raise TileFileError(f"{path}: no such file; remedy: check the path")
     if path.suffix == STORE and _members(path):
@@ -82,32 +81,6 @@ def inspect(
         tile = read_tile(path)
         return Inspection(description=_describe_product(path, tile), tile=tile)
     return _inspect_frames(path, selection or Selection(), unseal, bundles)
-
-
-def describe_bundle(bundle: Bundle) -> dict[str, Any]:
-    """Say what a model is, where it came from and what it reached."""
-    encoder_macs, decoder_macs = count_macs(bundle.network)
-    return {
-        "kind": "bundle",
-        "model": bundle.name,
-        "digest": bundle.digest.hex(),
-        "flight_only": not bundle.has_synthesis,
-        "network": bundle.network.to_dict(),
-        "conditioner": {
-            "kind": bundle.conditioner.kind,
-            "components": bundle.conditioner.components,
-        },
-        "default_step": bundle.default_step,
-        "parameters": sum(
-            array.size
-            for name, array in bundle.tensors.items()
-            if name.startswith(("analysis.", "synthesis."))
-        ),
-        "encoder_macs_per_patch": encoder_macs,
-        "decoder_macs_per_patch": decoder_macs,
-        "provenance": dict(bundle.provenance),
-        "scores": dict(bundle.scores),
-    }
 
 
 # ---- products ----------------------------------------------------------------------------------
@@ -270,6 +243,8 @@ def _first(tiles: Sequence[FoundTile], bundles: Mapping[bytes, Path]) -> Tile:
         frames = [(frame.boot_id, frame.frame_id, frame.place.read()) for frame in tiles[0].frames]
     except OSError as error:
         raise TileFileError(f"{tiles[0].source.path}: {error}; remedy: try again") from None
+    from daemon.bulk.work import restore  # noqa: PLC0415  # it loads PyTorch
+
     restored, problems = restore(frames, bundles[model], model, threads=1)
     if restored is None:
         raise BitstreamError(f"{tiles[0].source.path}: {'; '.join(problems)}")

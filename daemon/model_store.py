@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from codec.bundle import Bundle, check_length, parse_bundle, promised_name
+from codec.bundle import Bundle, parse_bundle
+from codec.bundle_file import check_length, promised_name
 from codec.errors import BackendError, BundleError, BundleTruncatedError
 from daemon.config_models import StoreSettings
 from daemon.errors import ModelFileError, ModelSignatureError, OutputError

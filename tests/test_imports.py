@@ -58,7 +58,7 @@ NOT_IN_PROTOCOL: Final = {
 
 LIGHT: Final = [
     *("codec.errors", "codec.tile", "codec.frame", "codec.patch_grid", "codec.quality"),
-    "codec.backend_names",
+    *("codec.backend_names", "codec.bundle_file", "daemon.bulk.decode", "daemon.inspection"),
 ]
 """Modules, beside all of `daemon.link`, that tools load without wanting torch."""
 
@@ -256,6 +256,9 @@ SOUND: Final = {
     "codec/frame.py": "from codec import tile\n",
     "codec/patch_grid.py": "",
     "codec/quality.py": "",
+    "codec/bundle_file.py": "",
+    "daemon/bulk/decode.py": "",
+    "daemon/inspection.py": "",
     "codec/network.py": "import torch\n",
     "codec/backends/openvino_backend.py": "import openvino\n",
     "training/__init__.py": '"""Training."""\n',

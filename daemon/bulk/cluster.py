@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from daemon.bulk.jobs import DecodeJob, run
-from daemon.bulk.pools import AHEAD, Ended, failed
+from daemon.bulk.jobs import DecodeJob
+from daemon.bulk.pools import AHEAD, Ended, failed, run
 from daemon.errors import AddressError, OutputError
 
 _CONNECT_S: Final = 15.0

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
-from codec.bundle import load_bundle
+from codec.bundle_file import has_synthesis, read, unpack
 from codec.errors import BundleError, CodecError
 from daemon.bulk.catalog import Catalog, FoundTile, Selection
 from daemon.bulk.frames import FrameReader
@@ -113,22 +113,28 @@ def bundles_of(files: Sequence[Path], folder: Path | None = None) -> dict[bytes,
     """
     found = dict[bytes, Path]()
     for path in files:
-        bundle = load_bundle(path)
-        if not bundle.has_synthesis:
+        model, decodes = read(path, _named)
+        if not decodes:
             raise BundleError(f"{path}: is a flight bundle and cannot decode; use the full bundle")
-        found[bundle.model] = path.absolute()
+        found[model] = path.absolute()
     if folder is not None:
         before = len(found)
         for path in sorted(folder.glob(_BUNDLES)):
             try:
-                bundle = load_bundle(path)
+                model, decodes = read(path, _named)
             except BundleError:
                 continue
-            if bundle.has_synthesis:
-                found.setdefault(bundle.model, path.absolute())
+            if decodes:
+                found.setdefault(model, path.absolute())
         if len(found) == before and not files:
             raise BundleError(f"{folder}: no bundle that decodes ({_BUNDLES}) is in it")
     return found
+
+
+def _named(raw: bytes) -> tuple[bytes, bool]:
+    """The model of a bundle's file, and whether it decodes."""
+    file = unpack(raw)
+    return file.model(), has_synthesis(file.tensors)
 
 
 def decode(

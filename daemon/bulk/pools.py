@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Final, Protocol, TypeAlias
 
 from daemon.bulk import server
-from daemon.bulk.jobs import DecodedTile, DecodeJob, run
+from daemon.bulk.jobs import DecodedTile, DecodeJob
 from daemon.errors import DaemonError
 
 Ended: TypeAlias = tuple[DecodeJob, DecodedTile]
@@ -105,6 +105,16 @@ class Processes:
 
     def _executor(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(self._count, server.begin(), initializer=_end_with_parent)
+
+
+def run(job: DecodeJob) -> DecodedTile:
+    """Decode a tile and write it; the same frames give the same bytes in any process.
+
+    PyTorch is imported where a job runs, and only there: the command does not wait for it.
+    """
+    from daemon.bulk.work import decode  # noqa: PLC0415
+
+    return decode(job)
 
 
 def pool_of(workers: int | None, tiles: int) -> Pool:

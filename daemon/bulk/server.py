@@ -11,7 +11,7 @@ import multiprocessing
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
-_IMPORTED = ["daemon.bulk.jobs"]
+_IMPORTED = ["daemon.bulk.work"]
 
 
 def begin() -> ForkServerContext:

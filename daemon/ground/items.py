@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from codec.decoder import DecodedPatch
+from codec.decoded_patch import DecodedPatch
 from codec.frame import SideFrame
 from codec.tile import Tile
 from daemon.link.packet import Channel
@@ -75,7 +75,7 @@ class PatchRecord:
     """What is known of a patch that arrived.
 
     Attributes:
-        step: As of `codec.decoder.DecodedPatch`.
+        step: As of `codec.decoded_patch.DecodedPatch`.
         packets: As of `CollectedFrame`.
         psnr_db: As measured on board [dB]; None where that is not known.
         max_abs_error: Largest error as measured on board [units of samples]; likewise.

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from codec.decoder import DecodedPatch
+from codec.decoded_patch import DecodedPatch
 from codec.errors import TileError
 from codec.frame import SideFrame
 from codec.tile import Tile, fill_value

@@ -20,9 +20,9 @@ from codec.bundle import (
     load_bundle,
     make_bundle,
     parse_bundle,
-    promised_name,
     untrained_bundle,
 )
+from codec.bundle_file import promised_name
 from codec.conditioning import ConditionerSpec
 from codec.errors import (
     BundleDigestError,

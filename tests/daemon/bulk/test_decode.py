@@ -236,7 +236,7 @@ def test_a_tile_larger_than_memory_costs_itself(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A frame tells how large its tile is, and may lie: nothing is allocated for it."""
-    monkeypatch.setattr("daemon.bulk.jobs._MEMORY_SHARE", 1 << 50)
+    monkeypatch.setattr("daemon.bulk.work._MEMORY_SHARE", 1 << 50)
     report = run(recordings.frame_file(tmp_path / "x.prism", 0))
 
     assert (report.decoded, report.failed) == (0, 1)

@@ -17,8 +17,8 @@ from typing import Final
 import pytest
 
 from codec.tile_files import read_tile
-from daemon.bulk.jobs import DecodedTile, DecodeJob, Output, run
-from daemon.bulk.pools import Pool, Processes, ThisProcess, pool_of
+from daemon.bulk.jobs import DecodedTile, DecodeJob, Output
+from daemon.bulk.pools import Pool, Processes, ThisProcess, pool_of, run
 from fakes import recordings
 from fakes.bundles import klt_bundle
 from fakes.processes import ROOT, until

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from codec.decoder import DecodedPatch
+from codec.decoded_patch import DecodedPatch
 from daemon.ground.web.kept_samples import MISSING, PRESENT, KeptSamples, TileSamples
 from fakes import cubes
 from fakes.ground import decoder, frames, parts_of
