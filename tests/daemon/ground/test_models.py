@@ -107,7 +107,7 @@ def test_a_model_that_is_there_is_not_read_again(
     rig = Rig(tmp_path)
     rig.put(0)
     monkeypatch.setattr(ModelStore, "read", lambda *_: pytest.fail("read"))
-    monkeypatch.setattr("codec.bundle.load", lambda _: pytest.fail("parsed"))
+    monkeypatch.setattr("codec.bundle_file.load", lambda _: pytest.fail("parsed"))
     rig.target.keep([rig.own])
     rig.target.take_all()
     assert (rig.came, rig.refused()) == ([], {})
