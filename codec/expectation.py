@@ -1,7 +1,8 @@
 """What a wavelet symbol's surroundings tell of it, compiled: the arithmetic of `codec.restoration`.
 
-Many places of a row are computed at once, the last axis of every array: `lanes`. Sums go over four
-components, or four terms, at a time, since what takes time is to fetch and store them.
+Many places are computed at once, the last axis of every array: `lanes`, whole rows of a subband.
+Sums go over four components, or four terms, at a time, since what takes time is to fetch and store
+them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ FEATURES: Final = 17
 """What the network sees of a coefficient."""
 MARGIN: Final = 2
 """Zeros that frame a subband's image."""
-LANES: Final = 64
-"""Places of a row that are computed at once, at most; as many zeros more are on the right."""
+_LANES: Final = 256
+"""Places computed at once, at most, unless a row has more."""
 _TOGETHER: Final = 4
 """Components that are summed at a time; of a number of them that this divides."""
 
@@ -78,10 +79,10 @@ class Rows(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Room for the arithmetic of some places of a row at once, the last axis of all of it.
+    """Room for the arithmetic of some places at once, the last axis of all of it.
 
     `near` holds the neighbors of four components, `here` their symbols; `active` numbers those that
-    have any, `busy` is what decides. `gram` holds the neighbors' products with each other, summed
+    have any. `gram` holds the neighbors' products with each other, summed
     over components, then their Cholesky factor, and `sums` those with the symbols; `divided` is by
     that factor what `sums` is, and `local` what `near` is. `loud` sums magnitudes, `energy` squares
     of neighbors. `expected` holds kin, local and global, the energy of the other components, and
@@ -93,7 +94,6 @@ class Work(NamedTuple):
     active: NDArray[np.int64]
     near: NDArray[np.float32]
     here: NDArray[np.float32]
-    busy: NDArray[np.float32]
     gram: NDArray[np.float32]
     sums: NDArray[np.float32]
     divided: NDArray[np.float32]
@@ -108,20 +108,23 @@ class Work(NamedTuple):
     bits: NDArray[np.int32]
 
 
-def room_for(width: int, components: int, network: Layers) -> Work:
-    """Room for subbands of some width and as many components."""
-    # Lanes are no constant of the compiled code, or its compiler would unroll every loop over them.
-    lanes, size = max(1, min(LANES, width)), _REGRESSED
+def rows_together(height: int, width: int) -> int:
+    """How many rows of a subband are computed at once."""
+    return max(1, min(height, _LANES // max(1, width)))
+
+
+def room_for(lanes: int, components: int, network: Layers) -> Work:
+    """Room for so many places of as many components."""
+    size = _REGRESSED  # lanes are no constant: a compiler would unroll every loop over them
 
     def room(*shape: int) -> NDArray[np.float32]:
-        return np.zeros((*shape, lanes), np.float32)
+        return np.zeros((*shape, max(1, lanes)), np.float32)
 
     mantissa = room()
     return Work(
-        active=np.zeros(components + _TOGETHER, np.int64),
+        active=np.zeros(components, np.int64),
         near=room(_TOGETHER, len(_PLACES) + 4),  # eight rows are read from the far ones on
         here=room(_TOGETHER),
-        busy=room(),
         gram=room(size, size),
         sums=room(size),
         divided=room(size),
@@ -170,101 +173,97 @@ def walk(
     """Restore a subband, or write what a network would see of it; return how many rows these are.
 
     Args:
-        work: As of `room_for`.
-        sources: Own plane, siblings, parent, with margins and lanes to spare on the right, shape
-            (4, k + 1, h + 4, ≥ w + 4); the last component is empty.
+        work: As of `room_for`, for t = `rows_together` rows.
+        sources: Own plane, siblings, parent, with margins, and rows of zeros up to a multiple of t,
+            shape (4, k, ≥ h + 4, w + 4).
         weights: Of the neighbors in the own plane, for the global expectation, shape (16,).
         means: Mean magnitude of each component's subband, shape (k,).
         network: Whose answers are added to the image; if it has no layers, rows are written.
-        image: Shape (≥ k, h, w).
+        image: Shape (≥ k, h · w).
         rows: Room for k · h · w.
     """
-    height = sources.shape[2] - 2 * MARGIN
-    lanes, restores = work.sign.size, network.sizes.size > 0
-    width, found = sources.shape[3] - 2 * MARGIN - LANES, 0
-    for y in range(height):
-        for x in range(0, width, lanes):
-            active = _find_active(work, sources, means, y, x)
-            work.gram[:], work.sums[:], work.loud[:] = 0, 0, 0
-            for first in range(0, active, _TOGETHER):
-                for place in range(_TOGETHER):
-                    k = work.active[first + place]
-                    _gather(work.near[place], work.here[place], sources, k, y, x)
-                _sum_products(work)
-            if active:
-                _factor(work)
-            for which in range(active):
-                k = work.active[which]
-                _gather(work.near[0], work.here[0], sources, k, y, x)
-                _expect(work, weights)
-                _describe(work, means[k])
-                _describe_expected(work)
-                inside = min(lanes, width - x)
-                if restores:
-                    answers, to = work.hidden[_answer(work, network), 0], image[k, y]
-                    for lane in range(inside):
-                        to[x + lane] += answers[lane] * work.sign[lane]
-                else:
-                    for lane in range(inside):
-                        if work.sign[lane] != 0:
-                            for i in range(FEATURES):
-                                rows.features[found, i] = work.seen[i, lane]
-                            rows.signs[found] = work.sign[lane]
-                            rows.places[found] = (k * height + y) * width + x + lane
-                            found += 1
+    lanes, restores, found = work.sign.size, network.sizes.size > 0, 0
+    width = sources.shape[3] - 2 * MARGIN
+    for start in range(0, image.shape[1], lanes):
+        y, inside = start // width, min(lanes, image.shape[1] - start)
+        active = _sum_all(work, sources, means, y)
+        if active:
+            _factor(work)
+        for which in range(active):
+            k = work.active[which]
+            _gather(work.near[0], work.here[0], sources[:, k], y)
+            _expect(work, weights)
+            _describe(work, means[k])
+            _describe_expected(work)
+            if restores:
+                answers, to = work.hidden[_answer(work, network), 0], image[k, start:]
+                for lane in range(inside):
+                    to[lane] += answers[lane] * work.sign[lane]
+            else:
+                for lane in range(inside):
+                    if work.sign[lane] != 0:
+                        for i in range(FEATURES):
+                            rows.features[found, i] = work.seen[i, lane]
+                        rows.signs[found] = work.sign[lane]
+                        rows.places[found] = k * image.shape[1] + start + lane
+                        found += 1
     return found
 
 
 @approximate
-def _find_active(
-    work: Work, sources: NDArray[np.float32], means: NDArray[np.float32], y: int, x: int
-) -> int:
-    """Number the components with symbols here or around, then empty ones up to a multiple."""
-    found, busy, empty = 0, work.busy, means.size
+def _sum_all(work: Work, sources: NDArray[np.float32], means: NDArray[np.float32], y: int) -> int:
+    """Number the components with symbols here or around, and sum their products."""
+    work.gram[:], work.sums[:], work.loud[:] = 0, 0, 0
+    found = together = 0
     for k in range(means.size):
-        if means[k] > 0:
-            row, left = sources[0, k, y + MARGIN], x + MARGIN
-            part = row[left : left + busy.size]
-            for lane in range(busy.size):
-                busy[lane] = abs(part[lane])
-            for i in range(len(_PLACES)):
-                row = sources[_PLACES[i, 0], k, y + MARGIN + _PLACES[i, 1]]
-                left = x + MARGIN + _PLACES[i, 2]
-                part = row[left : left + busy.size]
-                for lane in range(busy.size):
-                    busy[lane] += abs(part[lane])
-            loudest = np.float32(0)
-            for lane in range(busy.size):
-                loudest = max(loudest, busy[lane])
-            if loudest > 0:
-                work.active[found] = k
-                found += 1
-    for spare in range(_TOGETHER):
-        work.active[found + spare] = empty
+        near, here = work.near[together], work.here[together]
+        _gather(near, here, sources[:, k], y)
+        if means[k] > 0 and _speaks(near, here):
+            work.active[found] = k
+            found, together = found + 1, together + 1
+            if together == _TOGETHER:
+                _sum_products(work)
+                together = 0
+    if together:
+        work.near[together:], work.here[together:] = 0, 0
+        _sum_products(work)
     return found
+
+
+@approximate
+def _speaks(near: NDArray[np.float32], here: NDArray[np.float32]) -> bool:
+    """Whether there is any symbol; most often the first rows tell."""
+    for lane in range(here.size):
+        if here[lane] != 0:
+            return True
+    for i in range(len(_PLACES)):
+        row = near[i]
+        for lane in range(row.size):
+            if row[lane] != 0:
+                return True
+    return False
 
 
 @approximate
 def _gather(
-    near: NDArray[np.float32],
-    here: NDArray[np.float32],
-    sources: NDArray[np.float32],
-    k: int,
-    y: int,
-    x: int,
+    near: NDArray[np.float32], here: NDArray[np.float32], sources: NDArray[np.float32], y: int
 ) -> None:
-    """Gather a component's symbols and their neighbors in some places."""
-    row, left = sources[0, k, y + MARGIN], x + MARGIN
-    # Sliced first: indices that may be negative are compiled to loads one by one.
-    part = row[left : left + here.size]
-    for lane in range(here.size):
-        here[lane] = part[lane]
+    """Gather a component's symbols and their neighbors in the rows from y on."""
+    _copy(here, sources[0], y, 0)
     for i in range(len(_PLACES)):
-        to, left = near[i], x + MARGIN + _PLACES[i, 2]
-        row = sources[_PLACES[i, 0], k, y + MARGIN + _PLACES[i, 1]]
-        part = row[left : left + here.size]
-        for lane in range(here.size):
-            to[lane] = part[lane]
+        _copy(near[i], sources[_PLACES[i, 0]], y + _PLACES[i, 1], _PLACES[i, 2])
+
+
+@approximate
+def _copy(to: NDArray[np.float32], plane: NDArray[np.float32], y: int, x: int) -> None:
+    """Copy as many rows as there is room for, within the plane's margins."""
+    width = plane.shape[1] - 2 * MARGIN
+    for row in range(to.size // width):
+        # Sliced first: indices that may be negative are compiled to loads one by one.
+        line = plane[MARGIN + y + row]
+        part, into = line[MARGIN + x : MARGIN + x + width], to[row * width : (row + 1) * width]
+        for lane in range(width):
+            into[lane] = part[lane]
 
 
 @approximate

@@ -32,7 +32,6 @@ from torch import nn
 from codec.expectation import (
     FAR,
     FEATURES,
-    LANES,
     MARGIN,
     NEAR,
     OWN,
@@ -41,6 +40,7 @@ from codec.expectation import (
     Rows,
     layers_of,
     room_for,
+    rows_together,
     walk,
 )
 from codec.subbands import to_images, to_symbols
@@ -120,17 +120,20 @@ def _walk(
     plane, sources = planes[band], _sources(planes, band)
     means = np.abs(plane).mean(axis=(1, 2)) if plane.size else np.zeros(len(plane), np.float32)
     weights = _global_weights(sources[0], *plane.shape[1:])
-    work = room_for(plane.shape[2], len(plane), layers)
-    return walk(work, sources, weights, means, layers, image, seen)
+    _, height, width = plane.shape
+    work = room_for(rows_together(height, width) * width, len(plane), layers)
+    flat = image.reshape(len(image), height * width)
+    return walk(work, sources, weights, means, layers, flat, seen)
 
 
 def _sources(planes: Sequence[NDArray[np.float32]], band: int) -> NDArray[np.float32]:
-    """A subband, its siblings and its parent, framed by zeros; then a component without symbols."""
+    """A subband, its siblings and its parent, framed by zeros."""
     own = planes[band]
     count, height, width = own.shape
-    framed = height + 2 * MARGIN, width + 2 * MARGIN + LANES
-    sources = np.zeros((4, count + 1, *framed), np.float32)
-    inner = sources[:, :count, MARGIN : MARGIN + height, MARGIN : MARGIN + width]
+    spare = -height % rows_together(height, width)
+    framed = height + spare + 2 * MARGIN, width + 2 * MARGIN
+    sources = np.zeros((4, count, *framed), np.float32)
+    inner = sources[:, :, MARGIN : MARGIN + height, MARGIN : MARGIN + width]
     inner[0] = own
     if band:
         first = band - (band - 1) % 3
