@@ -61,16 +61,22 @@ class Journal:
             return None
         return told
 
+    def of_file(self, file: str) -> Mapping[str, Any] | None:
+        """What is told of a product, of whatever frames it is, if it is there."""
+        return self.finds(self.marks.get(file, ""))
+
     def made_of(self, file: str) -> dict[tuple[int, int], tuple[str, str]]:
         """Tiles that a product was made of, as `add` was told, if it is there."""
-        told = self.finds(self.marks.get(file, "")) or {}
+        told = self.of_file(file) or {}
         try:
             return {(int(r), int(c)): (str(name), str(of)) for r, c, name, of in told["tiles"]}
         except (LookupError, TypeError, ValueError):
             return {}
 
-    def add(self, mark: str, made: DecodedTile, tiles: Sequence[Any] = ()) -> None:
-        """A product was written, of tiles that were before it, if any.
+    def add(
+        self, mark: str, made: DecodedTile, tiles: Sequence[Any] = (), *, side: str = ""
+    ) -> None:
+        """A product was written, of tiles that were before it, or under side information, if any.
 
         Raises:
             OutputError: If that cannot be noted.
@@ -82,6 +88,7 @@ class Journal:
             "patches_missing": [list(position) for position in made.missing],
             "problems": list(made.problems),
             **({"tiles": list(tiles)} if tiles else {}),
+            **({"side": side} if side else {}),
         }
         try:
             with self._path.open("ab") as file:

@@ -102,7 +102,7 @@ def test_a_link_that_lies_in_the_way_is_not_written_through(tmp_path: Path) -> N
 
 
 def test_a_folder_is_of_one_at_a_time(tmp_path: Path) -> None:
-    """Whoever comes second is told, and leaves it as it is; where the first has ended, it is his."""
+    """The second is told, and leaves it as it is; once the first has ended, it is the second's."""
     folder = tmp_path / "a" / "b"
     first = lock_folder(folder)
     assert first is not None
