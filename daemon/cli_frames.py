@@ -163,7 +163,8 @@ def decode(
             ),
         )
     write_json(json_file, report.to_dict())
-    if report.tiles > 1 or report.without_side or report.frames_incomplete:
+    silent = not (report.selected or report.problems)
+    if silent or report.tiles > 1 or report.without_side or report.frames_incomplete:
         _say_summary(report)
     if report.problems:
         raise typer.Exit(EXIT_DATA)

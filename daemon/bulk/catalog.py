@@ -1,14 +1,18 @@
 """Which tiles there are, of what frames, and which of them are wanted.
 
 A patch belongs to its tile's last side frame of the same boot before it, as everywhere on the
-ground. A tile that was sent anew, by a later boot or found in a later source, is the newer one: the
-older has the same name, and would have the same file.
+ground. Patches of the same side information, byte for byte, are of one tile wherever they are from:
+a copy that is damaged hides nothing of one that is whole. Under another side information a tile was
+sent anew: the newer one counts, by boots and frames in the order in which they were met. Frame
+files tell of no boot, and their order means nothing: of theirs and of what boots sent last, that
+with the most patches counts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,12 +32,19 @@ class Selection:
         since_s: No tile whose first line is before this [s since 1970-01-01 UTC].
         until_s: None whose first line is then or later [s since 1970-01-01 UTC].
         model: Beginning of the model's name, hexadecimal.
+
+    Raises:
+        ValueError: If the model's name is not hexadecimal.
     """
 
     scene: str = "*"
     since_s: float = float("-inf")
     until_s: float = float("inf")
     model: str = ""
+
+    def __post_init__(self) -> None:
+        if set(self.model.lower()) - set("0123456789abcdef"):
+            raise ValueError(f"{self.model!r} is no beginning of a model; write hexadecimal digits")
 
     def takes(self, side: SideFrame) -> bool:
         """Whether a tile is wanted."""
@@ -70,7 +81,7 @@ class FoundTile:
     Attributes:
         side: Its side information.
         source: Where that was found.
-        frames: The side frame, then the others in the board's order.
+        frames: The side frame, then one of each patch, as they were met.
     """
 
     side: SideFrame
@@ -81,6 +92,11 @@ class FoundTile:
     def patches(self) -> int:
         """Patch frames at hand."""
         return len(self.frames) - 1
+
+    @property
+    def positions(self) -> set[tuple[int, int]]:
+        """(row, col) of those."""
+        return {frame.at for frame in self.frames if frame.at is not None}
 
     @property
     def lacking(self) -> int:
@@ -94,17 +110,33 @@ class FoundTile:
 
 
 class _Boot(NamedTuple):
-    """What one boot sent of a tile."""
+    """What one boot sent of a tile, or one frame file holds."""
 
     sides: dict[int, tuple[FoundFrame, Source]]
     patches: dict[int, FoundFrame]
+
+    def sent(self) -> Iterator[tuple[FoundFrame, Source, dict[tuple[int, int], FoundFrame]]]:
+        """Yield each side frame, where it was found, and the first of each patch up to the next."""
+        starts, frames = sorted(self.sides), sorted(self.patches.items(), reverse=True)
+        for start, end in zip(starts, [*starts, math.inf][1:], strict=True):
+            patches = {f.at: f for frame_id, f in frames if f.at and start < frame_id < end}
+            yield *self.sides[start], dict(reversed(patches.items()))
+
+
+@dataclass(slots=True)
+class _Version:
+    """A tile under one side information."""
+
+    side: FoundFrame
+    source: Source
+    patches: dict[tuple[int, int], FoundFrame] = field(default_factory=dict)
 
 
 class Catalog:
     """Frames in, tiles out.
 
     Attributes:
-        superseded: Tiles of which a newer one is at hand.
+        superseded: Versions of tiles that were passed over for another.
         without_side: Tiles of which patches are at hand, and no side information.
     """
 
@@ -123,23 +155,29 @@ class Catalog:
                 boot.patches.setdefault(frame.frame_id, frame)
 
     def tiles(self) -> Iterator[FoundTile]:
-        """Yield the newest of every tile, in the order in which they were first met."""
+        """Yield one version of every tile, in the order in which these were first met."""
         self.superseded = self.without_side = 0
         for boots in self._tiles.values():
-            with_side = [boot for boot in boots.values() if boot.sides]
-            if not with_side:
+            versions, newest = dict[bytes, _Version](), list[_Version]()
+            # Frame files first: where a boot sent the same, it is known what that was.
+            for boot_id, boot in sorted(boots.items(), key=lambda item: item[0] >= 0):
+                for side, source, patches in boot.sent():
+                    version = versions.setdefault(side.crc, _Version(side, source))
+                    version.side, version.source = side, source
+                    version.patches |= patches
+                    if boot_id >= 0 and (version.patches or not newest):
+                        newest = [version]
+            if not versions:
                 self.without_side += 1
                 continue
-            newest = with_side[-1]
-            self.superseded += sum(len(boot.sides) for boot in with_side) - 1
-            last = max(newest.sides)
-            found, source = newest.sides[last]
-            since = sorted(frame_id for frame_id in newest.patches if frame_id > last)
-            if found.side is not None:
+            self.superseded += len(versions) - 1
+            of_files = [version for version in versions.values() if version.side.boot_id < 0]
+            best = max([*newest, *reversed(of_files)], key=lambda version: len(version.patches))
+            if best.side.side is not None:
                 yield FoundTile(
-                    side=found.side,
-                    source=source,
-                    frames=(found, *(newest.patches[frame_id] for frame_id in since)),
+                    side=best.side.side,
+                    source=best.source,
+                    frames=(best.side, *best.patches.values()),
                 )
 
 

@@ -8,6 +8,7 @@ no harm.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -48,11 +49,17 @@ class Cluster:
                 "dask", "is not installed; remedy: pip install prismlink[ground]"
             ) from error
         try:
+            # A client that fails takes half a minute and a traceback to end, or waits for good.
+            asyncio.run(asyncio.wait_for(self._ask(address), _CONNECT_S))
             self._client = self._distributed.Client(
                 address, timeout=_CONNECT_S, set_as_default=False
             )
-        except (OSError, ValueError, TimeoutError) as error:
-            raise AddressError(address, f"no dask scheduler there: {error}") from None
+        except Exception as error:  # whatever dask makes of an address, or of what answers there
+            cause = " ".join(str(error).split()) or "no answer"
+            raise AddressError(
+                address,
+                f"no dask scheduler there: {cause}; remedy: its address, like tcp://10.0.0.1:8786",
+            ) from None
         try:
             self._client.wait_for_workers(1, timeout=_CONNECT_S)
         except (OSError, TimeoutError) as error:
@@ -64,6 +71,12 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         self._client.close()
+
+    async def _ask(self, address: str) -> None:
+        """Have whatever is at an address say what it is."""
+        arguments = self._distributed.Security().get_connection_args("client")
+        async with self._distributed.rpc(address, connection_args=arguments) as there:
+            await there.identity()
 
     def results(self, jobs: Iterable[DecodeJob]) -> Iterator[Ended]:
         """See `daemon.bulk.pools.Pool`."""

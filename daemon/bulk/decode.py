@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
@@ -17,15 +17,16 @@ from typing import Any, Final
 
 from codec.bundle_file import has_synthesis, read, unpack
 from codec.errors import BundleError, CodecError
+from codec.tile_writers import WRITERS
 from daemon.bulk.catalog import Catalog, FoundTile, Selection
-from daemon.bulk.frames import FrameReader
+from daemon.bulk.frames import CRC_BYTES, FrameReader
 from daemon.bulk.jobs import DecodedTile, DecodeJob, Output
 from daemon.bulk.journal import Journal
 from daemon.bulk.pools import Pool, ThisProcess
 from daemon.bulk.scenes import scenes_in
 from daemon.bulk.sources import Source, find_sources
 from daemon.errors import OutputError
-from daemon.ground.write import make_clean
+from daemon.ground.write import file_stem, make_clean
 
 _BUNDLES: Final = "*.safetensors"
 
@@ -39,14 +40,14 @@ class Report:
         tiles: Tiles found, each in its newest version.
         selected: Those that are wanted.
         decoded: Those written now.
-        kept: Those that were there already, of the same frames.
+        kept: Those that were there already, of the same frames or with more patches.
         empty: Those of which no patch could be decoded.
         failed: Those of which something was wrong, and nothing is written.
         unknown: Those of no model at hand, by its name.
         incomplete: Tiles among those decoded and kept that lack patches.
         patches: Patches in those decoded and kept.
         patches_missing: Patches they lack.
-        superseded: Older versions of tiles, passed over.
+        superseded: Other versions of tiles, passed over.
         without_side: Tiles passed over for want of side information.
         frames_incomplete: Frames of which packets are lacking.
         problems: One line for each thing that was wrong.
@@ -182,7 +183,7 @@ def decode(
         todo = list[tuple[FoundTile, str]]()
         for tile in _of_known_models(tiles, bundles, report, tell):
             mark = _mark(tile, output)
-            there = None if again else journal.finds(mark)
+            there = None if again else journal.finds(mark) or _kept(tile, output, journal, tell)
             if there is None:
                 todo.append((tile, mark))
                 continue
@@ -199,7 +200,7 @@ def decode(
                 raise OutputError(output.folder / job.name, made.output_error)
             _account(job, made, report, tell)
             if made.file is not None:
-                journal.add(job.mark, made)
+                journal.add(job.mark, made, side=job.frames[0][-1][-CRC_BYTES:].hex())
                 report.count(str(output.folder / made.file), made.patches, len(made.missing))
                 told.on_file(output.folder / made.file)
         for file in scenes_in(output, journal, tell) if scenes and report.files else ():
@@ -307,6 +308,39 @@ def _account(
         report.failed += 1
     else:
         report.empty += 1
+
+
+def _kept(
+    tile: FoundTile, output: Output, journal: Journal, tell: Callable[[str], object]
+) -> Mapping[str, Any] | None:
+    """What is told of a tile's product that is there, if it has patches that are not at hand.
+
+    If of those at hand some are not in it, or they are of other side information, a line says so.
+    """
+    suffix, _ = WRITERS.get(output.file_format, ("", None))
+    file = file_stem(tile.side.info) + suffix
+    there = journal.of_file(file)
+    if there is None:
+        return None
+    grid = tile.side.grid
+    rows, cols = grid.shape
+    found = {at for at in tile.positions if at[0] < rows and at[1] < cols}
+    missing = {(int(row), int(col)) for row, col in there["patches_missing"]}
+    lost = len(grid) - len(found | missing)
+    if lost <= 0:
+        return None
+    crc = tile.frames[0].crc.hex()
+    if there.get("side", crc) != crc:
+        why, remedy = "was sent anew", "--again replaces it all the same"
+    elif found & missing:
+        why, remedy = f"has {len(found & missing)} other patches", "give all sources in one command"
+    else:
+        return there
+    tell(
+        f"{tile.source.path}: {tile.side.info.scene or 'tile'} {tile.side.tile_id.hex()} {why}, "
+        f"but lacks {lost} of those in {file}, which is kept; remedy: {remedy}"
+    )
+    return there
 
 
 def _mark(tile: FoundTile, output: Output) -> str:

@@ -32,7 +32,7 @@ from daemon.records import HEADER_BYTES, OVERHEAD_BYTES, scan
 _MAX_HALF_FRAMES: Final = 1 << 20
 _MAX_HALF_BYTES: Final = 1 << 30
 """Frames that lack packets, kept while other captures may have these."""
-_CRC_BYTES: Final = 4
+CRC_BYTES: Final = 4
 
 
 class Place(NamedTuple):
@@ -73,6 +73,7 @@ class FoundFrame(NamedTuple):
         crc: Its last four bytes, which tell it from any other.
         place: Where it is.
         side: What it says, if it is side information.
+        at: (row, col) of its patch, if it is one.
     """
 
     boot_id: int
@@ -81,6 +82,7 @@ class FoundFrame(NamedTuple):
     crc: bytes
     place: Place
     side: SideFrame | None
+    at: tuple[int, int] | None
 
 
 class FrameReader:
@@ -164,15 +166,14 @@ class FrameReader:
             for start, size in places(raw):
                 frame = self._parsed(raw[start : start + size])
                 if frame is not None:
-                    crc = raw[start + size - _CRC_BYTES : start + size]
+                    crc = raw[start + size - CRC_BYTES : start + size]
                     found.append((frame, Place(source.path, start, size), crc))
         except BitstreamError as error:
             wrong = error
         self._frame_files += 1
         found.sort(key=lambda each: not isinstance(each[0], SideFrame))
         for frame_id, (frame, place, crc) in enumerate(found):
-            side = frame if isinstance(frame, SideFrame) else None
-            yield FoundFrame(-self._frame_files, frame_id, frame.tile_id, crc, place, side)
+            yield _found(-self._frame_files, frame_id, frame, crc, place)
         if wrong is not None:
             raise wrong
 
@@ -180,17 +181,14 @@ class FrameReader:
         for path, start, payload in self._records(source, MAX_PAYLOAD_BYTES):
             if len(payload) <= HEAD.size:
                 continue
-            kind, channel, boot_id, frame_id, tile_id = HEAD.unpack_from(payload)
+            kind, channel, boot_id, frame_id, _ = HEAD.unpack_from(payload)
             if kind != FRAME or channel not in (Channel.SIDE, Channel.PATCH):
                 continue
-            raw, side = payload[HEAD.size :], None
-            if channel == Channel.SIDE:
-                frame = self._parsed(raw)
-                if not isinstance(frame, SideFrame):
-                    continue
-                side = frame
-            place = Place(path, start + HEAD.size, len(raw))
-            yield FoundFrame(boot_id, frame_id, tile_id, raw[-_CRC_BYTES:], place, side)
+            raw = payload[HEAD.size :]
+            frame = self._parsed(raw)
+            if frame is not None:
+                place = Place(path, start + HEAD.size, len(raw))
+                yield _found(boot_id, frame_id, frame, raw[-CRC_BYTES:], place)
 
     def _of_spool(self, source: Source) -> Iterator[FoundFrame]:
         for _, _, payload in self._records(source, MAX_PACKET_BYTES):
@@ -242,15 +240,8 @@ class FrameReader:
             return
         frame = None if raw is None else self._parsed(raw)
         if raw is not None and frame is not None:
-            side = frame if isinstance(frame, SideFrame) else None
-            yield FoundFrame(
-                packet.boot_id,
-                packet.frame_id,
-                frame.tile_id,
-                raw[-_CRC_BYTES:],
-                self._put_aside(raw),
-                side,
-            )
+            place = self._put_aside(raw)
+            yield _found(packet.boot_id, packet.frame_id, frame, raw[-CRC_BYTES:], place)
 
     def _put_aside(self, raw: bytes) -> Place:
         try:
@@ -266,3 +257,12 @@ class FrameReader:
         place = Place(self._file, self._end, len(raw))
         self._end += len(raw)
         return place
+
+
+def _found(boot_id: int, frame_id: int, frame: Frame, crc: bytes, place: Place) -> FoundFrame:
+    side, at = None, None
+    if isinstance(frame, SideFrame):
+        side = frame
+    else:
+        at = frame.patch_row, frame.patch_col
+    return FoundFrame(boot_id, frame_id, frame.tile_id, crc, place, side, at)

@@ -71,14 +71,12 @@ def restore(
         CodecError: If its side information cannot.
     """
     decoder = _decoder(bundle, model)
-    collected = [
+    sent_as = [(boot_id, frame_id) for boot_id, frame_id, _ in frames]
+    collected = [  # of one boot, for the mosaic: there patches of several boots are several tiles
         CollectedFrame(
-            raw=raw,
-            channel=Channel.PATCH if at else Channel.SIDE,
-            boot_id=boot_id,
-            frame_id=frame_id,
+            raw=raw, channel=Channel.PATCH if at else Channel.SIDE, boot_id=0, frame_id=at
         )
-        for at, (boot_id, frame_id, raw) in enumerate(frames)
+        for at, (_, _, raw) in enumerate(frames)
     ]
     first = collected[0]
     side = parse(first.raw)
@@ -109,7 +107,10 @@ def restore(
         else:
             tiles += mosaic.accept(part)
     tiles += mosaic.finish()
-    return (tiles[0] if tiles else None), tuple(problems)
+    if not tiles:
+        return None, tuple(problems)
+    used = tuple(sent_as[at] for _, at in tiles[0].frames)
+    return replace(tiles[0], sent_as=sent_as[0], frames=used), tuple(problems)
 
 
 def _write(output: Output, restored: RestoredTile) -> Path:
@@ -121,10 +122,12 @@ def _write(output: Output, restored: RestoredTile) -> Path:
     path = output.folder / file_stem(restored.tile.info)
     if output.is_store:  # what lies beside a product would be found by whoever lists it
         return write_tile(restored.tile, path, output.file_format, layers_of(restored))
-    if restored.sent_as[0] < 0:  # of a frame file, which names no boot and no frame
-        return write_product(replace(restored, sent_as=(0, 0), frames=()), path, output.file_format)
-    others = {MANIFEST: partial(manifest, restored)}
-    return write_product(restored, path, output.file_format, others)
+    # A frame file names no boot and no frame.
+    named = replace(restored, frames=tuple(key for key in restored.frames if key[0] >= 0))
+    if restored.sent_as[0] < 0:
+        return write_product(replace(named, sent_as=(0, 0)), path, output.file_format)
+    others = {MANIFEST: partial(manifest, named)}
+    return write_product(named, path, output.file_format, others)
 
 
 @cache

@@ -268,6 +268,18 @@ def test_decode_selects_and_goes_on(
     assert second.err == "0 of 2 tiles decoded; 2 were there; 1 not selected\n"
 
 
+def test_decode_of_nothing_says_so(prismlink: Prismlink, bundle_file: Path, tmp_path: Path) -> None:
+    """A selection that takes no tile is no error, and is not silent."""
+    source = recordings.frame_file(tmp_path / "x.prism", 0)
+    ended = prismlink(
+        *("decode", source, "-o", tmp_path / "cubes", "--bundle", bundle_file),
+        *("--scene", "nosuch*", "--workers", 1),
+    )
+
+    assert (ended.status, ended.out) == (0, "")
+    assert ended.err == "0 of 0 tiles decoded; 1 not selected\n"
+
+
 def test_decode_opens_sealed_packets(
     prismlink: Prismlink, bundle_file: Path, tmp_path: Path
 ) -> None:
@@ -314,6 +326,7 @@ def test_wrong_usage_ends_with_2(prismlink: Prismlink, scene: Path, tmp_path: Pa
         ["decode", scene, "-o", tmp_path / "x.zarr", "--format", "envi"],
         ["decode", scene, "-o", tmp_path, "--since", "yesterday"],
         ["decode", scene, "-o", tmp_path, "--seal-key", scene],
+        ["decode", scene, "-o", tmp_path, "--model", "zz"],
         ["decode", scene, "-o", tmp_path, "--workers", "2", "--scheduler", "tcp://127.0.0.1:1"],
         ["inspect", scene, "--until", "x"],
         ["feed", scene, "--rate", "-1"],

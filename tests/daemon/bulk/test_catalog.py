@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.bulk.catalog import utc_seconds
+from daemon.bulk.catalog import Selection, utc_seconds
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,10 @@ def test_what_is_no_time_is_told(text: str) -> None:
     """With what would be one."""
     with pytest.raises(ValueError, match="write it like 2026-05-01"):
         utc_seconds(text)
+
+
+def test_a_model_s_name_is_hexadecimal() -> None:
+    """Any other beginning would select nothing."""
+    Selection(model="09aF")
+    with pytest.raises(ValueError, match="'zz' is no beginning of a model; write hexadecimal"):
+        Selection(model="zz")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -118,24 +120,46 @@ def test_no_tile_is_lost_with_a_worker(
 TRY: Final = """
 import daemon.bulk.cluster, daemon.cli, sys
 daemon.bulk.cluster._CONNECT_S = 0.5
-sys.argv[1:] = ["decode", *sys.argv[1:], "--scheduler", "tcp://127.0.0.1:1"]
 daemon.cli.main()
 """
 
 
-def test_no_scheduler_is_told(tmp_path: Path, bundle_file: Path) -> None:
-    """With its address, in one line; the command ends with 69."""
-    source = recordings.frame_file(tmp_path / "x.prism", 0)
-    ended = subprocess.run(
-        [
-            *(sys.executable, "-c", TRY, source, "-o", tmp_path / "cubes"),
-            *("--bundle", bundle_file),
-        ],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+@pytest.fixture
+def strangers() -> Iterator[list[str]]:
+    """Two addresses: of what answers nothing, and of what answers in another tongue."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        socket.create_server(("127.0.0.1", 0)) as other,
+    ):
 
-    assert ended.returncode == EXIT_UNAVAILABLE, ended.stderr
-    assert "prismlink: tcp://127.0.0.1:1" in ended.stderr
-    assert "no dask scheduler there" in ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert not (tmp_path / "cubes").exists()
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    peer, _ = other.accept()
+                    with peer:
+                        peer.sendall(b"HTTP/1.1 400 Bad Request\r\n" * 9)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield [f"tcp://127.0.0.1:{server.getsockname()[1]}" for server in (mute, other)]
+        other.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_no_scheduler_is_told(tmp_path: Path, bundle_file: Path, strangers: list[str]) -> None:
+    """Whatever is wrong with its address, or there: one line, soon; the command ends with 69."""
+    source = recordings.frame_file(tmp_path / "x.prism", 0)
+    for address in ("tcp://127.0.0.1:1", "foo", "tls://127.0.0.1:1", "x://y:1", *strangers):
+        ended = subprocess.run(
+            [
+                *(sys.executable, "-c", TRY, "decode", source, "-o", tmp_path / "cubes"),
+                *("--bundle", bundle_file, "--scheduler", address),
+            ],
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+            check=False, timeout=60,
+        )  # fmt: skip
+
+        assert ended.returncode == EXIT_UNAVAILABLE, ended.stderr
+        assert ended.stderr.startswith(f"prismlink: {address}: no dask scheduler there: ")
+        assert ended.stderr.count("\n") == 1, ended.stderr
+        assert not (tmp_path / "cubes").exists()

@@ -27,6 +27,7 @@ from daemon.ground.products import QUALITY, STAC
 from daemon.ground.write import MANIFEST
 from fakes import recordings
 from fakes.bundles import klt_bundle, minmax_bundle
+from fakes.captures import packets_of
 from fakes.recordings import frames
 
 
@@ -183,7 +184,7 @@ def test_a_tile_sent_anew_is_the_newer_one(run: Run, tmp_path: Path) -> None:
         (Selection(until_s=utc_seconds("2026-05-03T00:00:00Z")), (0, 1)),
         (Selection(since_s=1_777_593_600.0, until_s=1_777_593_601.0), (0,)),
         (Selection(model=klt_bundle().name[:5].upper()), (0, 1, 2, 3)),
-        (Selection(model="zz"), ()),
+        (Selection(model="ffff"), ()),
     ],
 )
 def test_a_selection_is_all_that_is_decoded(
@@ -299,6 +300,139 @@ def test_what_is_there_is_kept(run: Run, tmp_path: Path) -> None:
     run.check(0, 1)
 
 
+@pytest.mark.parametrize("name", ["cubes", "cubes.zarr"])
+@pytest.mark.parametrize("old", [False, True])
+def test_a_product_never_gets_poorer(
+    tmp_path: Path, bundle_file: Path, name: str, *, old: bool
+) -> None:
+    """What has other patches than one that is there is kept out, with a remedy; this helps."""
+    run = Run(tmp_path / name, bundle_file, "zarr" if name.endswith("zarr") else "npy")
+    side, first, *rest = packets_of(frames(0), mtu_bytes=1 << 15)
+    one, other = (
+        recordings.raw_capture(tmp_path / f"{at}.bin", [side, *part])
+        for at, part in enumerate(([first], rest))
+    )
+    run(one)
+    journal = next(path for path in tmp_path.rglob("*.jsonl"))
+    if old:  # of a build that did not note the side information
+        lines = [json.loads(line) for line in journal.read_text().splitlines()]
+        journal.write_text(
+            "".join(json.dumps({k: v for k, v in t.items() if k != "side"}) + "\n" for t in lines)
+        )
+    report = run(other)
+
+    (line,) = report.problems
+    for word in (
+        str(other),
+        "2 other patches",
+        "lacks 1 of those in scene-0",
+        "all sources in one",
+    ):
+        assert word in line
+    assert (report.decoded, report.kept, report.patches, report.patches_missing) == (0, 1, 1, 2)
+    together = run(one, other)
+    assert (together.decoded, together.patches_missing, together.problems) == (1, 0, [])
+    assert (run(one).kept, run(other).kept, run.told) == (1, 1, [line])
+    assert (read_tile(Path(together.files[0])).samples == wanted(0).samples).all()
+    assert run(one, again=True).patches_missing == 2
+
+
+def test_a_damaged_file_leaves_a_whole_product(run: Run, tmp_path: Path) -> None:
+    """Found in a later run: the damage is told, the product is as it was."""
+    run(recordings.frame_file(tmp_path / "x.prism", 0))
+    items = [path.read_bytes() for path in run.output.glob("*.stac.json")]
+    report = run(damaged(tmp_path / "y.prism", -1))
+
+    assert (report.decoded, report.kept, len(report.problems)) == (0, 1, 1)
+    assert [path.read_bytes() for path in run.output.glob("*.stac.json")] == items
+    run.check(0)
+
+
+def test_a_tile_sent_anew_replaces_unless_it_lacks_patches(run: Run, tmp_path: Path) -> None:
+    """Of other side information, too; and then a line says what would."""
+    paths = [tmp_path / "poorer.bin", tmp_path / "whole.bin"]
+    run(recordings.frame_file(tmp_path / "x.prism", 0))
+    for path, end in zip(paths, (-1, None), strict=True):
+        recordings.raw_capture(path, packets_of(frames(0, 200.0)[:end]))
+    poorer = run(paths[0])
+    assert (poorer.kept, len(poorer.problems)) == (1, 1)
+    assert "was sent anew, but lacks 1 of those" in poorer.problems[0]
+    run.check(0)
+
+    assert (run(paths[1]).decoded, len(run.told)) == (1, 1)
+    np.testing.assert_array_equal(run.cubes()[0].samples, wanted(0, 200.0).samples)
+
+
+def damaged(path: Path, *at: int) -> Path:
+    """A frame file of a tile of which some frames are damaged."""
+    found = list(frames(0))
+    for index in at:
+        found[index] = found[index][:-1] + bytes([found[index][-1] ^ 1])
+    path.write_bytes(prism_file.pack(found))
+    return path
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+@pytest.mark.parametrize("at", [(0,), (1,), (-1,), (0, 2), (1, 2, 3)])
+def test_a_damaged_copy_hides_nothing(
+    run: Run, tmp_path: Path, names: str, at: tuple[int, ...]
+) -> None:
+    """Whichever of two frame files is read first."""
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    recordings.frame_file(sources / f"{names[0]}.prism", 0)
+    damaged(sources / f"{names[1]}.prism", *at)
+
+    assert run(sources).superseded == 0
+    run.check(0)
+
+
+def test_damaged_copies_complete_each_other(run: Run, tmp_path: Path) -> None:
+    """Patches of the same side information are of one tile."""
+    run(damaged(tmp_path / "a.prism", 1, 2), damaged(tmp_path / "b.prism", 3))
+
+    run.check(0)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_unlike_frame_files_the_richer_counts(run: Run, tmp_path: Path, order: int) -> None:
+    """The order of their names means nothing."""
+    poorer = tmp_path / "poorer.prism"
+    poorer.write_bytes(prism_file.pack(frames(0, 200.0)[:-1]))
+    paths = [recordings.frame_file(tmp_path / "whole.prism", 0), poorer][::order]
+
+    assert run(*paths).superseded == 1
+    run.check(0)
+
+
+def test_boots_that_sent_the_same_complete_each_other(run: Run, tmp_path: Path) -> None:
+    """And a frame file both; the product names the frames of boots, and those boots."""
+    side, *patches = frames(0)
+    kept = recordings.archive(tmp_path / "archive", [side, patches[0]])
+    recordings.add(kept, [side, patches[2]], boot_id=3)
+    kept.close()
+    report = run(tmp_path / "archive")
+    assert (report.patches, report.superseded) == (2, 0)
+    again = run(damaged(tmp_path / "x.prism", 1), tmp_path / "archive")
+
+    run.check(0)
+    path = Path(again.files[0])
+    told = json.loads(path.with_suffix(MANIFEST).read_text())
+    assert sorted(map(tuple, told["frames"])) == [(3, 0), (3, 1), (7, 1)]
+    assert told["frame_bytes"] == sum(map(len, frames(0)))
+    item = json.loads(path.with_suffix(STAC).read_text())["properties"]
+    assert item["prismlink:boot_ids"] == [3, 7]
+
+
+def test_a_tile_of_which_nothing_came_anew_hides_nothing(run: Run, tmp_path: Path) -> None:
+    """Side information alone is nothing newer."""
+    kept = recordings.archive(tmp_path / "archive", frames(0), frames(0, 200.0)[:1])
+    kept.close()
+    run(tmp_path / "archive")
+
+    run.check(0)
+
+
 def test_another_source_of_the_same_frames_is_the_same(run: Run, tmp_path: Path) -> None:
     """Frames tell what a product is of, not where they came from."""
     run(recordings.frame_file(tmp_path / "x.prism", 0))
@@ -331,11 +465,14 @@ def test_two_runs_do_not_share_a_folder(run: Run, tmp_path: Path) -> None:
         """Begins a second run inside the first."""
 
         def results(self, jobs: Any) -> Any:
+            (run.output / ".partial-abcdefgh").mkdir()
             with pytest.raises(OutputError, match="another process decodes into it"):
                 run(source)
+            assert (run.output / ".partial-abcdefgh").exists()
             return super().results(jobs)
 
     assert run(source, pool=lambda _: Nested(threads=1)).decoded == 1
+    run.check(0)
 
 
 def test_an_output_that_cannot_be_written_ends_the_run(run: Run, tmp_path: Path) -> None:
