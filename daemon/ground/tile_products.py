@@ -25,8 +25,8 @@ _TILE_ITEM: Final = re.compile(
     rf"(?P<scene>.+)_(?P<place>r\d{{3,10}}c\d{{3,10}})_\d{{6,20}}_[0-9a-f]{{8}}{re.escape(STAC)}"
 )
 """Names of items of tiles; see `daemon.ground.write.file_stem`."""
-_REMEMBERED: Final = 1 << 13
-"""Tiles, the last told of, whose items are not read again while they are the same: a few MB."""
+_REMEMBERED: Final = 1 << 12
+"""Tiles, the last told of, whose items are not read again while they are the same: 3 KB each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
