@@ -159,7 +159,7 @@ def decode(
         selection: Which tiles are wanted; None: all.
         unseal: Opens sealed packets; None: they are passed over.
         pool: Makes what runs jobs, told how many there are.
-        again: Whether to decode also what is there.
+        again: Whether to decode also what is there, and to put its scenes together anew.
         scenes: Whether to put tiles of a scene together, too.
         watchers: Who is told.
 
@@ -203,7 +203,8 @@ def decode(
                 journal.add(job.mark, made, side=job.frames[0][-1][-CRC_BYTES:].hex())
                 report.count(str(output.folder / made.file), made.patches, len(made.missing))
                 told.on_file(output.folder / made.file)
-        for file in scenes_in(output, journal, tell) if scenes and report.files else ():
+        anew = {Path(file).stem for file in report.files} if again else set[str]()
+        for file in scenes_in(output, journal, tell, anew) if scenes and report.files else ():
             report.scenes.append(str(file))
             told.on_file(file)
         if output.is_store and report.files:

@@ -10,7 +10,7 @@ import importlib
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,19 @@ _MAX_BYTES = sys.maxsize
 """Of samples: the disk is asked for them first."""
 
 
-def scenes_in(output: Output, journal: Journal, tell: Callable[[str], object]) -> Iterator[Path]:
+def scenes_in(
+    output: Output,
+    journal: Journal,
+    tell: Callable[[str], object],
+    again: Collection[str] = (),
+) -> Iterator[Path]:
     """Put all scenes together that have tiles at more than one position.
 
     Args:
         output: Where tiles are, and scenes go.
         journal: Knows what tiles were made of.
         tell: Told why a scene cannot be put together.
+        again: Names of tiles whose scenes are written anew, though they are as they should be.
 
     Yields:
         The product of each that can, whether or not it was there already.
@@ -52,36 +58,40 @@ def scenes_in(output: Output, journal: Journal, tell: Callable[[str], object]) -
         raise OutputError(output.folder, str(error)) from None
     items = (name.removesuffix(suffix) + STAC for name in names) if suffix else names
     for name, found in several_tiles(items).items():
+        tiles: Iterable[TileProduct] = tiles_of(output.folder, found)
+        if output.is_store:
+            stores = (output.folder / (item.removesuffix(STAC) + suffix) for item in found)
+            tiles = (_of_store(path, journal) for path in stores)
         try:
-            if output.is_store:
-                stores = [output.folder / (item.removesuffix(STAC) + suffix) for item in found]
-                tiles = [_of_store(path, journal) for path in stores]
-            else:
-                tiles = tiles_of(output.folder, found)
+            scenes = scenes_of(tiles)
         except SceneError as error:
             tell(f"{output.folder}: scene {name} is not put together: {error}")
             continue
-        for of_one in scenes_of(tiles):
+        for of_one in scenes:
+            anew = any(tile.name in again for tile in of_one)
             try:
                 scene = place(of_one, _MAX_BYTES)
-                yield (_write_into_store if output.is_store else _write)(scene, output, journal)
+                if output.is_store:
+                    yield _write_into_store(scene, output, journal, anew)
+                else:
+                    yield _write(scene, output, anew)
             except SceneError as error:
                 tell(f"{output.folder}: scene {name} is not put together: {error}")
 
 
-def _write(scene: Scene, output: Output, _: Journal) -> Path:
-    if is_due(scene, output.folder, output.file_format):
+def _write(scene: Scene, output: Output, again: bool) -> Path:
+    if is_due(scene, output.folder, output.file_format, again=again):
         return assemble(scene, output.folder, output.file_format)
     return output.folder / f"{scene.stem}{WRITERS[output.file_format][0]}"
 
 
-def _write_into_store(scene: Scene, output: Output, journal: Journal) -> Path:
+def _write_into_store(scene: Scene, output: Output, journal: Journal, again: bool) -> Path:
     digest, path = blake2b(digest_size=16), output.folder / scene.stem
     for tile in scene.tiles:
         digest.update(f"{tile.product.name} {tile.product.digest}\n".encode())
     mark, file = digest.hexdigest(), f"{path.name}{output.folder.suffix}"
     now = {tile.product.place: (tile.product.name, tile.product.digest) for tile in scene.tiles}
-    if journal.finds(mark) is not None or lacks(now, journal.made_of(file), path.name):
+    if lacks(now, journal.made_of(file), path.name) or not (again or journal.finds(mark) is None):
         return output.folder / file
     made = put_together(scene, output.folder, is_current=lambda _: True)
     try:
@@ -132,8 +142,8 @@ def _of_store(path: Path, journal: Journal) -> TileProduct:
             quality={
                 "complete": bool(received.all()),
                 "model": str(told["model"]),
-                "patches": patches,
             },
+            patches=lambda: patches,
         )
     except (OSError, ValueError, LookupError, TypeError, CodecError) as error:
         raise SceneTileError(f"{path}: cannot be read: {error!r}") from None

@@ -27,7 +27,7 @@ from codec.patch_layers import PatchLayers
 from codec.tile import Georeference, Samples, Tile, TileInfo, fill_value
 from codec.tile_files import read_tile
 from daemon.errors import OutputError, SceneChangedError, SceneTileError, SceneUnlikeError
-from daemon.ground.products import QUALITY, STAC, Beside, Version, write_version
+from daemon.ground.products import QUALITY, STAC, Beside, Version, is_whole, write_version
 from daemon.ground.scenes import PlacedTile, Scene
 from daemon.ground.stac import Asset, feature, utc
 from daemon.ground.tile_products import TileProduct, is_current
@@ -58,8 +58,14 @@ class Assembled:
     times_s: tuple[float, float]
 
 
-def is_due(scene: Scene, folder: Path, file_format: str) -> bool:
-    """Whether a scene is to be put together: its product is not there, or was made of others.
+def is_due(scene: Scene, folder: Path, file_format: str, *, again: bool = False) -> bool:
+    """Whether a scene is to be put together: its product is not whole, or was made of others.
+
+    Args:
+        scene: Of which tiles.
+        folder: Where its files go.
+        file_format: As in `codec.tile_files.write_tile`.
+        again: Whether also if it is as it should be.
 
     Raises:
         SceneTileError: If there is a new tile, and one that the product was made of is gone:
@@ -79,7 +85,7 @@ def is_due(scene: Scene, folder: Path, file_format: str) -> bool:
     now = {tile.product.place: (tile.product.name, tile.product.digest) for tile in scene.tiles}
     if lacks(now, before, path.name):
         return False
-    return not as_now or now != before or not path.with_name(path.name + STAC).exists()
+    return again or not as_now or now != before or not is_whole(path)
 
 
 def lacks(now: Tiles, before: Tiles, name: str) -> bool:
@@ -132,7 +138,7 @@ def put_together(
         OutputError: If there is no room.
         SceneError: If tiles cannot be read, do not fit each other, or change meanwhile.
     """
-    patches, layers = _known(scene)
+    patches, layers = _known(scene, is_current)
     samples = _room(scene, folder)
     infos = _fill(samples, scene, is_current)
     times_s = [info.start_utc_s for info in infos]
@@ -250,18 +256,21 @@ def _cells(scene: Scene, placed: PlacedTile) -> tuple[slice, slice]:
     return rows, cols
 
 
-def _known(scene: Scene) -> tuple[list[dict[str, Any]], PatchLayers]:
+def _known(
+    scene: Scene, is_current: Callable[[TileProduct], bool]
+) -> tuple[list[dict[str, Any]], PatchLayers]:
     """What is known of each patch of a scene; those of tiles that are missing did not come.
 
     Raises:
         SceneTileError: If what is told of a tile's patches is not as we write it.
+        SceneChangedError: If it is another version's.
     """
     known = dict[tuple[int, int], dict[str, Any]]()
     try:
         for placed in scene.tiles:
             rows, cols = _cells(scene, placed)
             cells = product(range(rows.start, rows.stop), range(cols.start, cols.stop))
-            for (row, col), patch in zip(cells, placed.product.quality["patches"], strict=True):
+            for (row, col), patch in zip(cells, placed.product.patches(), strict=True):
                 if (rows.start + patch["row"], cols.start + patch["col"]) != (row, col):
                     raise ValueError(
                         f"patch {patch['row']}, {patch['col']} of {placed.product.name}"
@@ -273,8 +282,11 @@ def _known(scene: Scene) -> tuple[list[dict[str, Any]], PatchLayers]:
             for row, col in product(*map(range, scene.grid.shape))
         ]
         return patches, _layers(scene, patches)
-    except (ValueError, LookupError, TypeError) as error:
-        raise SceneTileError(f"patches of {scene.stem} cannot be told: {error!r}") from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        if not all(is_current(placed.product) for placed in scene.tiles):
+            raise SceneChangedError(f"a tile of {scene.stem} was replaced") from None
+        cause = error if isinstance(error, OSError) else repr(error)  # the one names its file
+        raise SceneTileError(f"patches of {scene.stem} cannot be told: {cause}") from None
 
 
 def _layers(scene: Scene, patches: Sequence[dict[str, Any]]) -> PatchLayers:

@@ -274,6 +274,23 @@ def quality(item: RestoredTile, version: Version) -> dict[str, object]:
     }
 
 
+def is_whole(path: Path) -> bool:
+    """Whether all is there that a product's item lists, of the size it gives; no file is read.
+
+    Args:
+        path: Of the product, without a suffix.
+    """
+    try:
+        item = json.loads(path.with_name(path.name + STAC).read_bytes())
+        for told in item["assets"].values():
+            part = path.with_name(str(told["href"]).removeprefix("./"))
+            if not part.is_dir() and part.stat().st_size != told["file:size"]:
+                return False
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+    return True
+
+
 def parts_of(path: Path) -> list[Path]:
     """The files, or the one folder, of a tile's samples, by the path that `read_tile` takes."""
     if path.suffix == ENVI_SUFFIX:

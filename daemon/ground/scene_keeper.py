@@ -11,8 +11,8 @@ import logging
 import math
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +21,15 @@ from daemon.errors import OutputError, SceneChangedError, SceneError, SceneTileE
 from daemon.files import sync_folder
 from daemon.ground.assemble import assemble, is_due
 from daemon.ground.metrics import GroundMetrics
+from daemon.ground.products import QUALITY
 from daemon.ground.scenes import place, scene_stem
-from daemon.ground.tile_products import TileProduct, scenes_of, several_tiles, tiles_of
+from daemon.ground.tile_products import (
+    TileProduct,
+    file_state,
+    scenes_of,
+    several_tiles,
+    tiles_of,
+)
 from daemon.stage import Source
 from daemon.watchdog import Pulses
 
@@ -30,10 +37,27 @@ log = logging.getLogger(__name__)
 
 STAGE: Final = "scenes"
 RETRY_S: Final = 60.0
-"""Time until what could not be written is tried again [s]."""
+"""Time until what could not be written is tried again, and what was refused is looked at [s]."""
+_LONGEST_S: Final = 3600.0
+"""Longest time until files that could not be read, and are the same, are read again [s]."""
 _WAIT_S: Final = 0.1
-_REFUSED: Final = 1024
-"""Scenes, the last refused, that are not looked at again while their tiles are the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refused:
+    """A scene that could not be put together.
+
+    Attributes:
+        state: Tells its files from what takes their place.
+        error: What was told.
+        wait_s: Time until the same files are tried again [s]; twice that the next time.
+        again_s: When that is; never, if others are needed.
+    """
+
+    state: int
+    error: str
+    wait_s: float
+    again_s: float
 
 
 class SceneKeeper(Source):
@@ -77,7 +101,8 @@ class SceneKeeper(Source):
         """By what of a scene's name goes into names of files: when to look at its tiles."""
         self._found: dict[str, list[str]] = {}
         """Of scenes that are to be looked at now, the items of their tiles."""
-        self._refused: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._refused: dict[tuple[str, str], _Refused] = {}
+        """By what of a scene's name goes into names of files, and what its product is called."""
         self._list_at_s = -math.inf
         self._has_begun = self._ends = False
 
@@ -107,12 +132,14 @@ class SceneKeeper(Source):
             return
         name, items = self._found.popitem()
         try:
-            for tiles in scenes_of(tiles_of(self._directory, items)):
+            scenes = scenes_of(tiles_of(self._directory, items))
+            self._refused.pop((name, name), None)
+            for tiles in scenes:
                 self._look(name, tiles)
         except SceneChangedError:
             self._look_at([name], self._deadline_s)
         except SceneTileError as error:
-            self._refuse(name, error)
+            self._refuse((name, name), 0, error)
 
     def pending(self) -> bool:
         """Whether something is left to be looked at; asked once no more tiles come."""
@@ -141,6 +168,7 @@ class SceneKeeper(Source):
             self._due_s = {
                 name: due_s for name, due_s in self._due_s.items() if due.get(name) != due_s
             }
+        self._refused = {key: told for key, told in self._refused.items() if key[0] in found}
         self._found = {
             name: found[name] for name in sorted(due.keys() & found.keys(), reverse=True)
         }
@@ -155,12 +183,17 @@ class SceneKeeper(Source):
 
     def _look(self, name: str, tiles: list[TileProduct]) -> None:
         """Put a scene together if it is due; what cannot be is a line and a count."""
-        stem, digests = scene_stem(tiles[0].sensor, tiles[0].scene), tuple(t.digest for t in tiles)
-        if self._refused.get(stem) == digests:
+        stem = scene_stem(tiles[0].sensor, tiles[0].scene)
+        files = [self._directory / f"{stem}{QUALITY}", *(tile.path for tile in tiles)]
+        found = hash((*(tile.digest for tile in tiles), *map(file_state, files)))
+        refused = self._refused.get((name, stem))
+        if refused and refused.state == found and self._clock.monotonic_s() < refused.again_s:
+            self._look_at([name], RETRY_S)
             return
         try:
             scene = place(tiles, self._max_bytes)
             if not is_due(scene, self._directory, self._format):
+                self._refused.pop((name, stem), None)
                 self._on_scene(tiles[0].sensor, tiles[0].scene, stem)
                 return
             path = assemble(scene, self._directory, self._format)
@@ -168,20 +201,30 @@ class SceneKeeper(Source):
         except SceneChangedError:
             raise
         except SceneError as error:
-            self._refuse(stem, error)
-            self._refused[stem] = digests
-            if len(self._refused) > _REFUSED:
-                self._refused.popitem(last=False)
+            self._refuse((name, stem), found, error)
         except OutputError as error:
-            self._refuse(stem, error)
+            self._tell(stem, error)
             self._look_at([name], RETRY_S)
         else:
+            self._refused.pop((name, stem), None)
             state = "complete" if scene.complete else "partial"
             self._metrics.scenes_written.labels(state).inc()
             log.info("scene written", extra={"file": path.name, "state": state})
             self._on_scene(tiles[0].sensor, tiles[0].scene, stem)
 
-    def _refuse(self, stem: str, error: SceneError | OutputError) -> None:
+    def _refuse(self, key: tuple[str, str], state: int, error: SceneError) -> None:
+        """Have it looked at again; what is no news is not told, and read less and less often."""
+        before, wait_s = self._refused.get(key), RETRY_S
+        if before and before.state == state:
+            wait_s = min(2 * before.wait_s, _LONGEST_S)
+        if not (before and (before.state, before.error) == (state, str(error))):
+            self._tell(key[1], error)
+        reads = isinstance(error, SceneTileError)
+        again_s = self._clock.monotonic_s() + wait_s if reads else math.inf
+        self._refused[key] = _Refused(state=state, error=str(error), wait_s=wait_s, again_s=again_s)
+        self._look_at([key[0]], RETRY_S)
+
+    def _tell(self, stem: str, error: SceneError | OutputError) -> None:
         self._metrics.scene_errors.labels(error.reason).inc()
         log.warning(
             "scene not put together",

@@ -11,8 +11,9 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ _TILE_ITEM: Final = re.compile(
     rf"(?P<scene>.+)_(?P<place>r\d{{3,10}}c\d{{3,10}})_\d{{6,20}}_[0-9a-f]{{8}}{re.escape(STAC)}"
 )
 """Names of items of tiles; see `daemon.ground.write.file_stem`."""
+_REMEMBERED: Final = 1 << 12
+"""Tiles, the last told of, whose items are not read again while they are the same: 3 KB each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,8 @@ class TileProduct:
         shape: (bands, rows, cols).
         patch_px: Edge of a patch [px].
         transform: As of `codec.tile.Georeference`; None: nobody knows where it lies.
-        quality: What is known of its patches, as `daemon.ground.products.quality` has it.
+        quality: What is known of all its patches, as `daemon.ground.products.quality` has it.
+        patches: Reads what is known of each, likewise; raises `OSError`, or what it trips over.
     """
 
     path: Path
@@ -57,6 +61,7 @@ class TileProduct:
     patch_px: int
     transform: tuple[float, ...] | None
     quality: Mapping[str, Any] = field(repr=False)
+    patches: Callable[[], Sequence[Mapping[str, Any]]] = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -88,14 +93,15 @@ def several_tiles(names: Iterable[str]) -> dict[str, list[str]]:
     return {scene: items[scene] for scene, found in sorted(places.items()) if len(found) > 1}
 
 
-def tiles_of(folder: Path, items: Iterable[str]) -> list[TileProduct]:
-    """Read what is told of tiles, by names of their items.
+def tiles_of(folder: Path, items: Iterable[str]) -> Iterator[TileProduct]:
+    """Read what is told of tiles, by names of their items, one by one.
 
     Raises:
         SceneTileError: If it is not as we write it.
         SceneChangedError: If one was withdrawn meanwhile.
     """
-    return [_told_of(folder / name) for name in items]
+    for item_path in map(folder.joinpath, items):
+        yield _told_of(item_path, file_state(item_path))
 
 
 def scenes_of(tiles: Iterable[TileProduct]) -> list[list[TileProduct]]:
@@ -112,15 +118,32 @@ def scenes_of(tiles: Iterable[TileProduct]) -> list[list[TileProduct]]:
     ]
 
 
+def file_state(path: Path) -> tuple[int, int, int] | None:
+    """Tells a file, or a folder, from what takes its place; None: it is not there."""
+    try:
+        told = path.stat()
+    except OSError:
+        return None
+    return told.st_ino, told.st_mtime_ns, told.st_size
+
+
 def is_current(tile: TileProduct) -> bool:
-    """Whether a product is still the version that was told of."""
+    """Whether a product is still the version that was told of.
+
+    Raises:
+        SceneTileError: If its item is there and cannot be read.
+    """
     try:
         return _digest(_item_path(tile.path).read_bytes()) == tile.digest
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError as error:
+        raise SceneTileError(f"{_item_path(tile.path)}: cannot be read: {error!r}") from None
 
 
-def _told_of(item_path: Path) -> TileProduct:
+@lru_cache(_REMEMBERED)
+def _told_of(item_path: Path, _: tuple[int, int, int] | None) -> TileProduct:
+    """Read what is told of a tile whose item is in this state; errors are not remembered."""
     quality_path = item_path.with_name(item_path.name.removesuffix(STAC) + QUALITY)
     try:
         raw = item_path.read_bytes()
@@ -145,7 +168,8 @@ def _told_of(item_path: Path) -> TileProduct:
             shape=(len(data["bands"]), int(rows), int(cols)),
             patch_px=int(quality["patch_px"]),
             transform=transform or None,
-            quality=quality,
+            quality={name: told for name, told in quality.items() if name != "patches"},
+            patches=partial(_patches, quality_path),
         )
     except FileNotFoundError as error:
         if item_path.exists():  # then its file of patches was taken away, and none is on its way
@@ -153,6 +177,10 @@ def _told_of(item_path: Path) -> TileProduct:
         raise SceneChangedError(f"{item_path.name} was withdrawn") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise SceneTileError(f"{item_path}: cannot be read: {error!r}") from None
+
+
+def _patches(quality_path: Path) -> Any:
+    return json.loads(quality_path.read_bytes())["patches"]
 
 
 def _item_path(product: Path) -> Path:

@@ -51,4 +51,4 @@ def write(folder: Path, tile: Tile, *missing: Place, file_format: str = "npy") -
 
 def products(folder: Path, tiles: Iterable[Tile]) -> list[TileProduct]:
     """What is told of tiles that are there."""
-    return tiles_of(folder, [file_stem(tile.info) + STAC for tile in tiles])
+    return list(tiles_of(folder, [file_stem(tile.info) + STAC for tile in tiles]))

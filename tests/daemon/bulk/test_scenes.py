@@ -105,6 +105,52 @@ def test_a_scene_is_completed_in_place(tmp_path: Path, bundle_file: Path) -> Non
     assert file.stat() == before
 
 
+def test_a_scene_that_is_not_whole_is_made_again(tmp_path: Path, bundle_file: Path) -> None:
+    """Though its tiles are the same: where files are gone or cut off."""
+    run = Run(tmp_path, bundle_file, "cubes", "geotiff")
+    (file,) = map(Path, run(TILES).scenes)
+    whole = file.read_bytes()
+    for damage in (
+        file.unlink,
+        lambda: file.write_bytes(whole[:1000]),
+        file.with_suffix(STAC).unlink,
+        file.with_suffix(QUALITY).unlink,
+    ):
+        damage()
+        assert run(TILES).scenes == [str(file)]
+        assert file.read_bytes() == whole
+        assert file.with_suffix(STAC).exists()
+        assert file.with_suffix(QUALITY).exists()
+
+
+@pytest.mark.parametrize("name", ["cubes", "cubes.zarr"])
+def test_scenes_are_made_anew_with_their_tiles(
+    tmp_path: Path, bundle_file: Path, name: str
+) -> None:
+    """With `--again`, whatever became of them; without, a store's if it is gone."""
+    run = Run(tmp_path, bundle_file, name, "zarr")
+    (file,) = map(Path, run(TILES).scenes)
+    chunk = max(file.glob("samples/**/[0-9]*"), key=lambda path: path.stat().st_size)
+    chunk.write_bytes(bytes(chunk.stat().st_size))
+    assert run(list(TILES)[:1], again=True).scenes == [str(file)]
+    np.testing.assert_array_equal(read_tile(file).samples, wanted())
+
+    shutil.rmtree(file)
+    assert run(TILES).scenes == [str(file)]
+    np.testing.assert_array_equal(read_tile(file).samples, wanted())
+
+
+def test_a_scene_is_not_made_poorer_again(tmp_path: Path, bundle_file: Path) -> None:
+    """Not even with `--again`: the tile that was taken away is in the product alone."""
+    run = Run(tmp_path, bundle_file, "cubes", "npy")
+    (file,) = map(Path, run(TILES).scenes)
+    for path in run.output.glob("*_r000c000_*"):
+        path.unlink()
+    before = file.stat()
+    assert run(list(TILES)[1:], again=True).scenes == [str(file)]
+    assert file.stat() == before
+
+
 def test_nobody_needs_to_have_scenes(tmp_path: Path, bundle_file: Path) -> None:
     """`--no-scenes`."""
     run = Run(tmp_path, bundle_file, "cubes", "npy")

@@ -307,6 +307,23 @@ def test_only_what_has_changed_is_due(tmp_path: Path) -> None:
     assert is_due(scene, tmp_path, "npy")
 
 
+@pytest.mark.parametrize("file_format", ["geotiff", "envi", "zarr", "npy"])
+def test_a_product_that_is_not_whole_is_due(tmp_path: Path, file_format: str) -> None:
+    """Whichever of its files is gone, or shorter than its item says; or if it is asked for."""
+    written(tmp_path, TILES, file_format)
+    scene = scene_in(tmp_path, TILES.values())
+    assert not is_due(scene, tmp_path, file_format)
+    assert is_due(scene, tmp_path, file_format, again=True)
+    for path in tmp_path.glob(f"{scene.stem}.*"):
+        aside = path.rename(tmp_path / "aside")
+        assert is_due(scene, tmp_path, file_format), path
+        if aside.is_file():
+            path.write_bytes(aside.read_bytes()[:-2])
+            assert is_due(scene, tmp_path, file_format), path
+        aside.replace(path)
+        assert not is_due(scene, tmp_path, file_format)
+
+
 def test_tiles_that_were_taken_away_cost_the_scene_nothing(tmp_path: Path) -> None:
     """It stays as it is; where there is something new as well, that is an error with a remedy."""
     written(tmp_path, TILES, "npy", HOLE)
@@ -352,6 +369,23 @@ def test_a_tile_that_is_replaced_meanwhile_is_told(tmp_path: Path) -> None:
     with pytest.raises(SceneChangedError):
         assemble(scene, tmp_path, "npy")
     assert files_of(tmp_path) == {}
+
+
+def test_patches_of_another_version_are_told(tmp_path: Path) -> None:
+    """They are read after the item; what does not fit it may be the next one's."""
+    for tile in TILES.values():
+        path = write(tmp_path, tile)
+    scene = scene_in(tmp_path, TILES.values())
+    patches = path.with_suffix(QUALITY)
+    patches.write_bytes(b"{}")
+    with pytest.raises(SceneTileError, match="patches"):
+        assemble(scene, tmp_path, "npy")
+    patches.unlink()
+    with pytest.raises(SceneTileError, match=patches.name):
+        assemble(scene, tmp_path, "npy")
+    path.with_suffix(STAC).unlink()
+    with pytest.raises(SceneChangedError):
+        assemble(scene, tmp_path, "npy")
 
 
 def test_a_tile_that_cannot_be_read_is_named(tmp_path: Path) -> None:

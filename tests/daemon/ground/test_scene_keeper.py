@@ -7,10 +7,12 @@ import os
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from codec.errors import TileFileError
 from codec.tile import Tile
 from codec.tile_files import read_tile
 from daemon.errors import OutputError
@@ -163,12 +165,18 @@ def test_what_does_not_fit_is_told_once(tmp_path: Path) -> None:
 
 
 def test_an_item_that_is_none_is_told(tmp_path: Path) -> None:
-    """It costs its scene, and no other."""
+    """Once; it costs its scene, and no other, until it is put right."""
     target = Keeper(tmp_path)
     target.write(*TILES)
-    next(tmp_path.glob(f"x_r000*{STAC}")).write_text("{}")
+    item = next(tmp_path.glob(f"x_r000*{STAC}"))
+    whole = item.read_bytes()
+    item.write_text("{}")
     target.passes(DEADLINE_S)
+    target.passes(RETRY_S)
     assert target.counts() == {'_errors_total{reason="scene_tile"}': 1}
+    item.write_bytes(whole)
+    target.passes(RETRY_S)
+    assert version(tmp_path) == (1, True)
 
 
 def test_what_cannot_be_written_is_tried_again(
@@ -188,6 +196,84 @@ def test_what_cannot_be_written_is_tried_again(
     target.passes(1)
     assert target.counts() == {'_errors_total{reason="output"}': 2}
     monkeypatch.setattr(scene_keeper, "assemble", assemble)
+    target.passes(RETRY_S)
+    assert version(tmp_path) == (1, True)
+
+
+@pytest.mark.parametrize("remedy", ["put it back", "remove"])
+def test_the_remedy_needs_no_restart(tmp_path: Path, remedy: str) -> None:
+    """What was refused is looked at again; as long as all is as it was, that is no news."""
+    target = Keeper(tmp_path)
+    target.write(*TILES[:2])
+    target.passes(DEADLINE_S)
+    gone = {path: path.read_bytes() for path in tmp_path.glob("x_r000*")}
+    for path in gone:
+        path.unlink()
+    target.write(TILES[2])
+    for _ in range(100):
+        target.passes(RETRY_S)
+    wanted = {'s_written_total{state="complete"}': 1, '_errors_total{reason="scene_tile"}': 1}
+    assert target.counts() == wanted
+
+    if remedy == "remove":
+        for path in tmp_path.glob(f"{STEM}.*"):
+            path.unlink()
+    else:
+        for path, content in gone.items():
+            path.write_bytes(content)
+    target.passes(RETRY_S)
+    assert target.counts() == wanted | {'s_written_total{state="complete"}': 2}
+    assert read_tile(tmp_path / f"{STEM}.npy").samples.shape[1] == (
+        40 if remedy == "remove" else 60
+    )
+
+
+def test_what_cannot_be_read_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk may fail for a while: told once, and tried ever less often, hourly in the end."""
+    tries = list[Path]()
+
+    def fails(path: Path) -> Tile:
+        tries.append(path)
+        raise TileFileError(f"{path}: Input/output error")
+
+    target = Keeper(tmp_path)
+    target.write(*TILES)
+    with monkeypatch.context() as patched:
+        patched.setattr("daemon.ground.assemble.read_tile", fails)
+        target.passes(DEADLINE_S)
+        target.passes(RETRY_S)
+        assert len(tries) == 2
+        for _ in range(24 * 60):
+            target.passes(RETRY_S)
+    assert 24 < len(tries) < 32
+    assert target.counts() == {'_errors_total{reason="scene_tile"}': 1}
+    for _ in range(60):
+        target.passes(RETRY_S)
+    assert version(tmp_path) == (1, True)
+
+
+def test_what_needs_other_tiles_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tiles unlike each other stay so; they are put together once one of them was replaced."""
+    target = Keeper(tmp_path)
+    unlike = Tile(samples=TILES[2].samples, info=replace(TILES[2].info, nodata=-2.0))
+    target.write(*TILES[:2], unlike)
+    tries = list[object]()
+
+    def counted(*told: Any) -> Path:
+        tries.append(told)
+        return assemble(*told)
+
+    monkeypatch.setattr(scene_keeper, "assemble", counted)
+    target.passes(DEADLINE_S)
+    for _ in range(100):
+        target.passes(RETRY_S)
+    assert len(tries) == 1
+    assert target.counts() == {'_errors_total{reason="scene_unlike"}': 1}
+    write(tmp_path, TILES[2])  # and nobody tells
     target.passes(RETRY_S)
     assert version(tmp_path) == (1, True)
 

@@ -26,7 +26,7 @@ def product(row: int, col: int, height: int = 128, width: int = 200, **told: Any
         "path": Path(f"r{row}c{col}.npy"), "digest": f"{row} {col}", "sensor": "s", "scene": "x",
         "tile_row": row, "tile_col": col, "sequence": 0, "dtype": "int16",
         "shape": (3, height, width), "patch_px": 128, "transform": None,
-        "quality": {"complete": True, "model": "ab"},
+        "quality": {"complete": True, "model": "ab"}, "patches": list,
     }  # fmt: skip
     return TileProduct(**(fields | told))
 

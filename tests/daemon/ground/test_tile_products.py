@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,43 @@ def test_a_tile_without_a_place_or_a_sensor_has_none(tmp_path: Path) -> None:
     write(tmp_path, tile)
     (told,) = products(tmp_path, [tile])
     assert (told.sensor, told.transform, told.complete) == ("", None, True)
+
+
+def test_tiles_are_told_one_by_one(tmp_path: Path) -> None:
+    """Of a scene shown again and again nobody need hold more than what was shown last."""
+    tiles = tiles_of(tmp_path, [write(tmp_path, TILE).stem + STAC, f"no-such{STAC}"])
+    assert next(tiles).place == (3, 1)
+    with pytest.raises(SceneChangedError, match="no-such"):
+        next(tiles)
+
+
+def test_an_item_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is the same; patches are read by who asks for them, and not held."""
+    write(tmp_path, TILE, (1, 0))
+    (told,) = products(tmp_path, [TILE])
+    assert [patch["received"] for patch in told.patches()] == [True, False]
+    assert "patches" not in told.quality
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} is read"))
+        assert products(tmp_path, [TILE]) == [told]
+    write(tmp_path, TILE)
+    (told,) = products(tmp_path, [TILE])
+    assert told.complete
+
+
+def test_an_item_that_cannot_be_read_was_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who took it for that would wait for the next one for ever, and tell nobody."""
+
+    def fails(path: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    write(tmp_path, TILE)
+    (told,) = products(tmp_path, [TILE])
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(SceneTileError, match="Input/output error"):
+        is_current(told)
 
 
 def test_an_item_withdrawn_is_told(tmp_path: Path) -> None:
