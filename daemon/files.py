@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
 
@@ -64,6 +65,33 @@ def sync_folder(path: Path) -> None:
             os.close(folder)
     except OSError as error:
         raise OutputError(path, str(error)) from None
+
+
+def lock_folder(folder: Path) -> int | None:
+    """Have a folder for this process alone, until the descriptor is closed or the process ends.
+
+    The folder itself is locked: no file of ours lies among what others list. It is made if it is
+    not there; on a file system without such locks it is for people to see to.
+
+    Returns:
+        A file descriptor that holds the lock; None: another one does.
+
+    Raises:
+        OutputError: If the folder cannot be made or opened.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise OutputError(folder, str(error)) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    except OSError:
+        pass
+    return lock
 
 
 def _part(path: Path) -> Path:

@@ -6,7 +6,6 @@ one goes on behind them. A line is written after its product, so at worst a prod
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, Self
 
 from daemon.bulk.jobs import DecodedTile, Output
 from daemon.errors import OutputError
+from daemon.files import lock_folder
 from daemon.ground.write import make_clean
 
 NAME = "decoded.jsonl"
@@ -37,20 +37,13 @@ class Journal:
         # Beside a store: what is no array would be found by whoever lists it.
         beside = output.folder.with_name(f"{output.folder.name}.jsonl")
         self._path = beside if output.is_store else output.folder / NAME
-        make_clean(self._folder)
-        try:
-            self._lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise OutputError(self._folder, str(error)) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
+        lock = lock_folder(self._folder)
+        if lock is None:
             raise OutputError(
                 self._folder, "another process decodes into it; remedy: wait for its end"
-            ) from None
-        except OSError:  # a file system without locks: then it is for people to see to
-            pass
+            )
+        self._lock = lock
+        make_clean(self._folder)  # only now: half written things may be another's at work
         self._files = self._read()
         self.marks = {str(told["file"]): mark for mark, told in self._files.items()}
 

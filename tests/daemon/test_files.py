@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.errors import OutputError
-from daemon.files import check_writable, sync_folder, write_whole
+from daemon.files import check_writable, lock_folder, sync_folder, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -99,3 +99,19 @@ def test_a_link_that_lies_in_the_way_is_not_written_through(tmp_path: Path) -> N
         assert other.read_bytes() == b"mine"
         assert names(tmp_path) == ["file", "other"]
     assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_a_folder_is_of_one_at_a_time(tmp_path: Path) -> None:
+    """Whoever comes second is told, and leaves it as it is; where the first has ended, it is his."""
+    folder = tmp_path / "a" / "b"
+    first = lock_folder(folder)
+    assert first is not None
+    assert lock_folder(folder) is None
+    assert names(folder) == []
+    os.close(first)
+    second = lock_folder(folder)
+    assert second is not None
+    os.close(second)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file"):
+        lock_folder(tmp_path / "file")

@@ -331,11 +331,14 @@ def test_two_runs_do_not_share_a_folder(run: Run, tmp_path: Path) -> None:
         """Begins a second run inside the first."""
 
         def results(self, jobs: Any) -> Any:
+            (run.output / ".partial-abcdefgh").mkdir()
             with pytest.raises(OutputError, match="another process decodes into it"):
                 run(source)
+            assert (run.output / ".partial-abcdefgh").exists()
             return super().results(jobs)
 
     assert run(source, pool=lambda _: Nested(threads=1)).decoded == 1
+    run.check(0)
 
 
 def test_an_output_that_cannot_be_written_ends_the_run(run: Run, tmp_path: Path) -> None:
