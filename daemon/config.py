@@ -328,8 +328,8 @@ class GroundSettings(Section):
     """All of ground.yaml.
 
     Attributes:
-        tile_deadline_s: Time without news of a tile until it is written with what is there, and
-            until a patch whose side information has not come is given up [s].
+        tile_deadline_s: Time without news of a tile until it is written with what is there, if
+            any patch is, and until a patch whose side information has not come is given up [s].
         shutdown_deadline_s: Time from SIGTERM to the end, at most [s].
     """
 

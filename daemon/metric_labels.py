@@ -78,6 +78,7 @@ GROUND_SERIES: Final[Series] = (
     ("dropped_patches", (("mosaic", "write"), DROP_REASONS)),
     ("dropped_patches", (("mosaic",), ("late", "repeated"))),
     ("dropped_tiles", (("write",), DROP_REASONS)),
+    ("dropped_tiles", (("mosaic",), ("empty",))),
     ("packets_received", (PACKET_CHANNELS,)),
     ("packets_received_bytes", (PACKET_CHANNELS,)),
     ("packets_refused", (PACKET_REASONS,)),

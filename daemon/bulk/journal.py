@@ -29,7 +29,7 @@ class Journal:
         marks: Of what each product was made, by its file.
 
     Raises:
-        OutputError: If it cannot be made or read, or another process decodes into it.
+        OutputError: If it cannot be made or read, or another process writes into it.
     """
 
     def __init__(self, output: Output) -> None:
@@ -40,7 +40,8 @@ class Journal:
         lock = lock_folder(self._folder)
         if lock is None:
             raise OutputError(
-                self._folder, "another process decodes into it; remedy: wait for its end"
+                self._folder,
+                "another process writes into it; remedy: wait for its end, or take another folder",
             )
         self._lock = lock
         make_clean(self._folder)  # only now: half written things may be another's at work

@@ -22,7 +22,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from codec.frame import parse
+from codec.frame import SideFrame, parse
 from daemon.clock import Clock
 from daemon.disk import Disk, LocalDisk
 from daemon.ground.archive_records import FRAME, HEAD, MADE_OF, MARK, MAX_PAYLOAD_BYTES
@@ -306,6 +306,14 @@ class FrameArchive:
                 del self._tiles.unmarked[forgotten]
                 self._tiles.forget_if_empty(forgotten)
 
+    def waits(self, side: SideFrame, sent_as: Key) -> None:
+        """Note that of a tile nothing but its side information came yet, and nothing is written."""
+        boot_id, side_id = sent_as
+        with self._mutex:
+            tile = self._tiles.find(boot_id, side.tile_id)
+            if tile is not None:
+                self._tiles.rest(tile, side_id)
+
     def model_came(self, model: bytes) -> None:
         """Have tiles of a model that was not there be decoded."""
         with self._mutex:
@@ -420,7 +428,8 @@ class FrameArchive:
     def _degrade(self, error: OSError) -> None:
         reason = errno.errorcode.get(error.errno or 0, "EIO")
         if self.degraded is None:  # said once, however often the disk is tried
-            log.error("archive degraded", extra={"reason": reason, "error": str(error)})
+            told = {"folder": str(self._files.folder), "reason": reason, "error": str(error)}
+            log.error("archive degraded", extra=told)
         self.degraded, self._took_since = reason, False
         self._retry_at_s = self._clock.monotonic_s() + self._limits.retry_s
         self._tell()

@@ -45,6 +45,8 @@ class _Parked(NamedTuple):
 class _Side(NamedTuple):
     frame_id: int
     frame: SideFrame
+    decoded: set[int]
+    """Patch frames that were decoded with it."""
 
 
 class _Begun(NamedTuple):
@@ -160,7 +162,7 @@ class DecodeWorker:
         for known in sides:
             if known.frame_id == item.frame_id:
                 return known
-        sides.append(side := _Side(item.frame_id, frame))
+        sides.append(side := _Side(item.frame_id, frame, set()))
         sides.sort(key=attrgetter("frame_id"))
         del sides[:-_ANEW_KEPT]
         if not item.replayed:  # an older one says nothing of what is missing now
@@ -179,6 +181,9 @@ class DecodeWorker:
         def decode() -> TilePart:
             patch = decoder.decode_patch(side.frame, frame)
             self._metrics.patches_decoded.inc()
+            if item.frame_id not in side.decoded:
+                side.decoded.add(item.frame_id)
+                self._metrics.patches_decoded_once.inc()
             return TilePart(side=side.frame, side_frame_id=side.frame_id, patch=patch, frame=item)
 
         self._begun.append(_Begun(item, self._pool.submit(decode)))

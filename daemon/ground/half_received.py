@@ -254,9 +254,8 @@ class HalfReceived:
     def _degrade(self, error: OSError) -> None:
         reason = errno.errorcode.get(error.errno or 0, "EIO")
         if self.degraded is None:  # said once, however often the disk is tried
-            log.error(
-                "half-received frames are not kept", extra={"reason": reason, "error": str(error)}
-            )
+            told = {"folder": str(self._files.folder), "reason": reason, "error": str(error)}
+            log.error("half-received frames are not kept", extra=told)
         self.degraded = reason
         self._retry_at_s = self._clock.monotonic_s() + self._retry_s
         self._tell()

@@ -127,6 +127,12 @@ class KeptTiles:
         self._look_at(tile)
         return True
 
+    def rest(self, tile: KeptTile, side: int) -> None:
+        """Nothing of a tile is under way, nor written: it is due with more than this side frame."""
+        if side == tile.side:
+            tile.under_way, tile.tried = False, max(tile.tried, 1)
+            self._look_at(tile)
+
     def to_be_marked(self) -> list[KeptTile]:
         """Tiles whose marks are to be recorded; of those sent anew there is nothing to say."""
         self.unmarked = {tile: None for tile in self.unmarked if tile.last != NONE}

@@ -124,6 +124,10 @@ class GroundMetrics(ProcessMetrics):
             "half_received_unreadable_files", "Files of theirs not readable at the start."
         )
         self.patches_decoded = self._counter("patches_decoded_total", "Patches decoded.")
+        self.patches_decoded_once = self._counter(
+            "patches_decoded_once_total",
+            "Patches decoded, without those decoded again for their tile to be completed.",
+        )
         self.patches_failed = self._counter(
             "patches_failed_total", "Patch frames complete and not decoded.", "reason"
         )

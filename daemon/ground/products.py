@@ -337,6 +337,11 @@ def _files_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
+def version_of(path: Path) -> int:
+    """Number of the version of a product that is there, by its path without a suffix; 0: none."""
+    return _version_in(path.with_name(path.name + QUALITY)).number
+
+
 def _version_in(path: Path) -> Version:
     """The version that is there; none, if that cannot be told."""
     try:

@@ -17,6 +17,10 @@ from daemon.disk import Disk, read_whole
 from daemon.records import HEADER_BYTES, OVERHEAD_BYTES, Recovery, packed, payload_of, scan
 
 _LOCK: Final = "lock"
+_IN_USE: Final = (
+    "another process uses it; remedy: end that process, it is then used here within retry_s; "
+    "or give this one an archive.directory of its own"
+)
 _NAME: Final = re.compile(r"0[0-9]{19}\.log")
 """The first sequence in it. Ours stay far below the 64 bits that a record has for it."""
 _MOST_IN_A_SEGMENT: Final = 1 << 32
@@ -51,13 +55,14 @@ class RecordFiles:
         limit: Most bytes of a payload.
 
     Attributes:
+        folder: The same.
         segments: All of them, oldest first.
         used_bytes: Bytes of these.
         recovery: What was found.
     """
 
     def __init__(self, folder: Path, disk: Disk, *, segment_bytes: int, limit: int) -> None:
-        self._folder, self._disk = folder, disk
+        self.folder, self._disk = folder, disk
         self._segment_bytes, self._limit = segment_bytes, limit
         self.segments: list[Segment] = []
         self.used_bytes = self._next = 0
@@ -82,19 +87,21 @@ class RecordFiles:
         Raises:
             OSError: If the folder cannot be read, or another process has it.
         """
-        names = self._disk.names(self._folder)
-        lock = self._disk.open(self._folder / _LOCK)
+        names = self._disk.names(self.folder)
+        lock = self._disk.open(self.folder / _LOCK)
         try:
             self._disk.lock(lock)
-        except OSError:
+        except OSError as error:
             self._disk.close(lock)
+            if isinstance(error, BlockingIOError):
+                raise OSError(error.errno, _IN_USE) from None
             raise
         self._lock = lock
         return (
             found
             for name in names
             if _NAME.fullmatch(name)
-            for found in self._recover(self._folder / name, head_bytes)
+            for found in self._recover(self.folder / name, head_bytes)
         )
 
     def append(self, payload: bytes) -> Place:
@@ -183,7 +190,7 @@ class RecordFiles:
 
     def _writable(self) -> Segment:
         if self._open is None:
-            segment = Segment(self._folder / f"{self._next:020d}.log")
+            segment = Segment(self.folder / f"{self._next:020d}.log")
             segment.file = self._disk.create(segment.path)
             self.segments.append(segment)
             self._open = segment

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import secrets
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from daemon.clock import Clock
@@ -20,6 +22,8 @@ from daemon.config_archive import ArchiveSettings
 from daemon.config_models import GroundModelSettings
 from daemon.config_sections import MIB
 from daemon.cores import WORKERS_PER_THREAD, claim
+from daemon.errors import OutputError
+from daemon.files import lock_folder
 from daemon.ground.archive import ArchiveLimits, FrameArchive
 from daemon.ground.collect import CollectWorker
 from daemon.ground.decode import DecodeWorker
@@ -80,13 +84,14 @@ def run(
     Raises:
         ConfigError: If a bundle or the seal's counters cannot be used.
         AddressError: If a socket or the metrics endpoint cannot be opened.
-        OutputError: If the output directory cannot be made.
+        OutputError: If the output directory cannot be made, or is another process's.
     """
     metrics, health, notes = GroundMetrics(new_registry()), Health(notifier), QualityNotes()
     tell_suppressed(metrics.log_lines_suppressed.inc)
     link, security = settings.link, settings.security
     metrics.insecure.set(bool(settings.exposed))
     with ExitStack() as stack:
+        _make_ours(settings.output.directory, stack)
         # Before the models, so that whoever waits for them can ask how far we are.
         server = stack.enter_context(
             closing(StatusServer(metrics.exposition, health, settings.metrics, clock))
@@ -174,6 +179,18 @@ def run(
         return metrics.totals()
 
 
+def _make_ours(directory: Path, stack: ExitStack) -> None:
+    """Keep other grounds, and `decode`, out of the output directory until the stack is left."""
+    lock = lock_folder(directory)
+    if lock is None:
+        raise OutputError(
+            directory,
+            "another process writes into it; remedy: end that process, "
+            "or give this one an output.directory of its own",
+        )
+    stack.callback(os.close, lock)
+
+
 def _models(settings: GroundModelSettings, clock: Clock, metrics: GroundMetrics) -> GroundModels:
     """Load the settings' models, keep them, and load what was kept before."""
     models = GroundModels(
@@ -255,6 +272,7 @@ def _line(
         clock=clock,
         metrics=metrics,
         on_part=_unheard if page is None else page.part,
+        on_empty=_unheard if archive is None else archive.waits,
     )
     writer = WriteWorker(
         settings.output.directory,

@@ -18,7 +18,14 @@ from daemon.files import sync_folder
 from daemon.ground.items import RestoredTile
 from daemon.ground.metrics import GroundMetrics
 from daemon.ground.notes import QualityNotes
-from daemon.ground.products import WITHDRAWN, amend_product, measured_in, mend_item, write_product
+from daemon.ground.products import (
+    WITHDRAWN,
+    amend_product,
+    measured_in,
+    mend_item,
+    version_of,
+    write_product,
+)
 from daemon.stage import KeepsNothing
 
 log = logging.getLogger(__name__)
@@ -88,8 +95,9 @@ class WriteWorker(KeepsNothing):
         self._on_written(item)
         self._metrics.patches_written.inc(item.patches)
         self._metrics.patches_missing.inc(len(item.missing))
-        self._metrics.tiles_written.labels("partial" if item.missing else "complete").inc()
-        log.info("written", extra={"file": path.name})
+        state = "partial" if item.missing else "complete"
+        self._metrics.tiles_written.labels(state).inc()
+        log.info("written", extra={"file": path.name, "state": state, "version": version_of(stem)})
         yield path
 
     def tick(self) -> tuple[()]:

@@ -184,7 +184,7 @@ def test_drops_of_every_stage_begin_at_zero(
         (sample.labels["stage"], sample.labels["reason"])
         for family in registry.collect()
         for sample in family.samples
-        if sample.name == f"prismlink_{name}"
+        if sample.name == f"prismlink_{name}" and sample.labels["stage"] in stages
     } == {(stage, reason) for stage in stages for reason in reasons}
 
 

@@ -35,7 +35,7 @@ _SUMS: Final = {
     "asked": "frames_asked_total",
     "mended": "frames_mended_total",
     "lost": "frames_lost_total",
-    "patches": "patches_decoded_total",
+    "patches": "patches_decoded_once_total",
     "tiles": "tiles_written_total",
 }
 """A count and the metric that has it, over all its labels."""
@@ -65,7 +65,7 @@ class LinkCounts:
         asked: Frames asked for again, each time.
         mended: Frames that became whole after that.
         lost: Frames that the board can never send again.
-        patches: Patches decoded.
+        patches: Patches decoded, each once however often its tile is completed.
         tiles: Tiles written.
     """
 
@@ -237,12 +237,16 @@ class LinkWatch:
             self._history.append(self._rates()[1])
         return ended
 
+    def current(self) -> PassRecord | None:
+        """The contact so far, as if it were cut off now, or None."""
+        return self._record(self._at_end) if self._state is LinkState.CONTACT else None
+
     def finish(self) -> PassRecord | None:
         """The process ends: return the contact that is cut off by it, or None."""
-        if self._state is not LinkState.CONTACT:
-            return None
-        self._state = LinkState.SILENT
-        return self._record(self._at_end)
+        cut = self.current()
+        if cut is not None:
+            self._state = LinkState.SILENT
+        return cut
 
     def view(self, *, now_s: float, utc_s: float) -> LinkView:
         """The link as it is now."""

@@ -1,7 +1,11 @@
-"""Passes that are over, in a file: one line of JSON each, so that they outlive the process."""
+"""Passes that are over, in a file: one line of JSON each, so that they outlive the process.
+
+The one under way is in a hidden file beside it; of a process that was killed the next one ends it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -38,16 +42,47 @@ class PassLog:
         self._path, self._max_passes = path, max_passes
         self._lines, self._torn, self.version = 0, False, 0
         self._passes: deque[PassRecord] = deque(self._read(), maxlen=max_passes)
+        self._path_now = path.with_name(f".{path.name}.now")
+        self._now: PassRecord | None = None
+        self._end_what_was_cut_off()
 
     @property
     def passes(self) -> tuple[PassRecord, ...]:
         """Those kept, oldest first."""
         return tuple(self._passes)
 
+    def under_way(self, record: PassRecord) -> None:
+        """Keep the pass under way as far as it is, unless nothing came since."""
+        if record == self._now:
+            return
+        self._now = record
+        try:
+            write_whole(self._path_now, _line(record))
+        except OutputError as error:
+            log.warning("pass not kept", extra={"file": self._path_now.name, "error": str(error)})
+
     def append(self, record: PassRecord) -> None:
-        """Keep one more."""
+        """Keep one more, which is over; none is under way now."""
         self._passes.append(record)
         self.version += 1
+        self._write(record)
+        self._now = None
+        with contextlib.suppress(OSError):  # then the next process finds it in the list
+            self._path_now.unlink(missing_ok=True)
+
+    def _end_what_was_cut_off(self) -> None:
+        """Take the pass that was under way when a process was killed as one that is over."""
+        try:
+            cut = PassRecord.from_json(json.loads(self._path_now.read_bytes()))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, RecursionError) as error:
+            log.warning("pass not read", extra={"file": self._path_now.name, "error": str(error)})
+            return
+        if not any(cut.begin_utc_s == known.begin_utc_s for known in self._passes):
+            self.append(cut)
+
+    def _write(self, record: PassRecord) -> None:
         try:
             if self._lines >= 2 * self._max_passes:
                 write_whole(self._path, b"".join(map(_line, self._passes)))

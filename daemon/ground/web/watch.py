@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _MISSING: Final = ("prismlink_packets_missing", "gap")
 _LOSS: Final = "prismlink_link_loss_ratio"
+_KEEP_S: Final = 5.0
+"""Time between two writes of the pass under way: so much of it is lost with the process [s]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -162,7 +164,7 @@ class WatchWorker:
         self._directory, self._board, self._samples = directory, board, samples
         self._passes, self._link, self._clock = passes, link, clock
         self._totals, self._beacon, self._has_uplink = totals, beacon, has_uplink
-        self._has_begun = False
+        self._has_begun, self._keep_at_s = False, 0.0
         self.bulletin = self._made()
 
     def accept(self, item: Seen) -> Iterator[None]:
@@ -200,15 +202,15 @@ class WatchWorker:
         """Look at the link; tell visitors."""
         self._begin()
         totals = self._totals()
-        came = LinkCounts.of(totals)
+        came, now_s = LinkCounts.of(totals), self._clock.monotonic_s()
         ended = self._link.look(
-            came,
-            self._loss(totals, came),
-            now_s=self._clock.monotonic_s(),
-            utc_s=self._clock.utc_s(),
+            came, self._loss(totals, came), now_s=now_s, utc_s=self._clock.utc_s()
         )
         if ended is not None:
             self._passes.append(ended)
+        elif now_s >= self._keep_at_s and (current := self._link.current()) is not None:
+            self._passes.under_way(current)
+            self._keep_at_s = now_s + _KEEP_S
         self.bulletin = self._made()
         return ()
 

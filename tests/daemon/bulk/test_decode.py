@@ -466,7 +466,7 @@ def test_two_runs_do_not_share_a_folder(run: Run, tmp_path: Path) -> None:
 
         def results(self, jobs: Any) -> Any:
             (run.output / ".partial-abcdefgh").mkdir()
-            with pytest.raises(OutputError, match="another process decodes into it"):
+            with pytest.raises(OutputError, match="another process writes into it"):
                 run(source)
             assert (run.output / ".partial-abcdefgh").exists()
             return super().results(jobs)

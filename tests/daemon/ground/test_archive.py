@@ -401,9 +401,12 @@ def test_what_was_written_while_the_disk_failed_is_marked_later(tmp_path: Path) 
     assert Rig(tmp_path).unfinished() == keys_of(sent(1, first=10))
 
 
-def test_a_folder_is_of_one_process(tmp_path: Path) -> None:
-    """A second one goes on without; when the first has ended it finds what that left."""
+def test_a_folder_is_of_one_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A second one says so and goes on without; when the first ended it finds what that left."""
     first, second = Rig(tmp_path, LocalDisk()), Rig(tmp_path, LocalDisk())
+    (told,) = [vars(line) for line in caplog.records if line.message == "archive degraded"]
+    assert told["folder"] == str(tmp_path)
+    assert "another process uses it; remedy: end that process" in told["error"]
     first.put(*TILE)
     assert second.archive.degraded in {"EAGAIN", "EWOULDBLOCK"}
     other = sent(1, first=10)

@@ -79,6 +79,16 @@ def test_side_information_first_then_patches() -> None:
     assert rig.metrics.totals()["prismlink_patches_decoded_total"] == 2
 
 
+def test_a_patch_that_is_decoded_again_is_counted_once() -> None:
+    """The page tells how many there are; of a tile that is completed all are decoded again."""
+    rig = Rig()
+    for item in frames(TILE) * 2:
+        rig.feed(replace(item, replayed=True))  # type: ignore[type-var]
+    totals = rig.metrics.totals()
+    assert totals["prismlink_patches_decoded_total"] == 4
+    assert totals["prismlink_patches_decoded_once_total"] == 2
+
+
 def test_patches_wait_for_their_side_information() -> None:
     """Nothing comes out before; then the tile first, and what waited in the order it came."""
     rig, (side, first, second) = Rig(), frames(TILE)

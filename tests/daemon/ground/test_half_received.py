@@ -488,9 +488,12 @@ def test_what_cannot_be_kept_at_the_end_is_given_up(tmp_path: Path) -> None:
     assert other.total('frames_incomplete_total{channel="patch"}') == 0
 
 
-def test_a_folder_is_of_one_process(tmp_path: Path) -> None:
-    """A second one goes on without; when the first has ended it has what that left."""
+def test_a_folder_is_of_one_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A second one says so and goes on without; when the first has ended it has what that left."""
     first, second = Ground(tmp_path, LocalDisk()), Ground(tmp_path, LocalDisk())
+    (told,) = [vars(line) for line in caplog.records if line.message.endswith("not kept")]
+    assert str(tmp_path) in told["folder"]
+    assert "another process uses it; remedy: end that process" in told["error"]
     assert second.half.degraded in {"EAGAIN", "EWOULDBLOCK"}
     first.take(*HALF[0])
     second.take(*HALF[1])

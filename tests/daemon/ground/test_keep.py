@@ -61,8 +61,9 @@ class Ground:
             on_give_up=archive.gave_up,
         )  # fmt: skip
         self._mosaic = MosaicWorker(
-            deadline_s=DEADLINE_S, max_bytes=1 << 20, clock=self.clock, metrics=self.metrics
-        )
+            deadline_s=DEADLINE_S, max_bytes=1 << 20, clock=self.clock, metrics=self.metrics,
+            on_empty=archive.waits,
+        )  # fmt: skip
         self._write = WriteWorker(self.out, "npy", self.metrics, archive.written)
 
     def has_room(self, frames: int) -> None:
@@ -237,6 +238,33 @@ def test_what_comes_late_completes_a_written_tile(
     # Samples, what they are, the manifest, the patches' quality and the STAC item.
     assert len(list(ground.out.iterdir())) == 5
     ground.end()
+    ground.check_accounts()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_tile_is_not_written_before_its_first_patch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    """Many tiles' side information comes first; what comes long after is decoded, and just once."""
+    monkeypatch.setattr("daemon.ground.decode._SIDES_KEPT", 1)
+    ground, tiles = Ground(tmp_path), {i: sent(i, first=10 * i) for i in range(3)}
+    for side, *_ in tiles.values():
+        ground.feed(side)
+    ground.after(DEADLINE_S)
+    if restarted:
+        ground.end()
+        assert ground.total("dropped_tiles_total") == 3
+        ground = Ground(tmp_path)
+        ground.after(1.0)
+        ground.after(DEADLINE_S)
+    assert ground.products() == {}
+    for _, *patches in tiles.values():
+        ground.feed(*patches)
+    ground.end()
+
+    check_whole(ground, tiles)
+    assert ground.total("tiles_written_total") == 3
+    assert ground.total("patches_decoded_total") == 9
     ground.check_accounts()
 
 

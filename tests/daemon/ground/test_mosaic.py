@@ -25,6 +25,7 @@ from fakes.ground import collected, decoder, frames, parts_of
 DEADLINE_S = 30.0
 TILE = cubes.tile(bands=2, rows=260, cols=9)
 BYTES = TILE.samples.nbytes
+DROPPED_EMPTY = 'dropped_tiles_total{stage="mosaic",reason="empty"}'
 
 
 class Rig:
@@ -32,8 +33,13 @@ class Rig:
 
     def __init__(self, max_bytes: int = 1 << 20) -> None:
         self.clock, self.metrics = FakeClock(), GroundMetrics(new_registry())
+        self.empty = list[tuple[int, int]]()
         self.worker = MosaicWorker(
-            deadline_s=DEADLINE_S, max_bytes=max_bytes, clock=self.clock, metrics=self.metrics
+            deadline_s=DEADLINE_S,
+            max_bytes=max_bytes,
+            clock=self.clock,
+            metrics=self.metrics,
+            on_empty=lambda _, sent_as: self.empty.append(sent_as),
         )
 
     def feed(self, parts: Iterable[TilePart]) -> list[RestoredTile]:
@@ -157,14 +163,39 @@ def test_the_deadline_runs_from_the_last_news_of_the_tile() -> None:
     assert restored.missing == ((2, 0),)
 
 
-def test_a_tile_of_which_only_the_side_information_came_is_all_hole() -> None:
-    """Every patch is missing, and the file will say so."""
+def test_a_tile_without_a_patch_waits_for_one() -> None:
+    """Side information comes first: at its deadline a tile is told, once, and goes on as ever."""
     rig = Rig()
     rig.feed(PARTS[:1])
-    (restored,) = rig.after(DEADLINE_S)
+    for _ in range(3):
+        assert rig.after(DEADLINE_S) == []
+    assert rig.empty == [PARTS[0].sent_as]
+    (restored,) = rig.feed(PARTS[1:])
+    assert (restored.missing, len(restored.frames)) == ((), 4)
+    assert list(rig.worker.finish()) == []
 
-    assert restored.missing == ((0, 0), (1, 0), (2, 0))
-    assert (restored.tile.samples == -32768).all()
+
+def test_a_tile_without_a_patch_is_counted_at_the_end() -> None:
+    """Nobody has use for a product of nothing but holes."""
+    rig, again = Rig(), parts_of(TILE)
+    rig.feed(PARTS[:1])
+    rig.feed(again[:1])  # this ends the one before
+    assert rig.total(DROPPED_EMPTY) == 1
+    assert list(rig.worker.finish()) == []
+    assert rig.total(DROPPED_EMPTY) == 2
+    assert rig.empty == [PARTS[0].sent_as, again[0].sent_as]
+
+
+def test_tiles_without_a_patch_wait_in_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take no room of tiles that have patches; one too many costs the oldest."""
+    monkeypatch.setattr("daemon.ground.mosaic._EMPTY_KEPT", 2)
+    rig = Rig(max_bytes=BYTES)
+    rig.feed(PARTS[:2])
+    for sequence in (4, 5, 6):
+        other = Tile(samples=TILE.samples, info=replace(TILE.info, sequence=sequence))
+        assert rig.feed(parts_of(other)[:1]) == []
+    assert rig.total(DROPPED_EMPTY) == 1
+    assert len(rig.feed(PARTS[2:])) == 1
 
 
 def test_the_end_hands_on_what_is_open() -> None:
@@ -265,7 +296,7 @@ def test_open_tiles_take_bounded_memory() -> None:
         parts_of(Tile(samples=TILE.samples, info=replace(TILE.info, sequence=i))) for i in range(3)
     ]
     rig.feed([*tiles[0][:2], *tiles[1][:2], tiles[0][2]])
-    (pushed_out,) = rig.feed(tiles[2][:1])
+    (pushed_out,) = rig.feed(tiles[2][:2])
 
     assert pushed_out.tile.info.sequence == 1
     assert pushed_out.missing == ((1, 0), (2, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +22,8 @@ from codec.tile_files import read_tile
 from daemon.clock import SystemClock
 from daemon.config import GroundSettings, load_ground
 from daemon.config_models import GroundModelSettings
-from daemon.errors import AddressError, ConfigError, OutputError
+from daemon.errors import EXIT_OUTPUT, AddressError, ConfigError, OutputError
+from daemon.files import lock_folder
 from daemon.ground import service
 from daemon.ground.models import load_decoders
 from daemon.ground.write import MANIFEST, file_stem
@@ -293,6 +295,24 @@ def test_a_patch_that_does_not_decode_is_counted_once(bundle_file: Path, tmp_pat
     assert totals['prismlink_patches_failed_total{reason="truncated"}'] == 1
     assert summed(totals, "dropped_frames_total") == 0
     assert check_accounts(totals) == 2
+
+
+def test_an_output_folder_is_of_one_process(bundle_file: Path, tmp_path: Path) -> None:
+    """A second ground, or `decode`, would take the first one's half written files away."""
+    half, options = tmp_path / "out" / ".partial-abcdefgh", load(bundle_file, tmp_path)
+    lock = lock_folder(half.parent)
+    assert lock is not None
+    half.mkdir()
+    with pytest.raises(OutputError, match="out: another process writes into it; remedy: ") as told:
+        listen(PACKETS, options)
+    assert (told.value.exit_code, half.exists()) == (EXIT_OUTPUT, True)
+
+    os.close(lock)
+    assert summed(listen(PACKETS, options), "tiles_written_total") == 3
+    assert not half.exists()
+    again = lock_folder(half.parent)  # it is free once the ground has ended
+    assert again is not None
+    os.close(again)
 
 
 def test_every_bundle_loaded_is_named(bundle_file: Path, tmp_path: Path) -> None:

@@ -110,6 +110,22 @@ def test_a_tile_with_holes_counts_as_partial(tmp_path: Path) -> None:
     assert totals['prismlink_tiles_written_total{state="complete"}'] == 0
 
 
+def test_the_log_says_which_version_of_a_product_was_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And whether all of it is there, in the words of scenes."""
+    target, _ = worker(tmp_path)
+    with caplog.at_level("INFO"):
+        list(target.accept(restored(missing=((0, 0),))))
+        again = Tile(samples=TILE.samples + np.int16(1), info=TILE.info)
+        (path,) = target.accept(restored(again))
+    lines = [vars(record) for record in caplog.records if record.message == "written"]
+    assert [(line["file"], line["state"], line["version"]) for line in lines] == [
+        (path.name, "partial", 1),
+        (path.name, "complete", 2),
+    ]
+
+
 def test_a_tile_that_comes_again_replaces_its_file(tmp_path: Path) -> None:
     """The same tile, the same name."""
     target, _ = worker(tmp_path)

@@ -166,7 +166,7 @@ def test_counts_are_the_metrics() -> None:
     metrics.frames_asked.inc(8)
     metrics.frames_mended.inc(9)
     metrics.frames_lost.inc(10)
-    metrics.patches_decoded.inc(11)
+    metrics.patches_decoded_once.inc(11)
     metrics.tiles_written.labels("partial").inc(12)
 
     assert LinkCounts.of(metrics.totals()) == LinkCounts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,38 @@ def test_they_outlive_the_process(tmp_path: Path) -> None:
 
     assert PassLog(path, 10).passes == second.passes == tuple(map(record, range(4)))
     assert (first.version, second.version) == (3, 1)
+
+
+def test_a_pass_that_was_cut_off_is_ended_by_the_next_process(tmp_path: Path) -> None:
+    """As far as it was kept, once; one that is over leaves nothing to be ended."""
+    path = tmp_path / "passes.jsonl"
+    killed = PassLog(path, 10)
+    killed.under_way(record(1))
+    killed.under_way(longer := replace(record(1), end_utc_s=9.0))
+    assert killed.passes == ()
+    second = PassLog(path, 10)
+    assert second.passes == PassLog(path, 10).passes == (longer,)
+    second.under_way(record(2))
+    second.append(record(2))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_process_killed_as_a_pass_ended_ends_it_once(tmp_path: Path) -> None:
+    """It may be among those that are over, and said to be under way as well."""
+    path = tmp_path / "passes.jsonl"
+    log = PassLog(path, 10)
+    log.append(record(1))
+    log.under_way(record(1))
+    assert PassLog(path, 10).passes == (record(1),)
+
+
+def test_a_pass_under_way_that_cannot_be_read_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The page begins anyway."""
+    (tmp_path / ".passes.jsonl.now").write_bytes(b"[" * 100_000)
+    assert PassLog(tmp_path / "passes.jsonl", 10).passes == ()
+    assert "pass not read" in caplog.text
 
 
 def test_memory_and_file_are_bounded(tmp_path: Path) -> None:
@@ -75,6 +108,7 @@ def test_a_disk_that_fails_costs_no_pass(tmp_path: Path) -> None:
     log.append(record(1))
     (tmp_path / "folder").mkdir()
     other = PassLog(tmp_path / "folder", 10)
+    other.under_way(record(2))
     other.append(record(2))
 
     assert (log.passes, other.passes) == ((record(1),), (record(2),))

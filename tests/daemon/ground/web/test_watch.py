@@ -15,7 +15,7 @@ from daemon.errors import OutputError
 from daemon.ground.metrics import GroundMetrics
 from daemon.ground.report import HeardBeacon
 from daemon.ground.web.kept_samples import KeptSamples
-from daemon.ground.web.link_watch import LinkState, LinkWatch
+from daemon.ground.web.link_watch import LinkState, LinkWatch, PassRecord
 from daemon.ground.web.pass_log import FILE_NAME, PassLog
 from daemon.ground.web.tile_board import TileBoard
 from daemon.ground.web.tile_view import TileState
@@ -173,6 +173,24 @@ def test_a_tile_of_countless_patches_is_not_shown(tmp_path: Path) -> None:
         rig.worker.accept(replace(PARTS[1], side=side))
     rig.tick()
     assert (rig.worker.bulletin.tiles, rig.samples.bytes) == ((), 0)
+
+
+def test_a_pass_outlives_a_process_that_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for its last seconds; it is written no more often than that."""
+    writes = list[PassRecord]()
+    keep = PassLog.under_way
+    monkeypatch.setattr(
+        PassLog, "under_way", lambda log, record: (writes.append(record), keep(log, record))
+    )
+    rig = Rig(tmp_path)
+    for _ in range(100):
+        rig.metrics.packets_received.labels("patch").inc()
+        rig.tick(0.5)
+    assert 9 <= len(writes) <= 11
+    (kept,) = PassLog(tmp_path / FILE_NAME, 10).passes
+    assert 90 <= kept.counts.packets <= 100
 
 
 def test_a_pass_that_ends_is_kept(tmp_path: Path) -> None:
