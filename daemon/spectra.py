@@ -150,7 +150,7 @@ def with_gaps(
 def _alone(y: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which values have no neighbor, so that no line shows them; shape as given."""
     missing = np.pad(np.isnan(y), 1, constant_values=True)
-    return ~missing[1:-1] & missing[:-2] & missing[2:]
+    return np.asarray(~missing[1:-1] & missing[:-2] & missing[2:], dtype=np.bool_)
 
 
 def _finish(plot: Any, tile: Tile) -> None:
