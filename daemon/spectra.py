@@ -25,6 +25,8 @@ _MIN_SHARE_VALID: Final = 0.9
 _CLIP_PERCENT: Final = (2.0, 98.0)
 _APART: Final = 0.1
 """Of the longer edge: nearer to each other no two pixels are, for their labels."""
+_GAP_STEPS: Final = 3
+"""As on the ground's page: `GAP_STEPS` of plot.js."""
 _INK: Final = "#1c1e22"
 _SOFT_INK: Final = "#70747c"
 _PAPER: Final = "#fafaf8"
@@ -100,8 +102,10 @@ def write_spectra(tile: Tile, path: Path, title: str) -> None:
     for at, (row, col) in enumerate(choose_pixels(tile)):
         color, name = COLORS[at % len(COLORS)], chr(ord("A") + at)
         _mark(picture, row, col, name, color)
-        x, y = _axis(tile), spectrum(tile, row, col)
-        plot.plot(*_with_gaps(x, y), color=color, linewidth=1.4, label=f"{name}: {row}, {col}")
+        x, y = with_gaps(_axis(tile), spectrum(tile, row, col))
+        line = plot.plot(x, y, color=color, linewidth=1.4, label=f"{name}: {row}, {col}")[0]
+        if (alone := _alone(y)).any():
+            line.set(marker=".", markevery=alone)
     _finish(plot, tile)
     png = io.BytesIO()
     figure.savefig(png, format="png")
@@ -129,12 +133,24 @@ def _axis(tile: Tile) -> NDArray[np.float64]:
     return np.array(tile.info.wavelengths_nm or range(1, bands + 1), dtype=np.float64)
 
 
-def _with_gaps(
+def with_gaps(
     x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Break a line where wavelengths fall back: there another detector begins."""
-    breaks = np.flatnonzero(np.diff(x) < 0) + 1
+    """Break a line where nothing was measured, by NaN.
+
+    That is where wavelengths fall back, since there another detector begins, and where they are
+    more than three usual steps apart, since bands between were left out.
+    """
+    steps = np.diff(x)
+    usual = np.median(steps[steps > 0]) if (steps > 0).any() else np.inf
+    breaks = np.flatnonzero((steps < 0) | (steps > _GAP_STEPS * usual)) + 1
     return np.insert(x, breaks, np.nan), np.insert(y, breaks, np.nan)
+
+
+def _alone(y: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which values have no neighbor, so that no line shows them; shape as given."""
+    missing = np.pad(np.isnan(y), 1, constant_values=True)
+    return np.asarray(~missing[1:-1] & missing[:-2] & missing[2:], dtype=np.bool_)
 
 
 def _finish(plot: Any, tile: Tile) -> None:

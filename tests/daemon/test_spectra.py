@@ -12,7 +12,7 @@ from PIL import Image
 
 from codec.tile import Tile, TileInfo
 from daemon.errors import OutputError
-from daemon.spectra import PIXELS, choose_pixels, spectrum, write_spectra
+from daemon.spectra import PIXELS, choose_pixels, spectrum, with_gaps, write_spectra
 from fakes import cubes
 
 CENTERS = tuple(float(nm) for nm in range(420, 920, 50))
@@ -61,8 +61,25 @@ def test_a_spectrum_is_reflectance() -> None:
     assert found[0] == 0.1
 
 
+def test_a_line_ends_where_bands_were_left_out() -> None:
+    """And where another detector begins; nowhere else, be the steps as usual as they may."""
+    x = np.array([420.0, 430.0, 441.0, 460.0, 1760.0, 1939.0, 1950.0, 1945.0, 1955.0])
+    broken, values = with_gaps(x, np.ones(9))
+    assert np.isnan(broken).tolist() == np.isnan(values).tolist()
+    runs = np.split(broken, np.flatnonzero(np.isnan(broken)))
+    assert [run[~np.isnan(run)].tolist() for run in runs] == [
+        [420.0, 430.0, 441.0, 460.0], [1760.0], [1939.0, 1950.0], [1945.0, 1955.0]
+    ]  # fmt: skip
+    for even in ([500.0], [1.0, 2.0, 3.0], [490.0, 560.0, 665.0, 842.0]):
+        assert with_gaps(np.array(even), np.ones(len(even)))[0].tolist() == even
+
+
 @pytest.mark.parametrize("tile", [
     pytest.param(cubes.tile(rows=30, cols=50, bands=10, wavelengths_nm=CENTERS), id="visible"),
+    pytest.param(
+        cubes.tile(rows=30, cols=50, bands=4, wavelengths_nm=(450.0, 500.0, 550.0, 2200.0)),
+        id="a band by itself",
+    ),
     pytest.param(cubes.tile(dtype="float32", mean_dn=0.2, noise_dn=0.001), id="no wavelengths"),
     pytest.param(
         cubes.tile(bands=3, rows=9, cols=9, nodata=-1.0, fill_pixels=1.0), id="nothing valid"

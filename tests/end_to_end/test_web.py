@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
-from codec.tile import Tile
+from codec.tile import Georeference, Tile
 from codec.tile_files import read_tile, write_tile
+from daemon.ground.web.link_watch import LinkCounts, PassRecord
+from daemon.ground.web.pass_log import FILE_NAME
 from daemon.ground.write import MANIFEST, file_stem, manifest
 from daemon.link.sockets import Endpoint, TileSender
 from daemon.tile_message import TileMessage
@@ -37,6 +39,9 @@ COLS: Final = 384
 PATCH: Final = 128
 PATCHES: Final = 6
 LOSS: Final = 0.1
+LONG_NAME: Final = "ENMAP01-____L2A-DT0000004950_20221103T162438Z"
+STRIP_TILES: Final = 20
+"""So many that no more than a part of them is in view once it is zoomed in."""
 KBIT_PER_S: Final = 60
 """So that a patch takes seconds, and a page sees each of them come."""
 LEAST_CONTRAST: Final = 4.5
@@ -285,13 +290,34 @@ def test_a_pass_is_watched(
 @pytest.fixture
 def shown(desk: Desk, small_bundle: Path) -> Process:
     """A ground whose page has scenes to show, of a process before."""
-    desk.cubes.mkdir(parents=True)
     for number in range(12):
-        tile = a_tile(number, rows=40, cols=50, scene=f"a rather long name of a scene {number}")
-        missing = ((0, 0),) if number == 3 else ()
-        path = write_tile(tile, desk.cubes / file_stem(tile.info), "npy")
-        said = json.dumps(manifest(restored(tile, missing=missing), path.name))
-        (desk.cubes / f"{file_stem(tile.info)}{MANIFEST}").write_text(said)
+        tile = a_tile(number, rows=40, cols=50, scene=f"{LONG_NAME}_{number:03}")
+        keep(desk, tile, ((0, 0),) if number == 3 else ())
+    counts = LinkCounts(packets=12345, octets=123_400_000, patches=12345)
+    record = PassRecord(begin_utc_s=1.7e9, end_utc_s=1.7e9 + 4000, counts=counts, loss=0.1234)
+    (desk.cubes / FILE_NAME).write_text(f"{json.dumps(record.to_json())}\n" * 30)
+    return desk.ground(small_bundle, "web.port=0").until_ready()
+
+
+def keep(desk: Desk, tile: Tile, missing: tuple[tuple[int, int], ...] = ()) -> None:
+    """Write a tile where the ground finds it at its start."""
+    desk.cubes.mkdir(parents=True, exist_ok=True)
+    path = write_tile(tile, desk.cubes / file_stem(tile.info), "npy")
+    said = json.dumps(manifest(restored(tile, missing=missing), path.name))
+    (desk.cubes / f"{file_stem(tile.info)}{MANIFEST}").write_text(said)
+
+
+@pytest.fixture
+def various(desk: Desk, small_bundle: Path) -> Process:
+    """A ground whose page has a scene without wavelengths, and a strip with places on the map."""
+    keep(desk, cubes.tile(bands=6, rows=40, cols=50, scene="nameless bands", sequence=0))
+    for row in range(STRIP_TILES):
+        place = Georeference(crs="EPSG:32633", transform=(30.0, 0.0, 4e5, 0.0, -30.0, 5e6 - row))
+        tile = cubes.tile(
+            bands=len(NM), rows=40, cols=50, scene="strip", sensor="fake", sequence=row + 1,
+            tile_row=row, start_utc_s=1.7e9, wavelengths_nm=NM, georeference=place, seed=row,
+        )  # fmt: skip
+        keep(desk, tile)
     return desk.ground(small_bundle, "web.port=0").until_ready()
 
 
@@ -346,6 +372,149 @@ def test_it_fits_a_desk_and_a_phone(chromium: Browser, shown: Process) -> None:
       && node.getBoundingClientRect().right > innerWidth + 0.5).map((node) => node.outerHTML)"""
     assert look.page.evaluate(wide) == []
     assert look.problems == []
+
+
+WIDER: Final = """() =>
+  [...document.querySelectorAll(".passes .scroll, .scenes .scroll, button.row")]
+    .filter((node) => node.scrollWidth > node.clientWidth)
+    .map((node) => node.outerHTML.slice(0, 200))"""
+"""What has to be scrolled sideways, or is cut off."""
+
+
+@pytest.mark.parametrize(("width", "height"), [(1366, 768), (390, 844)])
+def test_tables_are_whole(chromium: Browser, shown: Process, width: int, height: int) -> None:
+    """Names of scenes as long as EnMAP's and the longest passes lose nothing, on desk or phone."""
+    look = open_shown(chromium, shown, width=width, height=height)
+    assert look.page.evaluate(WIDER) == []
+    assert len(look.table("#passes")) == 30
+    name = look.page.locator("button.row").nth(2)
+    assert name.inner_text().startswith(LONG_NAME)
+    assert name.inner_text() in (name.get_attribute("title") or "")
+
+
+SCENE_IS: Final = "(name) => document.getElementById('scene-title').textContent === name"
+AXIS: Final = "() => [...document.querySelectorAll('#plot text')].map((node) => node.textContent)"
+CUT: Final = """() => {
+  const plot = document.getElementById("plot").getBoundingClientRect();
+  return [...document.querySelectorAll("#plot text")].filter((node) => {
+    const box = node.getBoundingClientRect();
+    return box.left < plot.left || box.right > plot.right || box.bottom > plot.bottom + 1;
+  }).map((node) => node.textContent);
+}"""
+"""Texts of the plot that reach beyond it."""
+
+
+def choose_scene(look: Look, name: str, tiles: int) -> None:
+    """Show another scene; wait until all of it is drawn."""
+    look.page.get_by_role("button", name=name).click()
+    look.until(SCENE_IS, name)
+    look.until(f"() => document.getElementById('canvas').dataset.drawn === '{tiles}'")
+
+
+def check_band_fields(look: Look) -> None:
+    """What is no band is marked and said, and changes nothing; the next band takes that away."""
+    field, said = look.page.get_by_label("Red: band number"), ".slider.r output"
+    before = look.text(said)
+    for wrong in ("999", "-3", "", "2.5", "0"):
+        field.fill(wrong)
+        assert field.get_attribute("aria-invalid") == "true", wrong
+        assert look.text(said) == f"No such band: 1 to {len(NM)}. Shown is 4."
+        assert [one for one in look.page.evaluate(CONTRASTS) if one[0] < LEAST_CONTRAST] == []
+    look.page.get_by_label("Green: band number").fill("2")
+    assert field.get_attribute("aria-invalid") == "true"
+    field.fill("4")
+    assert field.get_attribute("aria-invalid") is None
+    assert look.text(said) == before
+
+
+def check_what_is_asked(look: Look) -> None:
+    """Zoomed in, other bands are asked for of the tiles in view alone; the rest later."""
+    for _ in range(4):
+        look.page.get_by_role("button", name="Zoom in").click()
+    look.page.get_by_role("button", name="Shortwave").click()
+
+    def asked() -> list[str]:
+        """What was asked for of these bands."""
+        return [url for url in look.asked if "/bands?r=11&g=9&b=5" in url]
+
+    look.page.wait_for_timeout(1000)
+    assert 0 < len(asked()) == len(set(asked())) < STRIP_TILES / 2
+    look.page.get_by_role("button", name="Fit").click()
+    look.until(f"() => document.getElementById('canvas').dataset.drawn === '{STRIP_TILES}'")
+    assert len(asked()) == len(set(asked())) == STRIP_TILES
+
+
+def test_the_page_follows_scene_and_cursor(chromium: Browser, various: Process) -> None:
+    """Axis and bands are the scene's, the place is the cursor's, and lines are where bands are."""
+    look = look_at(chromium, address_of(various))
+    choose_scene(look, "strip", STRIP_TILES)
+    assert {"500", "1000", "1500", "2000", "Wavelength [nm]"} <= set(look.page.evaluate(AXIS))
+    choose_scene(look, "nameless bands", 1)
+    axis = look.page.evaluate(AXIS)
+    assert axis[-2:] == ["Band", "Reflectance"]
+    assert axis[-8:-2] == ["1", "2", "3", "4", "5", "6"]
+    assert look.page.evaluate(CUT) == []
+    choose_scene(look, "strip", STRIP_TILES)
+    assert "Wavelength [nm]" in look.page.evaluate(AXIS)
+
+    box = look.page.locator("#canvas").bounding_box()
+    assert box is not None
+    factor = box["height"] / (40 * STRIP_TILES)
+    for about in (100, 700):
+        x, y = box["x"] + box["width"] / 2, math.ceil(box["y"] + about * factor)
+        look.page.mouse.move(x, y)
+        row = math.floor((y - box["y"]) / factor)
+        north = 5e6 - row // 40 - 30 * (row % 40 + 0.5)
+        look.until(
+            "(text) => document.getElementById('readout').textContent.includes(text)",
+            f"y {north:.0f} (EPSG:32633)",
+        )
+        assert look.text("#readout").startswith(f"row {row}, column 2")
+    look.page.mouse.click(x, y)
+    look.until("() => document.querySelectorAll('#plot .series').length === 1")
+    # Usual is a step of 102 nm: from 1612 to 2101 nm nothing was measured.
+    path = look.page.get_attribute("#plot .series", "d") or ""
+    assert [run.count("L") for run in path.split("M")[1:]] == [9, 1]
+    assert look.page.evaluate(CUT) == []
+
+    check_band_fields(look)
+    check_what_is_asked(look)
+    assert look.problems == []
+
+
+LOST: Final = "() => document.getElementById('status').textContent.startsWith('No answer')"
+FOUND: Final = "() => document.getElementById('status').textContent === 'Nothing heard yet'"
+
+
+def test_a_ground_that_is_gone_is_told(
+    chromium: Browser, shown: Process, desk: Desk, small_bundle: Path
+) -> None:
+    """Whether it stands still or has ended: within seconds. The page finds it again by itself."""
+    look = open_shown(chromium, shown)
+    before = look.text("#clock")
+    shown.suspend()
+    look.until(LOST)
+    since = look.text("#status").removeprefix("No answer from the ground since ")
+    assert since >= before
+    assert since == f"{look.text('#clock')} UTC"
+    assert look.text("#wire") == "What is shown is old."
+    assert [one for one in look.page.evaluate(CONTRASTS) if one[0] < LEAST_CONTRAST] == []
+    look.page.click("#canvas")
+    assert look.text("#spectrum-note") == "The ground does not answer."
+    shown.resume()
+    look.until(FOUND)
+    look.page.click("#canvas")
+    look.until("() => document.getElementById('spectrum-note').textContent.startsWith('row ')")
+    assert look.problems == []
+
+    port = address_of(shown).rpartition(":")[2].rstrip("/")
+    shown.kill()
+    look.page.click("#canvas")  # before the page itself has seen it
+    look.until("() => document.getElementById('spectrum-note').textContent.endsWith('not answer.')")
+    look.until(LOST)
+    desk.ground(small_bundle, f"web.port={port}").until_ready()
+    look.until(FOUND)
+    assert look.text("#wire") == ""
 
 
 def test_a_token_is_asked_for(

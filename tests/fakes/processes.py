@@ -212,6 +212,14 @@ class Process:
         self.terminate()
         return Numbers(self.report(timeout_s=timeout_s))
 
+    def suspend(self) -> None:
+        """Let it stand still, and answer nothing, until `resume`."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """`kill -9`."""
         self._process.kill()

@@ -5,13 +5,18 @@ import { MAX_SERIES, Plot } from "./plot.js";
 import { keyOf, scenesOf } from "./scene.js";
 import { Viewer } from "./viewer.js";
 
-const AGAIN_MS = 10000; // after a refusal; where the connection breaks, the browser tries again itself
+const AGAIN_MS = 10000; // to the next connection where one is refused or dead; where it breaks, the browser tries again itself
+const LOST_MS = 5000; // the ground tells of itself twice a second; when it has not for so long, it is lost
+const LOOK_MS = 500; // between two looks at whether it is
+const ANSWER_MS = 20000; // longest wait for an answer
+const REST_MS = 200; // bands and cursor must have rested for so long before the ground is asked
 const SLACK_NM = 60; // a band farther from a color than this does not show it
 const PRESETS = [
   { name: "True color", nm: [640, 550, 460] },
   { name: "Infrared", nm: [860, 650, 550] },
   { name: "Shortwave", nm: [2200, 1610, 860] },
 ];
+const NO_ANSWER = "The ground does not answer.";
 const COLORS = [["r", "Red"], ["g", "Green"], ["b", "Blue"]];
 
 const $ = (id) => document.getElementById(id);
@@ -38,22 +43,50 @@ const plot = new Plot($("plot"), (text) => say($("plot-readout"), text || "\u00a
 
 // ---- what comes
 
+let source = null;
+let lost = false;
+let heardUtc_s = null; // when the ground last told of itself, by its own clock
+let lostAt = performance.now() + LOST_MS; // [ms] unless something comes before
+let againAt = 0; // [ms] when the next connection is opened
+
 function listen() {
-  const source = new EventSource("/api/events");
-  source.onopen = () => wire("");
-  source.onmessage = (event) => { wire(""); take(JSON.parse(event.data)); };
-  source.onerror = () => {
-    wire("No connection to the ground's process: what is shown is old.");
-    if (source.readyState !== EventSource.CLOSED) return;
-    setTimeout(listen, AGAIN_MS);
-    fetch("/api/state").then(async (answer) => {
-      if (answer.status === 401) location.assign("/login");
-      if (!answer.ok) return;
-      tiles.clear();
-      take(await answer.json());
-      wire("Too many pages are open: this one is renewed every ten seconds.");
-    }, () => {});
-  };
+  source?.close();
+  againAt = performance.now() + AGAIN_MS;
+  source = new EventSource("/api/events");
+  source.onmessage = (event) => take(JSON.parse(event.data));
+  source.onerror = () => { if (source.readyState === EventSource.CLOSED) renew(); };
+}
+
+// The stream of events is refused: take all at once, every ten seconds.
+async function renew() {
+  try {
+    const news = await ask("/api/state");
+    tiles.clear();
+    take(news);
+    lostAt += AGAIN_MS;
+    wire("Too many pages are open: this one is renewed every ten seconds.");
+  } catch { /* `look` sees it */ }
+  againAt = performance.now() + AGAIN_MS;
+}
+
+function look() {
+  const now = performance.now();
+  if (!lost && now >= lostAt) {
+    lost = true;
+    againAt = now; // a connection can be dead without a word
+    $("status").className = "pill lost";
+    say($("status"), `No answer from the ground${heardUtc_s === null ? "" : ` since ${format.clock(heardUtc_s)} UTC`}`);
+    say($("plan"), "");
+    wire("What is shown is old.");
+  }
+  if (now >= againAt) listen();
+}
+
+async function ask(path) {
+  const answer = await fetch(path, { signal: AbortSignal.timeout(ANSWER_MS) });
+  if (answer.status === 401) location.assign("/login");
+  if (!answer.ok) throw new Error(`status ${answer.status}`, { cause: answer.status });
+  return answer.json();
 }
 
 function wire(text) {
@@ -62,6 +95,11 @@ function wire(text) {
 }
 
 function take(news) {
+  lost = false;
+  lostAt = performance.now() + LOST_MS;
+  againAt = Infinity;
+  heardUtc_s = news.utc_s;
+  wire("");
   showLink(news.link, news.utc_s);
   showBeacon(news.beacon);
   if (news.passes) showPasses(news.passes);
@@ -196,10 +234,11 @@ function sceneRow(scene) {
     showScenes();
     showScene();
   });
-  const row = make(
+  const className = scene.key === shown ? "shown" : "";
+  const name = make("tr", { className }, make("th", { scope: "rowgroup", colSpan: 6 }, button));
+  const figures = make(
     "tr",
-    { className: scene.key === shown ? "shown" : "" },
-    make("td", {}, button),
+    { className },
     make("td", {}, make("progress", { max: all, value: have, ariaLabel: "Patches that came" }), `${have}/${all}`),
     make("td", { textContent: format.bytes(summed(scene, (tile) => tile.bytes)) }),
     make("td", { textContent: format.decimal(bitsPerSample(scene), 3) }),
@@ -208,12 +247,13 @@ function sceneRow(scene) {
     make("td", { textContent: agree(scene, (tile) => tile.model.slice(0, 8)), title: scene.tiles[0].model }),
   );
   if (scene.key === shown) button.setAttribute("aria-current", "true");
-  return row;
+  return make("tbody", {}, name, figures);
 }
 
 function showScenes() {
   const focused = document.activeElement?.dataset?.key;
-  $("scenes").replaceChildren(...(scenes.length ? scenes.map(sceneRow) : [nothing("None yet.", 7)]));
+  document.querySelectorAll("#scenes tbody").forEach((body) => body.remove());
+  $("scenes").append(...(scenes.length ? scenes.map(sceneRow) : [make("tbody", {}, nothing("None yet.", 6))]));
   if (focused) document.querySelector(`button.row[data-key="${focused}"]`)?.focus();
   showProducts();
 }
@@ -241,15 +281,12 @@ const stem = (file) => file.replace(/(\.quality)?\.[^.]*$/, "");
 // ---- the image
 
 async function detailOf(tile) {
-  if (!details.has(tile.id)) {
-    const answer = await fetch(`/api/tiles/${tile.id}`);
-    if (!answer.ok) throw new Error(`status ${answer.status}`);
-    details.set(tile.id, await answer.json());
-  }
+  if (!details.has(tile.id)) details.set(tile.id, await ask(`/api/tiles/${tile.id}`));
   return details.get(tile.id);
 }
 
-let described = null; // key of the scene whose sliders are there
+let described = null; // {key, detail} of the scene whose sliders are there
+let sceneTimer = null;
 async function showScene() {
   const scene = current();
   $("empty").hidden = scene !== null;
@@ -268,8 +305,12 @@ async function showScene() {
       if (!kept || preset !== null) choosePreset(kept ? preset : 0, false);
       showSliders();
       if (selected && keyOf(selected.place.tile) !== scene.key) deselect();
+      else showSpectrum();
     } catch {
-      setTimeout(showScene, 1000); // the process has told of it a moment too early
+      if (current()?.key !== scene.key) return;
+      viewer.show(null, null); // rather nothing than another scene
+      clearTimeout(sceneTimer);
+      sceneTimer = setTimeout(showScene, 1000); // the process has told of it a moment too early
       return;
     }
   }
@@ -311,8 +352,10 @@ function showSliders() {
   $("sliders").replaceChildren(...COLORS.map(([key, name], color) => {
     const range = make("input", { type: "range", id: `range-${key}`, min: 1 });
     const number = make("input", { type: "number", id: `number-${key}`, min: 1, ariaLabel: `${name}: band number` });
+    const output = make("output", { id: `band-${key}`, htmlFor: range.id });
+    number.setAttribute("aria-describedby", output.id);
     for (const input of [range, number]) input.addEventListener("input", () => chooseBand(color, Number(input.value)));
-    return make("div", { className: `slider ${key}` }, make("label", { htmlFor: range.id, textContent: name }), range, number, make("output", { htmlFor: range.id }));
+    return make("div", { className: `slider ${key}` }, make("label", { htmlFor: range.id, textContent: name }), range, number, output);
   }));
   bands.forEach(setSlider);
 }
@@ -321,23 +364,30 @@ function setSlider(band, color) {
   const [range, number, output] = $("sliders").children[color].querySelectorAll("input, output");
   for (const input of [range, number]) { input.max = described.detail.shape[0]; if (Number(input.value) !== band + 1 || input.value === "") input.value = band + 1; }
   range.setAttribute("aria-valuetext", bandText(band));
+  number.removeAttribute("aria-invalid");
   say(output, bandText(band));
 }
 
 let bandTimer = null;
 function chooseBand(color, number) {
-  if (!(number >= 1 && number <= described.detail.shape[0])) return;
-  bands = bands.map((band, i) => (i === color ? Math.trunc(number) - 1 : band));
+  const [count] = described.detail.shape;
+  if (!(Number.isInteger(number) && number >= 1 && number <= count)) {
+    const [field, output] = $("sliders").children[color].querySelectorAll("input[type=number], output");
+    field.setAttribute("aria-invalid", "true");
+    say(output, `No such band: 1 to ${count}. Shown is ${bands[color] + 1}.`);
+    return;
+  }
+  bands = bands.map((band, i) => (i === color ? number - 1 : band));
   preset = null;
-  bands.forEach(setSlider);
+  setSlider(bands[color], color);
   for (const button of $("presets").children) button.ariaPressed = "false";
   clearTimeout(bandTimer);
-  bandTimer = setTimeout(() => { viewer.show(current(), bands); showSpectrum(); }, 120);
+  bandTimer = setTimeout(() => { viewer.show(current(), bands); showSpectrum(); }, REST_MS);
 }
 
 function where({ tile, row, col, sceneRow, sceneCol, here }) {
   if (!tile) return `row ${sceneRow}, column ${sceneCol}: no tile`;
-  const place = details.get(tile.id)?.georeference ?? (described?.key === keyOf(tile) && tile.id === described.detail.id ? described.detail.georeference : null);
+  const place = details.get(tile.id)?.georeference;
   const ground = place ? ` · ${mapText(place, row, col)}` : "";
   return `row ${sceneRow}, column ${sceneCol}${ground}${here ? "" : ": has not come"}`;
 }
@@ -348,24 +398,35 @@ function mapText({ crs, transform: [a, b, c, d, e, f] }, row, col) {
   return `x ${x.toFixed(digits)}, y ${y.toFixed(digits)}${crs.length < 16 ? ` (${crs})` : ""}`;
 }
 
-function readout(place) { say($("readout"), where(place)); }
+let pointed = null; // the place that the cursor is at
+let placeTimer = null;
+function readout(place) {
+  pointed = place;
+  say($("readout"), where(place));
+  clearTimeout(placeTimer);
+  if (lost || !place.tile || details.has(place.tile.id) || came(place.tile) === 0) return;
+  placeTimer = setTimeout(async () => {
+    await detailOf(place.tile).catch(() => {});
+    if (pointed === place) say($("readout"), where(place)); // where it is on the map is known by now
+  }, REST_MS);
+}
 
 // ---- the spectrum
 
 async function select(place) {
   readout(place);
   if (!place.here) { say($("spectrum-note"), "This pixel has not come."); return; }
+  if (lost) { say($("spectrum-note"), NO_ANSWER); return; }
   try {
     const detail = await detailOf(place.tile);
-    const answer = await fetch(`/api/tiles/${place.tile.id}/spectrum?row=${place.row}&col=${place.col}`);
-    if (!answer.ok) throw new Error(`status ${answer.status}`);
-    const { samples } = await answer.json();
+    const { samples } = await ask(`/api/tiles/${place.tile.id}/spectrum?row=${place.row}&col=${place.col}`);
     selected = { place, detail, samples };
     readout(place);
     say($("spectrum-note"), `row ${place.sceneRow}, column ${place.sceneCol}`);
     showSpectrum();
-  } catch {
-    say($("spectrum-note"), "The samples of this pixel are no longer at hand.");
+  } catch ({ cause }) {
+    const refusal = cause === 404 ? "The samples of this pixel are no longer at hand." : `The ground could not say (status ${cause}): select it once more.`;
+    say($("spectrum-note"), cause === undefined ? NO_ANSWER : refusal);
   }
 }
 
@@ -380,7 +441,6 @@ const axisOf = (detail) => (detail.wavelengths_nm.length ? detail.wavelengths_nm
 
 function showSpectrum() {
   const all = [...(selected ? [{ ...selected, slot: 0 }] : []), ...pins];
-  const unit = (selected ?? pins[0])?.detail.wavelengths_nm.length ? "nm" : "band";
   const series = all.map(({ place, detail, samples, slot }) => ({
     x: axisOf(detail),
     values: samples.map((sample) => (sample === null ? null : sample / detail.reflectance_scale)),
@@ -389,7 +449,7 @@ function showSpectrum() {
     slot,
   }));
   const axis = described ? axisOf(described.detail) : [];
-  plot.show(series, bands ? bands.map((band) => axis[band]) : [], unit);
+  plot.show(series, bands ? bands.map((band) => axis[band]) : [], axis, described?.detail.wavelengths_nm.length ? "nm" : "band");
   $("plot").setAttribute("aria-label", selected ? `Spectrum of row ${selected.place.sceneRow}, column ${selected.place.sceneCol}; its values are in the table below` : "Spectrum of the selected pixel");
   $("pin").disabled = !selected || pins.length >= MAX_SERIES - 1;
   $("unpin").disabled = !pins.length;
@@ -429,3 +489,4 @@ $("zoom-fit").addEventListener("click", () => viewer.zoomBy(0));
 
 showPasses([]);
 listen();
+setInterval(look, LOOK_MS);

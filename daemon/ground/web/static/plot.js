@@ -3,7 +3,8 @@
 import { significant, wavelength } from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const MARGIN = { left: 46, right: 10, top: 8, bottom: 32 };
+const MARGIN = { left: 46, right: 18, top: 8, bottom: 32 };
+const GAP_STEPS = 3; // bands farther apart than so many usual steps are not joined: between them nothing was measured
 const TICK_PX = { x: 70, y: 38 };
 export const MAX_SERIES = 4;
 
@@ -16,6 +17,22 @@ const nice = (low, high, most) => {
   return ticks;
 };
 
+// A line through what was measured, in the order of x; broken where nothing was. A point by itself is a dash.
+function pathOf({ x, values }, scale) {
+  const order = x.map((_, i) => i).sort((a, b) => x[a] - x[b]);
+  const steps = order.slice(1).map((at, i) => x[at] - x[order[i]]).filter((step) => step > 0).sort((a, b) => a - b);
+  const farthest = GAP_STEPS * (steps[Math.trunc(steps.length / 2)] ?? 0);
+  const runs = [];
+  let before = null;
+  for (const i of order) {
+    if (values[i] === null) { before = null; continue; }
+    if (before === null || x[i] - x[before] > farthest) runs.push([]);
+    runs.at(-1).push(`${scale.x(x[i]).toFixed(1)} ${scale.y(values[i]).toFixed(1)}`);
+    before = i;
+  }
+  return runs.map((points) => (points.length > 1 ? `M${points.join("L")}` : `M${points[0]}m-1.5 0h3`)).join("");
+}
+
 export class Plot {
   // svg: where it is drawn; read(text): told what stands under the hair line.
   constructor(svg, read) {
@@ -23,6 +40,7 @@ export class Plot {
     this.read = read;
     this.series = []; // {x: [nm], values: [reflectance or null], raw, name, slot}
     this.shown = []; // positions of red, green and blue
+    this.axis = []; // position of each band of the scene
     this.unit = "nm";
     this.hair = null;
     new ResizeObserver(() => this.draw()).observe(svg);
@@ -37,10 +55,11 @@ export class Plot {
     });
   }
 
-  // series: the selected one first; shown: positions of the three bands of the image.
-  show(series, shown, unit) {
+  // series: the selected one first; shown: positions of the three bands of the image; axis: of all bands.
+  show(series, shown, axis, unit) {
     this.series = series;
     this.shown = shown;
+    this.axis = axis;
     this.unit = unit;
     if (!series.length || (this.hair ?? 0) >= series[0].x.length) this.hair = null;
     this.draw();
@@ -48,9 +67,8 @@ export class Plot {
 
   #scales() {
     const { width, height } = this.svg.getBoundingClientRect();
-    const xs = this.series.flatMap((s) => s.x);
     const ys = this.series.flatMap((s) => s.values.filter((v) => v !== null));
-    const [x0, x1] = xs.length ? [Math.min(...xs), Math.max(...xs)] : [400, 2500];
+    const [x0, x1] = this.axis.length ? [Math.min(...this.axis), Math.max(...this.axis)] : [0, 1];
     let [y0, y1] = ys.length ? [Math.min(0, ...ys), Math.max(...ys)] : [0, 1];
     if (y1 - y0 < 1e-9) y1 = y0 + 1e-3;
     y1 += 0.04 * (y1 - y0);
@@ -80,26 +98,17 @@ export class Plot {
       add("line", { class: "grid", x1: MARGIN.left, x2: right, y1: y, y2: y });
       add("text", { x: MARGIN.left - 6, y: y + 4, "text-anchor": "end" }, significant(tick));
     }
-    for (const tick of nice(scale.x0, scale.x1, inner.width / TICK_PX.x)) {
+    for (const tick of this.axis.length ? nice(scale.x0, scale.x1, inner.width / TICK_PX.x) : []) {
+      if (this.unit === "band" && !Number.isInteger(tick)) continue;
       const x = scale.x(tick);
       add("line", { class: "axis", x1: x, x2: x, y1: bottom, y2: bottom + 4 });
       add("text", { x, y: bottom + 16, "text-anchor": "middle" }, String(tick));
     }
     add("line", { class: "axis", x1: MARGIN.left, x2: right, y1: bottom, y2: bottom });
-    add("text", { x: (MARGIN.left + right) / 2, y: height - 3, "text-anchor": "middle" }, this.unit === "nm" ? "Wavelength [nm]" : "Band");
+    if (this.axis.length) add("text", { x: (MARGIN.left + right) / 2, y: height - 3, "text-anchor": "middle" }, this.unit === "nm" ? "Wavelength [nm]" : "Band");
     add("text", { x: 11, y: MARGIN.top + inner.height / 2, "text-anchor": "middle", transform: `rotate(-90 11 ${MARGIN.top + inner.height / 2})` }, "Reflectance");
     if (this.series.length) this.shown.forEach((at, color) => add("line", { class: `band-${"rgb"[color]}`, x1: scale.x(at), x2: scale.x(at), y1: MARGIN.top, y2: bottom }));
-    for (const one of [...this.series].reverse()) {
-      const order = one.x.map((_, i) => i).sort((a, b) => one.x[a] - one.x[b]);
-      let pen = false;
-      let path = "";
-      for (const i of order) {
-        if (one.values[i] === null) { pen = false; continue; }
-        path += `${pen ? "L" : "M"}${scale.x(one.x[i]).toFixed(1)} ${scale.y(one.values[i]).toFixed(1)}`;
-        pen = true;
-      }
-      add("path", { class: `series s${one.slot}`, d: path });
-    }
+    for (const one of [...this.series].reverse()) add("path", { class: `series s${one.slot}`, d: pathOf(one, scale) });
     this.#legend(add, right);
     if (this.hair !== null && this.series.length) {
       const x = scale.x(this.series[0].x[this.hair]);

@@ -44,7 +44,6 @@ export class Viewer {
     this.scene = scene;
     this.layout = layout;
     this.bands = bands;
-    this.#fetch();
     this.draw();
   }
 
@@ -55,10 +54,14 @@ export class Viewer {
 
   // ---- samples
 
+  // Fetch what is in view and is not there yet; the rest comes once it is moved into view.
   #fetch() {
     if (!this.scene || !this.bands) return;
-    for (const tile of this.scene.tiles) {
+    const { width, height, factor, x, y } = this.#view();
+    for (const { tile, top, left } of this.layout.places) {
       if (this.waiting.size >= AT_ONCE) return;
+      const [, rows, cols] = tile.shape;
+      if (x + left * factor >= width || x + (left + cols) * factor <= 0 || y + top * factor >= height || y + (top + rows) * factor <= 0) continue;
       const piece = this.pieces.get(tile.id);
       const stale = !piece || piece.have !== tile.have || (piece.state !== tile.state && tile.state === "written");
       const rests = piece?.failed && performance.now() - piece.failed < AGAIN_MS;
@@ -82,7 +85,6 @@ export class Viewer {
     if (signal.aborted) return;
     this.waiting.delete(tile.id);
     this.#paint();
-    this.#fetch();
   }
 
   #paint() {
@@ -141,6 +143,7 @@ export class Viewer {
     if (this.mark) crosshair(context, x, y, factor, this.mark, color("--cursor"), color("--cursor-edge"), 9);
     if (this.cursor && document.activeElement === canvas) crosshair(context, x, y, factor, this.cursor, color("--cursor"), color("--cursor-edge"), 0);
     canvas.dataset.drawn = String(this.drawn);
+    this.#fetch();
   }
 
   #drawTile(context, tile, left, top, factor, line) {
