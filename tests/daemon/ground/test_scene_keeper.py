@@ -22,6 +22,7 @@ from daemon.ground.metrics import GroundMetrics
 from daemon.ground.products import QUALITY, STAC
 from daemon.ground.scene_keeper import RETRY_S, SceneKeeper
 from daemon.ground.scenes import scene_stem
+from daemon.ground.tile_products import file_state
 from daemon.ground.write import file_stem, make_clean
 from daemon.metrics import new_registry
 from fakes import cubes
@@ -125,7 +126,7 @@ def test_the_next_process_finds_what_this_one_left(tmp_path: Path) -> None:
     before = Keeper(tmp_path)
     before.write(*other)
     before.passes(DEADLINE_S)
-    stats = {path: os.stat(path) for path in tmp_path.glob("x_scene_*")}
+    stats = {path: file_state(path) for path in tmp_path.glob("x_scene_*")}
     assert len(stats) == 4
     (tmp_path / f"{scene_stem('', 'y')}{STAC}").unlink()
 
@@ -133,7 +134,7 @@ def test_the_next_process_finds_what_this_one_left(tmp_path: Path) -> None:
     assert target.counts() == {}
     target.passes(DEADLINE_S)
     assert target.counts() == {'s_written_total{state="complete"}': 1}
-    assert {path: os.stat(path) for path in stats} == stats
+    assert {path: file_state(path) for path in stats} == stats
     assert sorted(target.told) == [("", "x", STEM), ("", "y", scene_stem("", "y"))]
 
 
