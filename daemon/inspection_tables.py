@@ -86,11 +86,13 @@ def _of_product(found: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _products(found: Mapping[str, Any]) -> RenderableType:
-    tiles = table(f"{found['file']}: {len(found['tiles'])} tiles")
+    scenes = sum(tile["is_scene"] for tile in found["tiles"])
+    more = f", scenes put together: {scenes}" if scenes else ""
+    tiles = table(f"{found['file']}: {len(found['tiles']) - scenes} tiles{more}")
     for name in ("group", "first line", "bands × rows × cols", "dtype"):
         tiles.add_column(name, no_wrap=name != "group", overflow="fold")
     for tile in found["tiles"]:
-        tiles.add_row(tile["group"], _time(tile), _shape(tile["shape"]), tile["dtype"])
+        tiles.add_row(tile["group"], _time(tile)[:16], _shape(tile["shape"]), tile["dtype"])
     return tiles
 
 
@@ -120,7 +122,9 @@ def _of_frames(found: Mapping[str, Any]) -> list[RenderableType]:
     models = sorted({tile["model"] for tile in tiles})
     rows.add_column("scene", no_wrap=True)
     rows.add_column("first line", no_wrap=True)
-    for name in ("shape", "step", "patches", "bpppc"):
+    places = {(tile["scene"], tile["tile_row"], tile["tile_col"]) for tile in tiles}
+    again = ("sequence",) if len(places) < len(tiles) else ()
+    for name in ("tile", *again, "shape", "step", "patches", "bpppc"):
         rows.add_column(name, justify="right", no_wrap=True)
     if len(models) > 1:
         rows.add_column("model", overflow="fold")
@@ -128,6 +132,8 @@ def _of_frames(found: Mapping[str, Any]) -> list[RenderableType]:
         cells = [
             short(tile["scene"]),
             _time(tile)[:16],
+            f"r{tile['tile_row']} c{tile['tile_col']}",
+            *(str(tile[name]) for name in again),
             "×".join(map(str, tile["shape"])),
             f"{tile['step']:g}",
             f"{tile['patches']}/{tile['patches_of']}",
