@@ -188,9 +188,9 @@ def from_xarray(cube: xarray.DataArray | xarray.Dataset) -> Tile:
     Raises:
         TileError: If it is no tile.
     """
-    array, attrs = cube, dict[str, Any]()
-    if hasattr(cube, "data_vars"):
-        array, attrs = _variable(cube), dict(cube.attrs)
+    dataset: Any = cube if hasattr(cube, "data_vars") else None
+    array: Any = cube if dataset is None else _variable(dataset)
+    attrs: dict[str, Any] = {} if dataset is None else dict(dataset.attrs)
     if set(DIMENSIONS) == set(array.dims):
         array = array.transpose(*DIMENSIONS)
     attrs |= array.attrs
@@ -199,8 +199,8 @@ def from_xarray(cube: xarray.DataArray | xarray.Dataset) -> Tile:
         attrs.setdefault("reflectance_scale", _scale(samples, attrs, array.encoding))
         if "nodata" not in attrs:
             fill = array.encoding.get("_FillValue", attrs.get("_FillValue"))
-            known = fill is not None and not math.isnan(fill)
-            attrs["nodata"] = usable_nodata(float(fill), samples.dtype) if known else None
+            fill = None if fill is None or math.isnan(fill) else float(fill)
+            attrs["nodata"] = usable_nodata(fill, samples.dtype)
         attrs |= _lengths(array)
         return Tile(samples=samples, info=from_tags(attrs))
     except (TypeError, ValueError) as error:
