@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -29,7 +29,14 @@ from codec.errors import BitstreamError, TileError
 from codec.frame import parse
 from codec.targets import Target, code
 from codec.tile import Georeference, Samples, Tile, TileInfo
-from codec.tile_tags import as_samples, default_scale, from_tags, to_tags
+from codec.tile_tags import (
+    as_samples,
+    default_scale,
+    from_tags,
+    nanometers,
+    to_tags,
+    usable_nodata,
+)
 
 if TYPE_CHECKING:
     import xarray
@@ -40,12 +47,14 @@ _COORDINATES: Final = {
     "wavelength": "wavelengths_nm",
     "fwhm": "fwhm_nm",
 }
+_ROUNDING: Final = 0.01
+"""Of packed integers: floats of 32 bits are within 0.004 of each that 16 bits hold."""
 _NOWHERE: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 """The transform of an image without a place on the ground."""
 
 
 def encode(
-    cube: Tile | NDArray[Any] | xarray.DataArray,
+    cube: Tile | NDArray[Any] | xarray.DataArray | xarray.Dataset,
     bundle: Bundle,
     *,
     step: float | None = None,
@@ -58,8 +67,8 @@ def encode(
     """Encode a cube.
 
     Args:
-        cube: A tile; an array of numbers, shape (bands, rows, cols); or a DataArray, see
-            `from_xarray`.
+        cube: A tile; an array of numbers, shape (bands, rows, cols); or a DataArray or
+            Dataset, see `from_xarray`.
         bundle: The model; a PSNR as target needs one that decodes.
         step: Quantizer step [10⁻⁴ reflectance; min–max: latent units]; the bundle's if None.
         rate_bpppc: Bits per valid sample to be met within 5 %, all bytes of frames counted.
@@ -109,7 +118,7 @@ def decode_all(data: bytes, bundle: Bundle) -> Iterator[Tile]:
         yield decoder.decode(frames)
 
 
-def as_tile(cube: Tile | NDArray[Any] | xarray.DataArray, **facts: Any) -> Tile:
+def as_tile(cube: Tile | NDArray[Any] | xarray.DataArray | xarray.Dataset, **facts: Any) -> Tile:
     """Make a tile of a cube and of what is known beside its samples; see `encode`.
 
     Raises:
@@ -122,13 +131,18 @@ def as_tile(cube: Tile | NDArray[Any] | xarray.DataArray, **facts: Any) -> Tile:
         tile = Tile(samples=samples, info=TileInfo(reflectance_scale=default_scale(samples.dtype)))
     else:
         tile = from_xarray(cube)
-    for name in ("wavelengths_nm", "fwhm_nm"):
-        if name in facts:
-            facts[name] = tuple(float(value) for value in facts[name])
+    known = {field.name for field in fields(TileInfo)}
+    for name, value in facts.items():
+        if name not in known:
+            raise TileError(f"a tile has no such fact: {name}; remedy: one of {sorted(known)}")
+        if value is None and name not in ("nodata", "georeference"):
+            raise TileError(f"{name} must not be None; remedy: leave it out")
     try:
+        for name in facts.keys() & {"wavelengths_nm", "fwhm_nm"}:
+            facts[name] = tuple(float(value) for value in facts[name])
         return Tile(samples=tile.samples, info=replace(tile.info, **facts))
-    except TypeError as error:
-        raise TileError(f"a tile has no such fact: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise TileError(f"a fact is not what its name says: {error}") from None
 
 
 def to_xarray(tile: Tile) -> xarray.DataArray:
@@ -160,27 +174,34 @@ def to_xarray(tile: Tile) -> xarray.DataArray:
     return made
 
 
-def from_xarray(array: xarray.DataArray) -> Tile:
-    """A DataArray as a tile.
+def from_xarray(cube: xarray.DataArray | xarray.Dataset) -> Tile:
+    """A DataArray, or a Dataset of one cube, as a tile.
 
     Args:
-        array: Three dimensions; of the names `band`, `y` and `x` in any order, else in that order.
-            Read are the coordinates `wavelength` (or `wavelength_nm`) and `fwhm` [nm], and the
-            attributes of `to_xarray`; what is absent takes defaults, as in
-            `codec.tile_files.read_tile`.
+        cube: Three dimensions; of the names `band`, `y` and `x` in any order, else in that order.
+            Of a Dataset the variable `samples`, or its only one of three dimensions; its attributes
+            count as the variable's. Read are the coordinates `wavelength` (or `wavelength_nm`) and
+            `fwhm` with their `units`, the attributes of `to_xarray`, and of CF `scale_factor`,
+            `_FillValue` and a number as `units`, also where xarray has applied them on opening;
+            what is absent takes defaults, as in `codec.tile_files.read_tile`.
 
     Raises:
         TileError: If it is no tile.
     """
+    dataset: Any = cube if hasattr(cube, "data_vars") else None
+    array: Any = cube if dataset is None else _variable(dataset)
+    attrs: dict[str, Any] = {} if dataset is None else dict(dataset.attrs)
     if set(DIMENSIONS) == set(array.dims):
         array = array.transpose(*DIMENSIONS)
-    samples = _samples(np.asarray(array.values))
-    attrs = {str(name): value for name, value in array.attrs.items()}
-    attrs.setdefault("reflectance_scale", default_scale(samples.dtype))
-    for name, field in _COORDINATES.items():
-        if name in array.coords:
-            attrs[field] = [float(str(value)) for value in np.ravel(array.coords[name].values)]
+    attrs |= array.attrs
     try:
+        samples = _samples(_as_stored(np.asarray(array.values), array.encoding))
+        attrs.setdefault("reflectance_scale", _scale(samples, attrs, array.encoding))
+        if "nodata" not in attrs:
+            fill = array.encoding.get("_FillValue", attrs.get("_FillValue"))
+            fill = None if fill is None or math.isnan(fill) else float(fill)
+            attrs["nodata"] = usable_nodata(fill, samples.dtype)
+        attrs |= _lengths(array)
         return Tile(samples=samples, info=from_tags(attrs))
     except (TypeError, ValueError) as error:
         raise TileError(f"an attribute is not what its name says: {error}") from None
@@ -232,6 +253,70 @@ def from_rasterio(array: NDArray[Any], profile: Mapping[str, Any], **facts: Any)
         text = crs if isinstance(crs, str) else crs.to_string()
         facts.setdefault("georeference", Georeference(crs=text, transform=transform))
     return as_tile(array, **facts)
+
+
+def _variable(dataset: xarray.Dataset) -> xarray.DataArray:
+    """The cube of a Dataset."""
+    cubes = [name for name, array in dataset.data_vars.items() if array.ndim == 3]
+    if "samples" in cubes:
+        cubes = ["samples"]
+    if len(cubes) != 1:
+        raise TileError(f"{len(cubes)} cubes {cubes}, not one; remedy: give dataset[NAME]")
+    return dataset[cubes[0]]
+
+
+def _as_stored(values: NDArray[Any], stored: Mapping[str, Any]) -> NDArray[Any]:
+    """Undo what xarray does on opening: NaN for fill, floats for scaled integers.
+
+    Values that are not those of the store any more stay as they are.
+    """
+    fill, kind = stored.get("_FillValue"), np.dtype(stored.get("dtype", values.dtype))
+    if values.dtype.kind != "f" or (kind.kind == "f" and "scale_factor" in stored):
+        return values
+    missing = np.isnan(values)
+    if kind.kind != "f":
+        packed = (values - stored.get("add_offset", 0)) / stored.get("scale_factor", 1)
+        whole = np.rint(np.where(missing, 0 if fill is None else fill, packed))
+        limits = np.iinfo(kind)
+        is_stored = (np.abs(whole - packed)[~missing] < _ROUNDING).all()
+        if (fill is None and missing.any()) or not is_stored or stored.get("add_offset"):
+            return values
+        inside = limits.min <= whole.min(initial=0) and whole.max(initial=0) <= limits.max
+        return whole.astype(kind) if inside else values
+    return np.where(missing, values.dtype.type(fill), values) if fill is not None else values
+
+
+def _scale(samples: Samples, attrs: Mapping[str, Any], stored: Mapping[str, Any]) -> float:
+    """The sample value of reflectance 1.0, as CF tells it."""
+    factor = attrs.get("scale_factor", stored.get("scale_factor"))
+    if factor is None:
+        try:
+            factor = float(attrs["units"])
+        except (KeyError, TypeError, ValueError):
+            factor = 1.0
+    elif "scale_factor" in stored and samples.dtype.kind == "f":
+        factor = 1.0  # xarray has applied it
+    if not factor > 0 or factor == 1:  # no integers count whole reflectances
+        return default_scale(samples.dtype)
+    return float(f"{1 / factor:.9g}")
+
+
+def _lengths(array: xarray.DataArray) -> dict[str, list[float]]:
+    """Band centers and widths [nm]; widths without a unit have that of the centers."""
+    found, unit = dict[str, list[float]](), ""
+    for name, field in _COORDINATES.items():
+        if name not in array.coords:
+            continue
+        coordinate = array.coords[name]
+        values = [float(str(value)) for value in np.ravel(coordinate.values)]
+        told = str(coordinate.attrs.get("units", "")).strip()
+        unit = "nm" if name.endswith("_nm") else told or unit
+        if not unit:
+            unit = "um" if all(value < 100 for value in values) else "nm"
+        found[field] = nanometers(values, unit)
+        if values and not found[field]:
+            raise TileError(f"{name} is in {unit!r}; remedy: give it in nm or um")
+    return found
 
 
 def _samples(values: NDArray[Any]) -> Samples:

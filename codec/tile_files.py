@@ -91,6 +91,8 @@ def find_scenes(path: Path) -> list[Path]:
         TileFileError: If there is none.
     """
     path = Path(path)
+    if not path.exists():
+        raise TileFileError(f"{path}: no such file or folder; remedy: check the path")
     if path.is_file() or path.suffix.lower() == ".zarr":
         return [path]
     found: list[Path] = []

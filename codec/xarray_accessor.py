@@ -1,4 +1,4 @@
-"""`array.prismlink`: the codec behind any DataArray, once `register` was called.
+"""`array.prismlink`: the codec behind any DataArray or Dataset, once `register` was called.
 
 register()
 data = array.prismlink.encode(bundle, rate_bpppc=0.1)
@@ -20,13 +20,13 @@ NAME: Final = "prismlink"
 
 
 class PrismlinkAccessor:
-    """Encodes a DataArray; see `codec.api.from_xarray` for what is read of it.
+    """Encodes a DataArray or Dataset; see `codec.api.from_xarray` for what is read of it.
 
     Args:
         array: The cube.
     """
 
-    def __init__(self, array: xarray.DataArray) -> None:
+    def __init__(self, array: xarray.DataArray | xarray.Dataset) -> None:
         self._array = array
 
     def encode(self, bundle: Bundle, **options: Any) -> bytes:
@@ -39,7 +39,7 @@ class PrismlinkAccessor:
 
 
 def register() -> None:
-    """Give every DataArray of this process its `prismlink`.
+    """Give every DataArray and Dataset of this process its `prismlink`.
 
     A call, because an import that needs xarray would fail on board.
 
@@ -49,3 +49,4 @@ def register() -> None:
     xarray_module = importlib.import_module("xarray")
     if not hasattr(xarray_module.DataArray, NAME):
         xarray_module.register_dataarray_accessor(NAME)(PrismlinkAccessor)
+        xarray_module.register_dataset_accessor(NAME)(PrismlinkAccessor)

@@ -43,10 +43,11 @@ def write_zarr(tile: Tile, path: Path, layers: PatchLayers | None = None) -> Seq
         encoding["samples"]["_FillValue"] = info.nodata
     if layers is not None:
         encoding["valid"] = cube
+    facts = to_tags(info, everything=True) | ({"model": layers.model} if layers else {})
     whole = xarray.Dataset(
         {} if layers is None else _layers(layers),
         coords=_bands(tile) | place,
-        attrs={"Conventions": "CF-1.11"} | to_tags(info, everything=True),
+        attrs={"Conventions": "CF-1.11"} | facts,
     )
     patch_row_bytes = PATCH_PX * tile.samples[:, 0].nbytes
     step = PATCH_PX * max(1, _STRIP_BYTES // patch_row_bytes)

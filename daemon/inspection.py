@@ -6,6 +6,7 @@ Every description is plain JSON values under `kind`; `daemon.inspection_tables` 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +25,7 @@ from codec.tile_files import READERS, read_tile
 from daemon.bulk.catalog import FoundTile, Selection
 from daemon.bulk.decode import read_all
 from daemon.bulk.frames import FrameReader
-from daemon.bulk.sources import Source, find_sources
+from daemon.bulk.sources import CAPTURES, Source, find_sources
 from daemon.ground.products import QUALITY
 from daemon.ground.write import MANIFEST
 from daemon.link.lanes import LANES
@@ -34,6 +35,8 @@ from daemon.onboard.segment_log import waiting_in
 
 BUNDLE: Final = ".safetensors"
 STORE: Final = ".zarr"
+_SCENE: Final = re.compile(rf"_scene_[0-9a-f]+\{STORE}$")
+"""How names of what was put together end, as `daemon.ground.scenes.scene_stem` makes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +147,7 @@ def _describe_store(path: Path) -> dict[str, Any]:
         "tiles": [
             {
                 "group": name,
+                "is_scene": _SCENE.search(name) is not None,
                 **_of_info(tile.info),
                 "shape": list(tile.samples.shape),
                 "dtype": tile.samples.dtype.name,
@@ -196,17 +200,17 @@ def _inspect_frames(
     try:
         sources = find_sources(path)
     except TileFileError as error:
-        raise CodecError(
-            f"{path}: neither a bundle ({BUNDLE}), a product ({', '.join(READERS)}), frames nor "
-            f"packets: {error}"
-        ) from None
+        raise _none_of_the_kinds(path, str(error)) from None
     with FrameReader(problems.append, unseal=unseal, on_packet=packets.note) as reader:
         catalog = read_all([path], reader, problems.append)
+        unnamed = sources[0].path == path and path.suffix.lower() not in CAPTURES
+        ours = packets.by_channel or reader.stream.sealed
+        if sources[0].kind == "capture" and unnamed and not ours:
+            raise _none_of_the_kinds(path, "no packet of ours is in it")
         tiles = tuple(tile for tile in catalog.tiles() if selection.takes(tile.side))
         restored = _first(tiles, bundles) if bundles is not None and tiles else None
-        kinds = {source.kind for source in sources}
         found: dict[str, Any] = {
-            "kind": kinds.pop() if len(kinds) == 1 else "sources",
+            "kind": sources[0].kind if sources[0].path == path else "folder",
             "file": path.name,
             "sources": len(sources),
         }
@@ -226,6 +230,13 @@ def _inspect_frames(
     found["without_side"] = catalog.without_side
     found["problems"] = problems
     return Inspection(description=found, tile=restored, problems=tuple(problems))
+
+
+def _none_of_the_kinds(path: Path, reason: str) -> CodecError:
+    return CodecError(
+        f"{path}: neither a bundle ({BUNDLE}), a product ({', '.join(READERS)}), frames nor "
+        f"packets: {reason}"
+    )
 
 
 def _first(tiles: Sequence[FoundTile], bundles: Mapping[bytes, Path]) -> Tile:

@@ -86,11 +86,13 @@ def _of_product(found: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _products(found: Mapping[str, Any]) -> RenderableType:
-    tiles = table(f"{found['file']}: {len(found['tiles'])} tiles")
+    scenes = sum(tile["is_scene"] for tile in found["tiles"])
+    more = f", scenes put together: {scenes}" if scenes else ""
+    tiles = table(f"{found['file']}: {len(found['tiles']) - scenes} tiles{more}")
     for name in ("group", "first line", "bands × rows × cols", "dtype"):
         tiles.add_column(name, no_wrap=name != "group", overflow="fold")
     for tile in found["tiles"]:
-        tiles.add_row(tile["group"], _time(tile), _shape(tile["shape"]), tile["dtype"])
+        tiles.add_row(tile["group"], _time(tile)[:16], _shape(tile["shape"]), tile["dtype"])
     return tiles
 
 
@@ -118,9 +120,13 @@ def _of_frames(found: Mapping[str, Any]) -> list[RenderableType]:
         "(bpppc: bits per valid sample of frames, packets not counted)"
     )
     models = sorted({tile["model"] for tile in tiles})
-    rows.add_column("scene", no_wrap=True)
+    rows.add_column("scene", overflow="fold")  # the one that gives way on a narrow screen
     rows.add_column("first line", no_wrap=True)
-    for name in ("shape", "step", "patches", "bpppc"):
+    places = {(tile["scene"], tile["tile_row"], tile["tile_col"]) for tile in tiles}
+    again = ("sequence",) if len(places) < len(tiles) else ()
+    steps = sorted({tile["step"] for tile in tiles})
+    differ = ("step",) if len(steps) > 1 else ()
+    for name in ("tile", *again, "shape", *differ, "patches", "bpppc"):
         rows.add_column(name, justify="right", no_wrap=True)
     if len(models) > 1:
         rows.add_column("model", overflow="fold")
@@ -128,15 +134,19 @@ def _of_frames(found: Mapping[str, Any]) -> list[RenderableType]:
         cells = [
             short(tile["scene"]),
             _time(tile)[:16],
+            f"r{tile['tile_row']} c{tile['tile_col']}",
+            *(str(tile[name]) for name in again),
             "×".join(map(str, tile["shape"])),
-            f"{tile['step']:g}",
+            *(f"{tile[name]:g}" for name in differ),
             f"{tile['patches']}/{tile['patches_of']}",
             f"{tile['bits_per_sample']:.4f}",
         ]
         rows.add_row(*cells, *([tile["model"]] if len(models) > 1 else []))
     shown.append(rows)
-    if len(models) == 1:
-        shown.append(f" all of model {models[0]}\n")
+    same = [f"of model {name}" for name in models if len(models) == 1]
+    same += [f"with a step of {step:g}" for step in steps if len(steps) == 1]
+    if same:
+        shown.append(f" all {', '.join(same)}\n")
     if len(tiles) > _TILES_SHOWN:
         shown.append(f"… and {len(tiles) - _TILES_SHOWN} more: --json FILE has all")
     return shown

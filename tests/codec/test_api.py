@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from codec.encoder import Encoder
 from codec.errors import BitstreamError, TileError
 from codec.targets import mean_psnr_db
 from codec.tile import Georeference, Tile
+from codec.tile_files import write_tile
 from codec.xarray_accessor import register
 from fakes.bundles import klt_bundle
 from fakes.cubes import tile as fake_tile
@@ -82,6 +84,85 @@ def test_a_stranger_s_dataarray_is_a_cube() -> None:
     assert (tile.info.reflectance_scale, tile.info.wavelengths_nm) == (1.0, (500.0, 600.0, 700.0))
 
 
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_an_opened_store_is_the_tile_it_was_made_of(dtype: str, tmp_path: Path) -> None:
+    """A Dataset of ours gives all facts and the same frames; its array scale, fill and centers."""
+    tile = fake_tile(
+        bands=4, rows=8, cols=9, dtype=dtype, nodata=-1.0, fill_pixels=0.2, scene="here",
+        sequence=7, wavelengths_nm=CENTERS[:4], fwhm_nm=(6.5,) * 4,
+    )  # fmt: skip
+    register()
+    with xr.open_dataset(write_tile(tile, tmp_path / "x", "zarr"), engine="zarr") as opened:
+        whole, array = opened.prismlink.tile(), opened["samples"].prismlink.tile()
+        again = opened.prismlink.encode(klt_bundle(), backend="torch")
+
+    assert whole.info == tile.info
+    np.testing.assert_array_equal(whole.samples, tile.samples)
+    np.testing.assert_array_equal(array.samples, tile.samples)
+    for name in ("reflectance_scale", "nodata", "wavelengths_nm", "fwhm_nm"):
+        assert getattr(array.info, name) == getattr(tile.info, name)
+    assert again == api.encode(tile, klt_bundle(), backend="torch")
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["applied by xarray", "as stored"])
+def test_packed_integers_are_as_cf_says(opened: bool, tmp_path: Path) -> None:
+    """Scale and fill of a stranger's file count, whether xarray has applied them or not."""
+    stored = np.arange(32, dtype=np.int16).reshape(2, 4, 4)
+    stored[:, 0, 0] = -9
+    cf = {"scale_factor": 0.002, "_FillValue": np.int16(-9)}
+    xr.Dataset({"reflectance": (("band", "y", "x"), stored, cf)}).to_zarr(
+        tmp_path / "x", zarr_format=2
+    )
+    with xr.open_zarr(tmp_path / "x", chunks=None, mask_and_scale=opened) as dataset:
+        tile = api.from_xarray(dataset)
+
+    np.testing.assert_array_equal(tile.samples, stored)
+    assert (tile.info.reflectance_scale, tile.info.nodata) == (500.0, -9.0)
+
+
+def test_changed_values_are_not_packed_again(tmp_path: Path) -> None:
+    """What is no integer of the store any more stays the float it is."""
+    values = np.full((2, 4, 4), 0.5, np.float32)
+    array = xr.DataArray(values, dims=api.DIMENSIONS)
+    array.encoding = {"dtype": np.dtype(np.int16), "_FillValue": -9}
+
+    assert api.from_xarray(array).samples.dtype == np.float32
+
+
+def test_two_cubes_are_one_too_many() -> None:
+    """Which of them is meant has to be said."""
+    cube = (api.DIMENSIONS, np.zeros((2, 4, 4), np.int16))
+    with pytest.raises(TileError, match=r"2 cubes .*remedy: give dataset\[NAME\]"):
+        api.from_xarray(xr.Dataset({"a": cube, "b": cube}))
+
+
+@pytest.mark.parametrize("unit", ["um", "micrometers", "µm", "nm", None])
+def test_wavelengths_are_in_their_unit(unit: str | None) -> None:
+    """Micrometers become nanometers; widths without a unit have that of the centers."""
+    many = 1 if unit == "nm" else 1000
+    told = {} if unit is None else {"units": unit}
+    array = xr.DataArray(
+        np.zeros((2, 4, 4), np.int16), dims=api.DIMENSIONS,
+        coords={
+            "wavelength": ("band", np.array([400.0, 2400.0]) / many, told),
+            "fwhm": ("band", np.array([6.0, 8.0]) / many),
+        },
+    )  # fmt: skip
+    info = api.from_xarray(array).info
+
+    assert (info.wavelengths_nm, info.fwhm_nm) == ((400.0, 2400.0), (6.0, 8.0))
+
+
+def test_an_unknown_unit_of_wavelengths_is_refused() -> None:
+    """Wave numbers are not taken for nanometers."""
+    array = xr.DataArray(
+        np.zeros((1, 4, 4), np.int16), dims=api.DIMENSIONS,
+        coords={"wavelength": ("band", [9000.0], {"units": "cm-1"})},
+    )  # fmt: skip
+    with pytest.raises(TileError, match=r"wavelength is in 'cm-1'; remedy: give it in nm or um"):
+        api.from_xarray(array)
+
+
 def test_the_accessor_encodes(cube: Tile) -> None:
     """It gives the bytes that the function does; registering twice does no harm."""
     register()
@@ -143,7 +224,9 @@ def test_several_tiles_are_decoded_one_by_one(cube: Tile) -> None:
         (np.zeros((4, 4)), {}, "a cube is"),
         (np.full((2, 4, 4), 1e6).astype(np.int64), {}, "16 bits"),
         (np.zeros((2, 4, 4), np.int16), {"wavelengths_nm": [500.0]}, "1 wavelengths, 2 bands"),
-        (np.zeros((2, 4, 4), np.int16), {"sceen": "x"}, "sceen"),
+        (np.zeros((2, 4, 4), np.int16), {"sceen": "x"}, "no such fact: sceen; remedy"),
+        (np.zeros((2, 4, 4), np.int16), {"wavelengths_nm": None}, "_nm must not be None; remedy"),
+        (np.zeros((2, 4, 4), np.int16), {"reflectance_scale": None}, "None; remedy: leave it out"),
         (xr.DataArray(np.zeros((2, 4, 4)), attrs={"sequence": "x"}), {}, "attribute"),
     ],
 )

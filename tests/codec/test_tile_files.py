@@ -213,8 +213,11 @@ def test_scenes_are_found_in_order(tmp_path: Path) -> None:
         "zarr/t.zarr",
     ]  # fmt: skip
     assert find_scenes(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+    (tmp_path / "empty").mkdir()
     with pytest.raises(TileFileError, match="no scene there; remedy"):
-        find_scenes(tmp_path / "nowhere")
+        find_scenes(tmp_path / "empty")
+    with pytest.raises(TileFileError, match="no such file or folder; remedy: check the path"):
+        find_scenes(tmp_path / "nothing.tif")
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -120,3 +120,10 @@ def test_a_store_is_the_same_in_however_many_strips(
         return {p.relative_to(store): p.read_bytes() for p in store.rglob("*") if p.is_file()}
 
     assert files(one) == files(many)
+
+
+def test_the_model_is_told_of_the_whole_store(tmp_path: Path) -> None:
+    """Beside the attributes of the tile, as in the quality file of every format."""
+    tile, layers = with_holes(cubes.tile())
+
+    assert opened(write_tile(tile, tmp_path / "t", "zarr", layers)).attrs["model"] == "ab"

@@ -217,6 +217,25 @@ def test_a_quality_needs_the_whole_bundle(
     assert "use the full bundle" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [("x.prism", "a file is there, not a folder"), ("/proc/x", "cannot be made a folder")],
+)
+def test_a_folder_that_cannot_be_is_told_with_its_remedy(
+    prismlink: Prismlink, bundle_file: Path, tmp_path: Path, where: str, said: str
+) -> None:
+    """One line, and no number of the system's."""
+    (tmp_path / "x.prism").write_bytes(b"")
+    ended = prismlink(
+        "decode", tmp_path / "x.prism", "-o", tmp_path / where, "--bundle", bundle_file
+    )
+
+    assert ended.status == 73
+    assert said in ended.err
+    assert "; remedy: another --output" in ended.err
+    assert "Errno" not in ended.err
+
+
 def test_inspect_prints_what_it_found(
     prismlink: Prismlink, bundle_file: Path, tmp_path: Path
 ) -> None:

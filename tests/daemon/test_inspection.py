@@ -246,6 +246,50 @@ def test_the_first_tile_is_restored_if_asked_for(tmp_path: Path, bundle_file: Pa
         inspect(path, bundles={})
 
 
+def test_tiles_of_a_scene_can_be_told_apart(tmp_path: Path) -> None:
+    """By row and column; where one position was shown again, by the instrument's count."""
+    tiles = [
+        cubes.tile(bands=3, rows=8, cols=9, scene="x", tile_row=row, tile_col=4, sequence=sequence)
+        for row, sequence in ((2, 71), (3, 72), (3, 73))
+    ]
+    coded = [Encoder(klt_bundle(), backend="torch-cpu").encode(tile) for tile in tiles]
+    path = tmp_path / "x.prism"
+    path.write_bytes(prism_file.pack([*coded[0], *coded[1]]))
+    once = shown(inspect(path).description)
+    path.write_bytes(prism_file.pack([frame for frames in coded for frame in frames]))
+    again = shown(inspect(path).description)
+
+    assert all(name in once for name in ("r2 c4", "r3 c4"))
+    assert "sequence" not in once
+    assert all(name in again for name in ("sequence", " 72 ", " 73 "))
+
+
+def test_a_folder_of_frame_files_is_a_folder(tmp_path: Path) -> None:
+    """Not a frame file."""
+    recordings.frame_file(tmp_path / "x.prism", 0)
+    found = inspect(tmp_path).description
+
+    assert (found["kind"], found["sources"]) == ("folder", 1)
+    assert f"Folder {tmp_path.name}: 1 tile" in shown(found)
+
+
+def test_a_text_is_none_of_the_kinds(tmp_path: Path) -> None:
+    """One line says so, and no table of no packets."""
+    (tmp_path / "README.md").write_text("# Some text\n" * 100)
+    with pytest.raises(CodecError, match=r"README\.md: neither a bundle .*no packet of ours"):
+        inspect(tmp_path / "README.md")
+
+
+def test_scenes_of_a_store_are_no_tiles(tmp_path: Path) -> None:
+    """They are counted apart."""
+    for name in ("x_r0c0_1_ab", "x_r1c0_2_cd", "x_scene_ef"):
+        write_tile(cubes.tile(scene="x"), tmp_path / "all.zarr" / name, "zarr")
+    found = inspect(tmp_path / "all.zarr").description
+
+    assert [tile["is_scene"] for tile in found["tiles"]] == [False, False, True]
+    assert "2 tiles, scenes put together: 1" in shown(found)
+
+
 def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
     """By name, with what is known."""
     (tmp_path / "x").mkdir()
@@ -258,10 +302,13 @@ def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
         inspect(tmp_path / "absent.prism")
 
 
-def test_noise_is_told(tmp_path: Path) -> None:
-    """A file of no known suffix is looked through for packets; without any it is no capture."""
+def test_noise_is_none_of_the_kinds(tmp_path: Path) -> None:
+    """A file of no known suffix is looked through for packets; what is named a capture is one."""
     (tmp_path / "x").write_bytes(b"noise")
-    assert "holds no packet of ours" in inspect(tmp_path / "x").problems[0]
+    (tmp_path / "x.bin").write_bytes(b"noise")
+    with pytest.raises(CodecError, match="no packet of ours"):
+        inspect(tmp_path / "x")
+    assert "holds no packet of ours" in inspect(tmp_path / "x.bin").problems[0]
 
 
 def test_a_broken_bundle_is_refused(tmp_path: Path) -> None:
