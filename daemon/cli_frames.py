@@ -137,9 +137,9 @@ def decode(
     found = _bundles(bundle, models)
     unseal = _unseal(seal_key)
     check_json(json_file)
-    _make_folder(output)
     with ExitStack() as stack:
         cluster = stack.enter_context(Cluster(scheduler)) if scheduler is not None else None
+        _make_folder(output)
         bar = stack.enter_context(progress("tiles", None))
 
         def pool(tiles: int) -> Pool:
