@@ -22,7 +22,7 @@ from daemon.console import (
     say,
     write_json,
 )
-from daemon.errors import EXIT_DATA, OutputError
+from daemon.errors import EXIT_DATA
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,7 +139,6 @@ def decode(
     check_json(json_file)
     with ExitStack() as stack:
         cluster = stack.enter_context(Cluster(scheduler)) if scheduler is not None else None
-        _make_folder(output)
         bar = stack.enter_context(progress("tiles", None))
 
         def pool(tiles: int) -> Pool:
@@ -240,24 +239,6 @@ def _selection(scene: str, since: str | None, until: str | None, model: str) -> 
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-
-
-def _make_folder(output: Path) -> None:
-    """Make a folder before anything is read.
-
-    Raises:
-        OutputError: If it cannot be.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise OutputError(
-            output, "a file is there, not a folder; remedy: another --output"
-        ) from None
-    except OSError as error:
-        raise OutputError(
-            output, f"cannot be made a folder: {error.strerror}; remedy: another --output"
-        ) from None
 
 
 def _bundles(files: list[Path] | None, folder: Path | None) -> dict[bytes, Path]:

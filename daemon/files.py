@@ -67,28 +67,37 @@ def sync_folder(path: Path) -> None:
         raise OutputError(path, str(error)) from None
 
 
-def lock_folder(folder: Path) -> int | None:
+def lock_folder(folder: Path) -> int:
     """Have a folder for this process alone, until the descriptor is closed or the process ends.
 
     The folder itself is locked: no file of ours lies among what others list. It is made if it is
     not there; on a file system without such locks it is for people to see to.
 
     Returns:
-        A file descriptor that holds the lock; None: another one does.
+        A file descriptor that holds the lock.
 
     Raises:
-        OutputError: If the folder cannot be made or opened.
+        OutputError: If the folder cannot be made or opened, or another process has it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileExistsError, NotADirectoryError):
+        raise OutputError(
+            folder, "a file is there, not a folder; remedy: take another folder"
+        ) from None
     except OSError as error:
-        raise OutputError(folder, str(error)) from None
+        raise OutputError(
+            folder, f"cannot be made a folder: {error.strerror}; remedy: take another folder"
+        ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        return None
+        raise OutputError(
+            folder,
+            "another process writes into it; remedy: wait for its end, or take another folder",
+        ) from None
     except OSError:
         pass
     return lock

@@ -6,7 +6,6 @@ Every description is plain JSON values under `kind`; `daemon.inspection_tables` 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +26,7 @@ from daemon.bulk.decode import read_all
 from daemon.bulk.frames import FrameReader
 from daemon.bulk.sources import CAPTURES, Source, find_sources
 from daemon.ground.products import QUALITY
+from daemon.ground.scenes import is_scene_stem
 from daemon.ground.write import MANIFEST
 from daemon.link.lanes import LANES
 from daemon.link.packet import Channel, Packet
@@ -35,8 +35,6 @@ from daemon.onboard.segment_log import waiting_in
 
 BUNDLE: Final = ".safetensors"
 STORE: Final = ".zarr"
-_SCENE: Final = re.compile(rf"_scene_[0-9a-f]+\{STORE}$")
-"""How names of what was put together end, as `daemon.ground.scenes.scene_stem` makes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +145,7 @@ def _describe_store(path: Path) -> dict[str, Any]:
         "tiles": [
             {
                 "group": name,
-                "is_scene": _SCENE.search(name) is not None,
+                "is_scene": is_scene_stem(name.removesuffix(STORE)),
                 **_of_info(tile.info),
                 "shape": list(tile.samples.shape),
                 "dtype": tile.samples.dtype.name,

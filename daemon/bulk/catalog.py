@@ -11,6 +11,7 @@ with the most patches counts.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -117,10 +118,14 @@ class _Boot(NamedTuple):
 
     def sent(self) -> Iterator[tuple[FoundFrame, Source, dict[tuple[int, int], FoundFrame]]]:
         """Yield each side frame, where it was found, and the first of each patch up to the next."""
-        starts, frames = sorted(self.sides), sorted(self.patches.items(), reverse=True)
+        starts, frame_ids = sorted(self.sides), sorted(self.patches)
         for start, end in zip(starts, [*starts, math.inf][1:], strict=True):
-            patches = {f.at: f for frame_id, f in frames if f.at and start < frame_id < end}
-            yield *self.sides[start], dict(reversed(patches.items()))
+            patches = dict[tuple[int, int], FoundFrame]()
+            for frame_id in frame_ids[bisect_left(frame_ids, start) : bisect_left(frame_ids, end)]:
+                frame = self.patches[frame_id]
+                if frame.at is not None:
+                    patches.setdefault(frame.at, frame)
+            yield *self.sides[start], patches
 
 
 @dataclass(slots=True)

@@ -37,13 +37,7 @@ class Journal:
         # Beside a store: what is no array would be found by whoever lists it.
         beside = output.folder.with_name(f"{output.folder.name}.jsonl")
         self._path = beside if output.is_store else output.folder / NAME
-        lock = lock_folder(self._folder)
-        if lock is None:
-            raise OutputError(
-                self._folder,
-                "another process writes into it; remedy: wait for its end, or take another folder",
-            )
-        self._lock = lock
+        self._lock = lock_folder(self._folder)
         make_clean(self._folder)  # only now: half written things may be another's at work
         self._files = self._read()
         self.marks = {str(told["file"]): mark for mark, told in self._files.items()}

@@ -7,6 +7,7 @@ by side, and one that is missing is as large as the largest.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -21,6 +22,7 @@ from daemon.errors import ScenePlaceError, SceneSizeError, SceneUnlikeError
 from daemon.ground.tile_products import TileProduct
 from daemon.ground.write import safe_name
 
+_STEM: Final = re.compile(r".+_scene_[0-9a-f]{8}", re.DOTALL)
 _MAX_POSITIONS: Final = 1 << 16
 """Positions of tiles in a scene: the missing ones are listed."""
 _MAX_PATCHES: Final = 1 << 18
@@ -95,6 +97,11 @@ def scene_stem(sensor: str, scene: str) -> str:
     """Name of a scene's files without suffix; its digits keep apart what is equal otherwise."""
     digits = blake2b(repr((sensor, scene)).encode(), digest_size=4).hexdigest()
     return f"{safe_name(scene)}_scene_{digits}"
+
+
+def is_scene_stem(stem: str) -> bool:
+    """Whether a name may be one of `scene_stem`; that of a tile is none."""
+    return _STEM.fullmatch(stem) is not None
 
 
 def place(tiles: Sequence[TileProduct], max_bytes: int) -> Scene:

@@ -13,7 +13,6 @@ import secrets
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from daemon.clock import Clock
@@ -22,7 +21,6 @@ from daemon.config_archive import ArchiveSettings
 from daemon.config_models import GroundModelSettings
 from daemon.config_sections import MIB
 from daemon.cores import WORKERS_PER_THREAD, claim
-from daemon.errors import OutputError
 from daemon.files import lock_folder
 from daemon.ground.archive import ArchiveLimits, FrameArchive
 from daemon.ground.collect import CollectWorker
@@ -91,7 +89,8 @@ def run(
     link, security = settings.link, settings.security
     metrics.insecure.set(bool(settings.exposed))
     with ExitStack() as stack:
-        _make_ours(settings.output.directory, stack)
+        # Neither another ground nor `decode` may write there, nor take away what is half written.
+        stack.callback(os.close, lock_folder(settings.output.directory))
         # Before the models, so that whoever waits for them can ask how far we are.
         server = stack.enter_context(
             closing(StatusServer(metrics.exposition, health, settings.metrics, clock))
@@ -177,18 +176,6 @@ def run(
         metrics.stages_late.set(len(late))
         log.info("stopped", extra={"late": ",".join(late) or "none"})
         return metrics.totals()
-
-
-def _make_ours(directory: Path, stack: ExitStack) -> None:
-    """Keep other grounds, and `decode`, out of the output directory until the stack is left."""
-    lock = lock_folder(directory)
-    if lock is None:
-        raise OutputError(
-            directory,
-            "another process writes into it; remedy: end that process, "
-            "or give this one an output.directory of its own",
-        )
-    stack.callback(os.close, lock)
 
 
 def _models(settings: GroundModelSettings, clock: Clock, metrics: GroundMetrics) -> GroundModels:

@@ -232,7 +232,7 @@ def test_a_folder_that_cannot_be_is_told_with_its_remedy(
 
     assert ended.status == 73
     assert said in ended.err
-    assert "; remedy: another --output" in ended.err
+    assert "; remedy: take another folder" in ended.err
     assert "Errno" not in ended.err
 
 

@@ -105,13 +105,11 @@ def test_a_folder_is_of_one_at_a_time(tmp_path: Path) -> None:
     """The second is told, and leaves it as it is; once the first has ended, it is the second's."""
     folder = tmp_path / "a" / "b"
     first = lock_folder(folder)
-    assert first is not None
-    assert lock_folder(folder) is None
+    with pytest.raises(OutputError, match="b: another process writes into it; remedy: "):
+        lock_folder(folder)
     assert names(folder) == []
     os.close(first)
-    second = lock_folder(folder)
-    assert second is not None
-    os.close(second)
+    os.close(lock_folder(folder))
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="file"):
+    with pytest.raises(OutputError, match="file: a file is there, not a folder; remedy: "):
         lock_folder(tmp_path / "file")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.errors import SceneError, ScenePlaceError, SceneSizeError, SceneUnlikeError
-from daemon.ground.scenes import place, scene_stem
+from daemon.ground.scenes import is_scene_stem, place, scene_stem
 from daemon.ground.tile_products import TileProduct
 from daemon.ground.web.tile_view import is_file_name
 
@@ -179,6 +179,8 @@ def test_every_name_is_a_plain_file_name(scene: str, sensor: str) -> None:
     stem = scene_stem(sensor, scene)
     assert is_file_name(f"{stem}.quality.json")
     assert not re.search(r"_r\d+c\d+_\d+_[0-9a-f]{8}$", stem)
+    assert is_scene_stem(stem)
+    assert not is_scene_stem(f"{stem}_r000c000_000000_81648ac4")
 
 
 def test_names_that_would_be_equal_are_kept_apart() -> None:

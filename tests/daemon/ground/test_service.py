@@ -301,7 +301,6 @@ def test_an_output_folder_is_of_one_process(bundle_file: Path, tmp_path: Path) -
     """A second ground, or `decode`, would take the first one's half written files away."""
     half, options = tmp_path / "out" / ".partial-abcdefgh", load(bundle_file, tmp_path)
     lock = lock_folder(half.parent)
-    assert lock is not None
     half.mkdir()
     with pytest.raises(OutputError, match="out: another process writes into it; remedy: ") as told:
         listen(PACKETS, options)
@@ -310,9 +309,7 @@ def test_an_output_folder_is_of_one_process(bundle_file: Path, tmp_path: Path) -
     os.close(lock)
     assert summed(listen(PACKETS, options), "tiles_written_total") == 3
     assert not half.exists()
-    again = lock_folder(half.parent)  # it is free once the ground has ended
-    assert again is not None
-    os.close(again)
+    os.close(lock_folder(half.parent))  # it is free once the ground has ended
 
 
 def test_every_bundle_loaded_is_named(bundle_file: Path, tmp_path: Path) -> None:
