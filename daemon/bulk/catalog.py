@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -62,17 +63,15 @@ def utc_seconds(text: str) -> float:
     Raises:
         ValueError: If it is neither.
     """
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
+    with suppress(ValueError):  # first: 20260501 is a day, not one of 1970
         time = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(
-            f"{text!r} is no time; write it like 2026-05-01, 2026-05-01T12:30:00Z or 1777638600"
-        ) from None
-    return time.replace(tzinfo=time.tzinfo or UTC).timestamp()
+        return time.replace(tzinfo=time.tzinfo or UTC).timestamp()
+    with suppress(ValueError):
+        if math.isfinite(seconds := float(text)):
+            return seconds
+    raise ValueError(
+        f"{text!r} is no time; write it like 2026-05-01, 2026-05-01T12:30:00Z or 1777638600"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

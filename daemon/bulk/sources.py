@@ -104,7 +104,7 @@ def _kind_of_folder(path: Path, folders: Iterable[str], files: Iterable[str]) ->
     names = set(files)
     if path.name in _LANES and ("cursor" in names or _logs(names)):
         return "spool"
-    if _logs(names) or "lock" in names:
+    if _logs(names) or (names == {"lock"} and not {*folders} - {"half-received"}):
         return "archive"
     lanes = _LANES.intersection(folders)
     return "spool" if any((path / lane / "cursor").exists() for lane in lanes) else None

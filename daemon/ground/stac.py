@@ -236,7 +236,8 @@ def _place(georeference: Georeference | None, shape: tuple[int, ...]) -> _Place:
             "proj:wkt2": crs.to_wkt(version=enums.WktVersion.WKT2_2019),
         }
     if crs.is_projected and crs.linear_units == "metre":
-        projection["gsd"] = max(map(abs, (georeference.transform[0], georeference.transform[4])))
+        across, skew_x, _, skew_y, down, _ = georeference.transform
+        projection["gsd"] = max(math.hypot(across, skew_y), math.hypot(skew_x, down))
     return _Place(
         where=_footprint(georeference, crs, shape, warp) or nowhere, projection=projection
     )

@@ -51,7 +51,8 @@ def parts_of(tile: Tile) -> list[TilePart]:
         clock=FakeClock(),
         metrics=GroundMetrics(new_registry()),
     )
-    return [part for frame in frames(tile) for part in worker.accept(frame)]
+    with worker._pool:  # its thread ends here, not when somebody collects garbage
+        return [part for frame in frames(tile) for part in worker.accept(frame)]
 
 
 def frames(

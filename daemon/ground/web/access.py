@@ -18,7 +18,7 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -169,10 +169,13 @@ class Guard:
 async def log_in(request: Request, access: Access) -> Response:
     """Take the form with the token."""
     form = b""
-    async for chunk in request.stream():
-        form += chunk
-        if len(form) > MAX_FORM_BYTES:
-            return _text(413, "the form is too long", close=True)
+    try:
+        async for chunk in request.stream():
+            form += chunk
+            if len(form) > MAX_FORM_BYTES:
+                return _text(413, "the form is too long", close=True)
+    except ClientDisconnect:  # closed, or cut off for taking too long; nobody reads the answer
+        return _text(408, "the form did not come")
     if access.is_token(_token_in(form).strip()):
         return access.let_in()
     await asyncio.sleep(_WRONG_S)

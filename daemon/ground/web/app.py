@@ -28,6 +28,7 @@ from starlette.types import ASGIApp
 
 from codec.errors import TileFileError
 from codec.tile_files import read_tile
+from codec.tile_tags import usable_nodata
 from daemon.ground.web.access import LOGIN, WRONG, Access, Guard, log_in
 from daemon.ground.web.answers import Pieces
 from daemon.ground.web.kept_samples import KeptSamples, TileSamples
@@ -175,7 +176,7 @@ class WebApp:
         def cut() -> tuple[bytes, dict[str, str]]:
             kept = self._samples_of(view)
             present, samples = kept.bands(bands, stride)
-            nodata = kept.info.nodata
+            nodata = usable_nodata(kept.info.nodata, kept.dtype)
             headers = {
                 "content-type": "application/octet-stream",
                 "x-dtype": kept.dtype.name,

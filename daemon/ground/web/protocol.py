@@ -44,7 +44,7 @@ class BoundedProtocol(H11Protocol):
         """Go on with a request; a whole one has no deadline any more."""
         super().data_received(data)
         cycle: object = self.cycle  # None, whatever uvicorn's annotation says
-        waits = cycle is None or self.cycle.response_complete
+        waits = cycle is None or self.cycle.more_body or self.cycle.response_complete
         if not waits:
             self._cancel_request_timer()
         elif self._request_timer is None:

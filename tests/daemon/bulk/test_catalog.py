@@ -11,6 +11,7 @@ from daemon.bulk.catalog import Selection, utc_seconds
     "text",
     [
         "2026-05-01",
+        "20260501",
         "2026-05-01T00:00:00Z",
         "2026-05-01T02:00:00+02:00",
         "1777593600",
@@ -22,7 +23,7 @@ def test_times_are_utc_unless_they_say_other(text: str) -> None:
     assert utc_seconds(text) == 1_777_593_600.0
 
 
-@pytest.mark.parametrize("text", ["yesterday", "2026-13-01", ""])
+@pytest.mark.parametrize("text", ["yesterday", "2026-13-01", "", "nan"])
 def test_what_is_no_time_is_told(text: str) -> None:
     """With what would be one."""
     with pytest.raises(ValueError, match="write it like 2026-05-01"):

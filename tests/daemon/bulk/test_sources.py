@@ -31,6 +31,16 @@ def test_a_folder_is_searched_to_the_bottom(tmp_path: Path) -> None:
     ]
 
 
+def test_a_file_called_lock_hides_nothing(tmp_path: Path) -> None:
+    """Only a folder that holds nothing else is an archive without frames."""
+    (tmp_path / "lock").touch()
+    assert [source.kind for source in find_sources(tmp_path)] == ["archive"]
+    (tmp_path / "a.prism").write_bytes(b"")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.pcap").write_bytes(b"")
+    assert [source.kind for source in find_sources(tmp_path)] == ["frame file", "capture"]
+
+
 def test_a_file_that_is_named_needs_no_suffix(tmp_path: Path) -> None:
     """Its first bytes tell a frame file; anything else may hold packets."""
     path = recordings.frame_file(tmp_path / "x", 0)

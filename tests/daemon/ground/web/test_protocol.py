@@ -69,6 +69,21 @@ def test_who_asks_for_more_slowly_is_cut_off(site: Site, monkeypatch: pytest.Mon
         assert is_closed(connection)
 
 
+def test_who_does_not_send_its_form_is_cut_off(
+    open_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The beginning of a form is no request either; and that it ends there is no error of ours."""
+    monkeypatch.setattr(protocol, "REQUEST_S", 0.2)
+    site = open_site(token=b"0123456789abcdef0123456789abcdef")
+    with site.connect() as connection:
+        connection.sendall(
+            b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\ntok"
+        )
+        assert is_closed(connection)
+    assert site.get("/login").status == 200
+    assert not site.errors
+
+
 def test_events_have_no_deadline(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that was whole is answered as long as it takes."""
     monkeypatch.setattr(protocol, "REQUEST_S", 0.05)
