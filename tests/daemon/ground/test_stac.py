@@ -44,6 +44,17 @@ def check_schema(item: dict[str, Any]) -> None:
     assert uri is not None
 
 
+def test_a_turned_grid_keeps_its_spacing() -> None:
+    """Not what is left of it along the axes."""
+    tile = read_tile(ENMAP)
+    turned = Georeference(
+        crs="EPSG:32618", transform=(0.0, 30.0, 688_005.0, 30.0, 0.0, 4_561_935.0)
+    )
+    assert (
+        told(replace(tile, info=replace(tile.info, georeference=turned)))["properties"]["gsd"] == 30
+    )
+
+
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_pystac_reads_the_item_of_a_real_tile(tmp_path: Path, file_format: str) -> None:
     """Where and when, its projection, its files with their sizes and checksums, its version."""
