@@ -37,15 +37,15 @@ def durable_frames(spool: Path) -> set[FrameKey]:
     return {key for key, indexes in held.items() if indexes >= set(range(needed[key]))}
 
 
-def archived_frames(archive: Path) -> dict[FrameKey, Channel]:
-    """What the ground has archived, and what of a tile each frame is."""
-    archived = dict[FrameKey, Channel]()
+def archived_frames(archive: Path) -> dict[FrameKey, tuple[Channel, bytes]]:
+    """What the ground has archived: what each frame is, and of which tile."""
+    archived = dict[FrameKey, tuple[Channel, bytes]]()
     for path in archive.glob("*.log"):
         data = path.read_bytes()
         for _, start, _ in scan(data).records:
-            kind, channel, boot_id, frame_id, _ = HEAD.unpack_from(data, start + HEADER_BYTES)
+            kind, channel, boot_id, frame_id, tile_id = HEAD.unpack_from(data, start + HEADER_BYTES)
             if kind == FRAME:
-                archived[boot_id, frame_id] = Channel(channel)
+                archived[boot_id, frame_id] = Channel(channel), tile_id
     return archived
 
 
@@ -53,9 +53,8 @@ def archived_frames(archive: Path) -> dict[FrameKey, Channel]:
 def test_kills_lose_nothing_durable(desk: Desk, small_bundle: Path, tmp_path: Path) -> None:
     """Every frame that was on the board's disk when it was killed is in the ground's archive.
 
-    Each patch among them is in a cube, and cubes equal those of an undisturbed run bit for bit. (A
-    board can be killed between a tile's side information and its first patch; of that tile there
-    is no cube.)
+    And in a cube, unless no patch of its tile came: a board can be killed between a tile's side
+    information and its first patch. Cubes equal those of an undisturbed run bit for bit.
     """
     rng, spool, air = random.Random(KILLS), tmp_path / "spool", f"{desk.link}-air"
     up = f"{desk.link}-up"
@@ -100,7 +99,8 @@ def test_kills_lose_nothing_durable(desk: Desk, small_bundle: Path, tmp_path: Pa
     assert durable
     assert durable <= archived.keys()
     in_cubes = {tuple(frame) for manifest in desk.manifests() for frame in manifest["frames"]}
-    assert {key for key in durable if archived[key] is Channel.PATCH} <= in_cubes
+    shown = {tile for channel, tile in archived.values() if channel is Channel.PATCH}
+    assert {key for key in durable if archived[key][1] in shown} <= in_cubes
     whole = {m["sequence"]: m["file"] for m in desk.manifests() if not m["patches_missing"]}
     assert len(whole) > 0.5 * instrument.sent
     undisturbed = undisturbed_run(desk, small_bundle, tmp_path / "undisturbed", sorted(whole))

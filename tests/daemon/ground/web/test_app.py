@@ -123,6 +123,17 @@ def test_a_pixel_that_has_not_come_has_no_spectrum(site: Site, written: TileView
     assert site.get(f"/api/tiles/{ID}/spectrum?row=0&col=128").status == 404
 
 
+def test_fill_is_told_as_samples_have_it(site: Site) -> None:
+    """An instrument names it in double precision, and the page compares with samples."""
+    tile = cubes.tile(bands=3, rows=16, cols=16, dtype="float32", nodata=1e20, fill_samples=0.1)
+    site.show(TileView.of_side(parts_of(tile)[0].side, (0, 0)))
+    site.samples.put(tile.info.tile_id.hex(), TileSamples.of_tile(tile, 128))
+    answer = site.get(f"/api/tiles/{tile.info.tile_id.hex()}/bands?r=2&g=1&b=0&stride=1")
+    _, samples = cut_out(answer, tile, 1)
+    assert (samples == float(answer.headers["x-nodata"])).any()
+    assert float(answer.headers["x-nodata"]) == float(np.float32(1e20)) != 1e20
+
+
 def test_memory_comes_before_the_disk(site: Site) -> None:
     """An open tile has no file yet."""
     view = TileView.of_side(parts_of(TILE)[0].side, (0, 0))
