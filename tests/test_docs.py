@@ -1,6 +1,6 @@
-"""What README and manual tell people to type can be typed, and the shipped settings load.
+"""What our pages tell people to type can be typed, links lead somewhere, shipped settings load.
 
-`RUN_BY` says, for every command of them, which test runs it for real, or why none does.
+`RUN_BY` says, for every command of `PAGES`, which test runs it for real, or why none does.
 Every command, run or not, is also checked word by word: click reads all the words of a command
 line before it acts on `--help`, so an unknown subcommand or option is an error even then.
 """
@@ -20,7 +20,11 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-PAGES: Final = (ROOT / "README.md", ROOT / "docs" / "operations.md")
+PAGES: Final = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("operations", "performance", "training")),
+)
+EVERY_PAGE: Final = (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
 SCRIPTS: Final[dict[str, str]] = tomllib.loads(
     (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 )["project"]["scripts"]
@@ -34,10 +38,17 @@ PROGRAMS: Final = {
 PLACES: Final = re.compile(r"^(\.venv|/opt/prismlink)/bin/")
 """Where they are, if a command says so."""
 
+BENCHMARK: Final = re.compile(r"^tests/benchmarks/\w+\.py$")
+
 RUN_BY: Final = {
     "make demo": "tests/end_to_end/test_demo.py",
     "make test": "not run: it is what runs this test",
     "make check": "not run: it is part of make test",
+    "make soak": "tests/end_to_end/test_soak.py",
+    "make chaos": "tests/end_to_end/test_chaos.py",
+    "make drain": "tests/end_to_end/test_drain.py",
+    "make report": "tests/training/test_report.py",
+    "python benchmark": "not run: it takes minutes to hours, and its figures need a machine",
     "make bench": "not run: it takes minutes; tests/daemon/test_bench.py runs its command",
     "prismlink demo": "tests/end_to_end/test_demo.py",
     "prismlink flight run": "tests/end_to_end/test_demo.py",
@@ -105,9 +116,37 @@ def commands(text: str) -> list[str]:
     return found
 
 
+def mentions(text: str) -> list[str]:
+    """Every command of make and Python that a sentence or a table of a Markdown text names.
+
+    As those of figures do; placeholders such as N keep the others from being checked.
+    """
+    outside = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [" ".join(span.split()) for span in re.findall(r"`((?:make|python)\s[^`]+)`", outside)]
+
+
+def anchors(text: str) -> set[str]:
+    """What links to headings of a Markdown text end in, as GitHub makes it of them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def dead_links(page: Path) -> list[str]:
+    """Links and pictures of a page that lead to no file beside it, or to no heading there."""
+    dead: list[str] = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        place, _, heading = link.partition("#")
+        target = page.parent / place if place else page
+        if "://" in link or (target.exists() and not heading):
+            continue
+        if not target.is_file() or heading not in anchors(target.read_text(encoding="utf-8")):
+            dead.append(link)
+    return dead
+
+
 def runner(command: str) -> str | None:
     """The entry of `RUN_BY` for a command: the one with the longest beginning."""
-    words = [PLACES.sub("", word) for word in shlex.split(command)]
+    words = [BENCHMARK.sub("benchmark", PLACES.sub("", word)) for word in shlex.split(command)]
     fitting = [key for key in RUN_BY if words[: len(key.split())] == key.split()]
     return RUN_BY[max(fitting, key=len)] if fitting else None
 
@@ -126,6 +165,12 @@ def complaint(command: str, programs: dict[str, str], makefile: Path) -> str | N
         run = [sys.executable, "-c", programs[name], *words, "--help"]
     elif name == "make":
         run = ["make", "--dry-run", "--file", str(makefile), *words]
+    elif name == "python":  # not run: to import what a benchmark measures takes seconds
+        script = ROOT / words[0]
+        source = script.read_text(encoding="utf-8") if script.is_file() else ""
+        wrong = [word for word in words if word.startswith("--") and f'"{word}"' not in source]
+        wrong = wrong if source else words[:1]
+        return f"{command}: {', '.join(wrong)}" if wrong else None
     else:
         return None
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -134,13 +179,20 @@ def complaint(command: str, programs: dict[str, str], makefile: Path) -> str | N
 
 @pytest.fixture(scope="module")
 def documented() -> list[str]:
-    """The commands of README and manual."""
-    return [command for page in PAGES for command in commands(page.read_text(encoding="utf-8"))]
+    """The commands of `PAGES`, in blocks and in sentences."""
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    return [command for text in texts for command in (*commands(text), *mentions(text))]
 
 
 def test_the_pages_have_commands(documented: list[str]) -> None:
-    """The README shows how to run the demo and the tests, the manual how to stop."""
-    assert {"make demo", "make test", "systemctl stop prismlink-flight"} <= set(documented)
+    """The README shows how to run the demo and the tests, the manual how to stop, and so on."""
+    assert {
+        *("make demo", "make test"),
+        "python tests/benchmarks/ground_rate.py --seconds 40",
+        "systemctl stop prismlink-flight",
+        "python tests/benchmarks/spooling.py",
+        "prismlink-train synthesize --scenes tests/data --out runs/tree --tiles 4",
+    } <= set(documented)
 
 
 def test_every_command_is_run_somewhere(documented: list[str]) -> None:
@@ -168,6 +220,20 @@ def test_the_commands_of_frames_are_understood() -> None:
 
     assert len(named) >= 5
     assert [text for text in complaints if text] == []
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Files and headings that a page links to are there."""
+    assert dead_links(page) == []
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    """A page that the README does not name is found by nobody."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = {path.relative_to(ROOT).as_posix() for path in EVERY_PAGE} - {"README.md"}
+
+    assert [page for page in sorted(pages) if f"]({page})" not in readme] == []
 
 
 # ---------------------------------------------------------------- the notebook
@@ -255,6 +321,8 @@ def test_commands_are_found() -> None:
         ("make demo", "tests/end_to_end/test_demo.py"),
         (".venv/bin/prismlink flight check-config deploy/flight.yaml", "tests/test_docs.py"),
         ("prismlink-train fit x.yaml", "tests/training/test_cli.py"),
+        ("python tests/benchmarks/soak.py", RUN_BY["python benchmark"]),
+        ("python elsewhere.py", None),
         ("prismlink unheard-of", None),
         ("rm x", None),
     ],
@@ -271,6 +339,9 @@ def test_the_runner_of_a_command_is_found(command: str, test: str | None) -> Non
         ("prismlink flight run --config x", None),
         ("ls --no-such-option", None),
         ("make there", None),
+        ("python tests/benchmarks/soak.py --minutes 3", None),
+        ("python tests/benchmarks/soak.py --hours 3", "--hours"),
+        ("python tests/benchmarks/nothing.py", "nothing"),
         ("prismlink encode a.tif --setp 2", "--setp"),
         ("prismlink flight fly", "fly"),
         ("prismlink decode x", "decode"),
@@ -287,3 +358,23 @@ def test_a_wrong_word_is_reported(
     said = complaint(command, {"prismlink": PROGRAM}, tmp_path / "Makefile")
 
     assert said is None if wrong is None else wrong in str(said)
+
+
+def test_commands_in_sentences_are_found() -> None:
+    """Spans of code that begin with make or python are, over the end of a line too; blocks not."""
+    text = "See `make\ndemo`, `--step` and (`python x.py --n 3`).\n```sh\necho `make no`\n```\n"
+
+    assert mentions(text) == ["make demo", "python x.py --n 3"]
+
+
+def test_dead_links_are_found(tmp_path: Path) -> None:
+    """A file that is not there, and a heading that is not there, are each told."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A page\n## `key`: what, and why\n"
+        "[a](#a-page) [b](page.md#key-what-and-why) [c](https://example.org/#x) [d](.)\n"
+        "![e](picture.png) [f](page.md#nothing) [g](#nowhere)\n",
+        encoding="utf-8",
+    )
+
+    assert dead_links(page) == ["picture.png", "page.md#nothing", "#nowhere"]

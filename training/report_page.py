@@ -336,6 +336,11 @@ def _conditions(result: Result) -> Iterable[Block]:
         "one for nothing."
     )
     yield Text(
+        "No weight and no table is trained on the scenes that are held back (scenes.validation of "
+        "the settings). But they are validation scenes: they choose which epoch of a network is "
+        "kept, that of the restoring one for instance. No scene is set apart that chooses nothing."
+    )
+    yield Text(
         f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}; "
         f"networks on {' and '.join(model['runs_on'])}. "
         + ", ".join(f"{name} {version}" for name, version in result["versions"].items() if version)

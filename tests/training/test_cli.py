@@ -44,7 +44,7 @@ def given(folder: Path) -> tuple[str | Path, ...]:
 
 
 def test_the_whole_way(run: Run, given: tuple[str | Path, ...], runs: Path) -> None:
-    """The commands of the README, and evaluate, follow each other through files."""
+    """The commands of docs/training.md, and evaluate, follow each other through files."""
     fitted, pruned, calibrated, restored = (
         runs / f"{name}.safetensors" for name in ("fit", "pruned", "calibrated", "restored")
     )

@@ -16,7 +16,7 @@ from codec.tile_files import read_tile
 from fakes.bundles import branch_bundle, klt_bundle, minmax_bundle
 from training.bjontegaard import delta, envelope
 from training.bundles import write_bundle
-from training.report_page import Page, Text, label_of, page_of
+from training.report_page import Page, Picture, Text, label_of, page_of
 
 Run = Callable[..., int]
 
@@ -99,6 +99,19 @@ def test_every_file_is_written(docs: Path) -> None:
     assert not re.search(r'(?:src|href)="(?!data:)', html)
 
 
+def test_the_pages_that_ship_are_of_their_json() -> None:
+    """docs/results.md and .html say what `page_of` makes of docs/results.json today."""
+    shipped = DATA.parents[1] / "docs"
+    page = page_of(json.loads((shipped / "results.json").read_text(encoding="utf-8")))
+    pictures = {
+        block.file: (shipped / block.file).read_bytes()
+        for block in page.blocks
+        if isinstance(block, Picture)
+    }
+    assert (shipped / "results.md").read_text(encoding="utf-8") == page.to_markdown()
+    assert (shipped / "results.html").read_text(encoding="utf-8") == page.to_html(pictures)
+
+
 def test_the_pictures_show_something(docs: Path) -> None:
     """Lines are drawn in more than one color."""
     for name in ("results-curves.png", "results-gain.png"):
@@ -112,6 +125,7 @@ def test_the_page_holds_the_numbers_of_the_json(docs: Path, result: dict[str, An
     page = (docs / "results.md").read_text(encoding="utf-8")
     assert page == page_of(result).to_markdown()
 
+    assert "they are validation scenes: they choose which epoch of a network is kept" in page
     against, *_ = tables(page)
     deltas = {
         (d["scene"], d["low"]): d
