@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 from pathlib import Path
+from typing import Final
 
 from daemon.errors import OutputError
+
+PART: Final = re.compile(r"\.(.+)\.part")
+"""Name of what `write_whole` leaves of a file if it is killed."""
 
 
 def check_writable(path: Path) -> None:

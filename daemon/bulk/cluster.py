@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Final
 
@@ -41,6 +43,7 @@ class Cluster:
     threads = 1
 
     def __init__(self, address: str) -> None:
+        self._address = address
         try:
             self._dask = importlib.import_module("dask")
             self._distributed = importlib.import_module("distributed")
@@ -55,10 +58,10 @@ class Cluster:
                 address, timeout=_CONNECT_S, set_as_default=False
             )
         except Exception as error:  # whatever dask makes of an address, or of what answers there
-            cause = " ".join(str(error).split()) or "no answer"
             raise AddressError(
                 address,
-                f"no dask scheduler there: {cause}; remedy: its address, like tcp://10.0.0.1:8786",
+                f"no dask scheduler there: {_cause(error)}; remedy: its address, like "
+                "tcp://10.0.0.1:8786",
             ) from None
         try:
             self._client.wait_for_workers(1, timeout=_CONNECT_S)
@@ -70,7 +73,9 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.close()
+        # Of a scheduler that is gone it would tell with a traceback.
+        with self._distributed.utils.silence_logging_cmgr(logging.CRITICAL):
+            self._client.close()
 
     async def _ask(self, address: str) -> None:
         """Have whatever is at an address say what it is."""
@@ -78,24 +83,50 @@ class Cluster:
         async with self._distributed.rpc(address, connection_args=arguments) as there:
             await there.identity()
 
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Word what dask makes of a scheduler that is gone."""
+        try:
+            yield
+        except Exception as error:  # of which class, depends on the moment and on dask's release
+            raise AddressError(
+                self._address,
+                f"its scheduler is lost: {_cause(error)}; remedy: the same command again, which "
+                "goes on where this one ended",
+            ) from None
+
     def results(self, jobs: Iterable[DecodeJob]) -> Iterator[Ended]:
-        """See `daemon.bulk.pools.Pool`."""
+        """See `daemon.bulk.pools.Pool`.
+
+        Raises:
+            AddressError: If the scheduler is lost on the way.
+        """
         waiting, under_way = iter(jobs), dict[Any, DecodeJob]()
         done = self._distributed.as_completed(loop=self._client.loop)
 
         def hand_out(count: int) -> None:
             for job in islice(waiting, count):
-                future = self._client.submit(run, job, pure=False)
+                with self._connected():
+                    future = self._client.submit(run, job, pure=False)
+                    done.add(future)
                 under_way[future] = job
-                done.add(future)
 
         with self._dask.config.set(
             {"distributed.admin.large-graph-warning-threshold": _LARGE_TASK}
         ):
-            hand_out(AHEAD * max(1, sum(self._client.nthreads().values())))
+            with self._connected():
+                threads = sum(self._client.nthreads().values())
+            hand_out(AHEAD * max(1, threads))
             while under_way:
-                future = next(done)
+                with self._connected():
+                    future = next(done)
+                    error = future.exception()
+                    made = future.result() if error is None else failed(error)
                 job = under_way.pop(future)
-                error = future.exception()
                 hand_out(1)
-                yield job, (future.result() if error is None else failed(error))
+                yield job, made
+
+
+def _cause(error: Exception) -> str:
+    """What dask says, in one line."""
+    return " ".join(str(error).split()) or "no answer"

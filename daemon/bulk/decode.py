@@ -165,6 +165,7 @@ def decode(
 
     Raises:
         OutputError: If products cannot be written.
+        AddressError: If the scheduler of a cluster is lost on the way.
     """
     told = watchers or Watchers()
     report = Report()

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import Final
+from typing import Final, TypeAlias
 
 from daemon.link.quality_note import Measured, QualityNote
 
 MAX_NOTES: Final = 4096
 """Most that are kept; one more costs the oldest."""
+_Key: TypeAlias = tuple[bytes, tuple[int, int]]
+"""A tile's id, and (row, col) of a patch."""
 
 
 class QualityNotes:
@@ -21,8 +23,8 @@ class QualityNotes:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[bytes, tuple[int, int]], QualityNote] = OrderedDict()
-        self._fresh: set[bytes] = set()
+        self._known: OrderedDict[_Key, QualityNote] = OrderedDict()
+        self._fresh = set[_Key]()
 
     def put(self, note: QualityNote) -> None:
         """Keep a note."""
@@ -30,10 +32,10 @@ class QualityNotes:
         with self._lock:
             self._known[key] = note
             self._known.move_to_end(key)
-            self._fresh.add(note.tile_id)
+            self._fresh.add(key)
             if len(self._known) > MAX_NOTES:
-                (tile_id, _), _ = self._known.popitem(last=False)
-                self._fresh.discard(tile_id)
+                oldest, _ = self._known.popitem(last=False)
+                self._fresh.discard(oldest)
 
     def of(self, tile_id: bytes) -> dict[tuple[int, int], Measured]:
         """What is known of a tile's patches, by (row, col)."""
@@ -44,4 +46,4 @@ class QualityNotes:
         """Ids of the tiles of which notes came since this was last asked."""
         with self._lock:
             fresh, self._fresh = self._fresh, set()
-        return fresh
+        return {tile_id for tile_id, _ in fresh}

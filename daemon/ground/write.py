@@ -14,11 +14,13 @@ from typing import Final
 
 from codec.tile import TileInfo
 from daemon.errors import OutputError
-from daemon.files import sync_folder
+from daemon.files import PART, sync_folder
 from daemon.ground.items import RestoredTile
 from daemon.ground.metrics import GroundMetrics
 from daemon.ground.notes import QualityNotes
 from daemon.ground.products import (
+    QUALITY,
+    STAC,
     WITHDRAWN,
     amend_product,
     measured_in,
@@ -143,6 +145,9 @@ def make_clean(directory: Path) -> None:
         for path in directory.iterdir():
             if _LEFT_BEHIND.fullmatch(path.name):
                 shutil.rmtree(path, ignore_errors=True)
+            part = PART.fullmatch(path.name)
+            if part and part[1].endswith((MANIFEST, QUALITY, STAC)) and path.is_file():
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(directory, str(error)) from None
 

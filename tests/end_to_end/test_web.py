@@ -444,8 +444,27 @@ def check_what_is_asked(look: Look) -> None:
     assert len(asked()) == len(set(asked())) == STRIP_TILES
 
 
+DRAWN_OF_FEWER: Final = """async () => {
+  const { Viewer } = await import("/static/viewer.js");
+  const { tiles } = await (await fetch("/api/state")).json();
+  const strip = tiles.filter((tile) => tile.scene === "strip");
+  const canvas = document.body.appendChild(document.createElement("canvas"));
+  const viewer = new Viewer(canvas, {});
+  viewer.show({ key: 0, tiles: strip }, [3, 2, 1]);
+  while (viewer.drawn < strip.length) await new Promise((wake) => setTimeout(wake, 20));
+  viewer.show({ key: 0, tiles: strip.slice(2) }, [3, 2, 1]);
+  const drawn = viewer.drawn;
+  canvas.remove();
+  return drawn;
+}"""
+"""Patches drawn of a scene of which the ground tells two tiles no more."""
+
+
 def test_the_page_follows_scene_and_cursor(chromium: Browser, various: Process) -> None:
-    """Axis and bands are the scene's, the place is the cursor's, and lines are where bands are."""
+    """Axis and bands are the scene's, the place is the cursor's, and lines are where bands are.
+
+    Of tiles that the ground tells of no more nothing is kept.
+    """
     look = look_at(chromium, address_of(various))
     choose_scene(look, "strip", STRIP_TILES)
     assert {"500", "1000", "1500", "2000", "Wavelength [nm]"} <= set(look.page.evaluate(AXIS))
@@ -479,6 +498,7 @@ def test_the_page_follows_scene_and_cursor(chromium: Browser, various: Process) 
 
     check_band_fields(look)
     check_what_is_asked(look)
+    assert look.page.evaluate(DRAWN_OF_FEWER) == STRIP_TILES - 2
     assert look.problems == []
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from daemon.errors import EXIT_UNAVAILABLE
 from fakes import recordings
-from fakes.processes import ROOT, until
+from fakes.processes import PATIENCE_S, ROOT, until
 
 TILES = 12
 
@@ -41,10 +41,15 @@ class LocalWorkers:
         self.process.stdin.flush()
         return [int(word) for word in self._line().split()]
 
+    def kill(self) -> None:
+        """Kill the scheduler; the workers end with it."""
+        self.process.kill()
+        self.process.wait()
+
     def end(self) -> None:
         """End it: with its input."""
         self.process.communicate()
-        assert self.process.returncode == 0
+        assert self.process.returncode in {0, -signal.SIGKILL}
 
     def _line(self) -> str:
         assert self.process.stdout is not None
@@ -115,6 +120,28 @@ def test_no_tile_is_lost_with_a_worker(
     assert len(out.split()) == TILES
     assert arrays(tmp_path / "cluster.zarr") == arrays(tmp_path / "single.zarr")
     until(lambda: len(set(cluster.pids()) - {before[0]}) == 2, "another worker")
+
+
+def test_a_scheduler_that_dies_is_told(
+    cluster: LocalWorkers, tmp_path: Path, bundle_file: Path
+) -> None:
+    """In one line, soon, with what to do; the command ends with 69."""
+    source = recordings.frame_file(tmp_path / "x.prism", *range(TILES))
+    journal = tmp_path / "cubes.zarr.jsonl"
+    with started(
+        source, tmp_path / "cubes.zarr", bundle_file, "--scheduler", cluster.address
+    ) as run:
+        until(
+            lambda: run.poll() is not None or (journal.exists() and journal.read_bytes()),
+            "a tile",
+        )
+        assert run.poll() is None
+        cluster.kill()
+        _, err = run.communicate(timeout=PATIENCE_S)
+
+    assert (run.returncode, err.count("\n")) == (EXIT_UNAVAILABLE, 1), err
+    assert err.startswith(f"prismlink: {cluster.address}: its scheduler is lost: ")
+    assert "; remedy: the same command again" in err
 
 
 TRY: Final = """

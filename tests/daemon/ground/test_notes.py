@@ -33,3 +33,14 @@ def test_the_newest_are_kept() -> None:
         notes.put(note(tile, 0))
     assert [len(notes.of(note(tile, 0).tile_id)) for tile in range(4)] == [0, 0, 1, 1]
     assert len(notes.news()) == MAX_NOTES
+
+
+def test_news_outlive_a_tiles_oldest_note() -> None:
+    """What came since is told, although a note of the same tile had to go."""
+    notes = QualityNotes()
+    notes.put(note(0, 0))
+    notes.put(note(0, 1))
+    for tile in range(1, MAX_NOTES):
+        notes.put(note(tile, 0))
+    assert note(0, 0).tile_id in notes.news()
+    assert set(notes.of(note(0, 0).tile_id)) == {(1, 0)}

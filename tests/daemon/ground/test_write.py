@@ -216,7 +216,7 @@ def test_a_manifest_that_cannot_be_written_is_counted(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
-    """At the start, and nothing but folders of the name that writing makes."""
+    """At the start, and nothing but what has a name that writing makes."""
     scratch: list[Path] = []
 
     def noting(tile: Tile, path: Path) -> Sequence[Path]:
@@ -227,14 +227,17 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> N
     (left,) = scratch
     left.mkdir()
     (left / "half.npy").write_bytes(b"half")
-    others = [
-        tmp_path / name for name in (".partial-", ".partial-notes-of-mine", "partial-abcdefgh")
-    ]
+    parts = [tmp_path / f".tile{end}.part" for end in (MANIFEST, QUALITY, STAC)]
+    for part in parts:
+        part.write_bytes(b"half")
+    folders = (".partial-", ".partial-notes-of-mine", "partial-abcdefgh", f".folder{STAC}.part")
+    files = (".mine.part", f"tile{STAC}.part", f".tile{STAC}")
+    others = [tmp_path / name for name in (*folders, *files)]
     for other in others:
-        other.mkdir()
+        other.mkdir() if other.name in folders else other.touch()
     worker(tmp_path)
 
-    assert not left.exists()
+    assert not any(path.exists() for path in (left, *parts))
     assert all(other.exists() for other in others)
     assert (tmp_path / "tile.npy").exists()
 

@@ -40,6 +40,8 @@ export class Viewer {
       this.pieces.clear();
       this.waiting.clear();
     }
+    const told = new Set(scene?.tiles.map((tile) => tile.id));
+    for (const id of this.pieces.keys()) if (!told.has(id)) this.pieces.delete(id);
     if (other) { this.cursor = this.mark = null; this.zoom = 0; }
     this.scene = scene;
     this.layout = layout;
