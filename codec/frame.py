@@ -141,7 +141,7 @@ class SideFrame:
         _require(0 <= components <= bands, "component count", components)
         if geo is not None:
             crs, *transform = _typed(geo, ((str, bytes), *(_NUMBER,) * 6))
-            geo = Georeference(crs=_unpack_text(crs), transform=tuple(transform))  # type: ignore[arg-type]  # six of them
+            geo = Georeference(crs=_unpack_text(crs), transform=tuple(transform))
         return cls(
             model=model,
             info=TileInfo(

@@ -16,7 +16,7 @@ from codec.geotiff_writer import crs_of
 from codec.patch_grid import PATCH_PX, PatchLattice
 from codec.patch_layers import PatchLayers
 from codec.tile import Georeference, Tile
-from codec.tile_tags import import_for, is_north_up, to_tags
+from codec.tile_tags import SAMPLE_TYPE, import_for, is_north_up, to_tags
 
 _STRIP_BYTES: Final = 256 << 20
 """Samples handed over at a time: on the way to the disk there are several copies of them."""
@@ -36,6 +36,7 @@ def write_zarr(tile: Tile, path: Path, layers: PatchLayers | None = None) -> Seq
     place = {} if info.georeference is None else _place(path, info.georeference, rows, cols)
     mapped = {"grid_mapping": "spatial_ref"} if place else {}
     meaning = {"long_name": "reflectance", "units": f"{1 / info.reflectance_scale:g}"}
+    meaning[SAMPLE_TYPE] = tile.samples.dtype.name
     came = {"long_name": "sample came and was measured"} | mapped
     cube = {"chunks": (bands, min(rows, PATCH_PX), min(cols, PATCH_PX)), "compressors": compressor}
     encoding: dict[str, Any] = {"samples": dict(cube)}
