@@ -303,11 +303,14 @@ def _is_along_axes(transform: tuple[float, ...]) -> bool:
 def _transform(array: xarray.DataArray, *whole: float) -> list[float]:
     """The transform of those pixels of a whole tile that an array has, as its coordinates tell."""
     a, b, c, d, e, f = whole
-    if _is_along_axes(whole):
-        _, y, x = array.dims
-        (col, cols), (row, rows) = _pixels(array, x, c, a), _pixels(array, y, f, e)
-    else:
-        (col, cols), (row, rows) = (_pixels(array, name, -0.5, 1.0) for name in ("col", "row"))
+    _, y, x = array.dims
+    axes = list[tuple[float, float]]()
+    for name, count, start, spacing in ((x, "col", c, a), (y, "row", f, e)):
+        if name in array.coords and name != count and _is_along_axes(whole):
+            axes.append(_pixels(array, name, start, spacing))
+        else:
+            axes.append(_pixels(array, count, -0.5, 1.0) if count in array.coords else (0.0, 1.0))
+    (col, cols), (row, rows) = axes
     corner = a * col + b * row + c, d * col + e * row + f
     return [a * cols, b * rows, corner[0], d * cols, e * rows, corner[1]]
 
@@ -316,8 +319,6 @@ def _pixels(
     array: xarray.DataArray, name: Hashable, start: float, spacing: float
 ) -> tuple[float, float]:
     """Where the pixels along a coordinate begin, and their size, in pixels of the whole tile."""
-    if name not in array.coords:
-        return 0.0, 1.0
     centers = (np.asarray(array.coords[name].values, np.float64) - start) / spacing - 0.5
     first, size = centers[0], 1.0
     if centers.size > 1:

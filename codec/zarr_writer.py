@@ -60,8 +60,8 @@ def write_zarr(tile: Tile, path: Path, layers: PatchLayers | None = None) -> Seq
         strip = (whole.isel(y=lines) if "y" in whole.dims else whole).assign(cubes)
         for name in strip.variables.keys() - encoding.keys():
             encoding[name] = {"compressors": compressor}
-        if "y" in encoding:
-            encoding["y"]["chunks"] = (rows,)
+        for name in encoding.keys() & {"y", "row"}:
+            encoding[name]["chunks"] = (rows,)
         # So that a chunk that is not there is a chunk that was lost.
         strip.to_zarr(
             path, zarr_format=2, consolidated=True, write_empty_chunks=True,
@@ -102,6 +102,9 @@ def _place(path: Path, georeference: Georeference, rows: int, cols: int) -> dict
         x, y = _axes(bool(crs and crs.is_geographic), bool(crs))
         coords["x"] = ("x", c + a * (np.arange(cols) + 0.5), x)
         coords["y"] = ("y", f + e * (np.arange(rows) + 0.5), y)
+    else:  # what is cut from it can still be placed
+        coords["col"] = ("x", np.arange(cols), {"long_name": "column of the tile"})
+        coords["row"] = ("y", np.arange(rows), {"long_name": "row of the tile"})
     return coords
 
 

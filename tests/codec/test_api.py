@@ -94,6 +94,28 @@ def test_what_is_left_of_an_array_keeps_its_place(
         assert left == place
 
 
+@pytest.mark.parametrize("place", [PLACE, TURNED, LATITUDES_UP], ids=["north", "turned", "south"])
+def test_what_is_cut_from_a_product_keeps_its_place(
+    cube: Tile, place: Georeference, tmp_path: Path
+) -> None:
+    """A store tells where its pixels are, whichever way it lies."""
+    tile = replace(cube, info=replace(cube.info, georeference=place))
+    with xr.open_zarr(write_tile(tile, tmp_path / "x", "zarr"), chunks=None) as opened:
+        whole, left = (api.from_xarray(part) for part in (opened, opened.isel(x=slice(2, 5))))
+    assert whole.info == tile.info
+    assert left.info.georeference is not None
+    assert _ground(left.info.georeference, 1, 4) == pytest.approx(_ground(place, 3, 4), abs=1e-9)
+
+
+def test_counted_pixels_are_no_ground(cube: Tile) -> None:
+    """A stranger's axes may be pixels by number; his transform stays that of the first."""
+    array = api.to_xarray(cube).drop_vars(["x", "y"]).rename(x="col", y="row")
+    counted = array.assign_coords(col=range(9), row=range(20))
+
+    assert api.from_xarray(array).info.georeference == PLACE
+    assert api.from_xarray(counted).info.georeference == PLACE
+
+
 def _ground(place: Georeference, col: int, row: int) -> tuple[float, float]:
     """Where the center of a pixel lies."""
     a, b, c, d, e, f = place.transform
