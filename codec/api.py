@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +30,7 @@ from codec.frame import parse
 from codec.targets import Target, code
 from codec.tile import Georeference, Samples, Tile, TileInfo
 from codec.tile_tags import (
+    SAMPLE_TYPE,
     as_samples,
     default_scale,
     from_tags,
@@ -47,6 +48,9 @@ _COORDINATES: Final = {
     "wavelength": "wavelengths_nm",
     "fwhm": "fwhm_nm",
 }
+_MEANING: Final = frozenset({"reflectance_scale", "nodata"})
+_UNEVEN: Final = 0.05
+"""Of a pixel: coordinates of 32 bits are off by so much."""
 _ROUNDING: Final = 0.01
 """Of packed integers: floats of 32 bits are within 0.004 of each that 16 bits hold."""
 _NOWHERE: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -121,36 +125,28 @@ def decode_all(data: bytes, bundle: Bundle) -> Iterator[Tile]:
 def as_tile(cube: Tile | NDArray[Any] | xarray.DataArray | xarray.Dataset, **facts: Any) -> Tile:
     """Make a tile of a cube and of what is known beside its samples; see `encode`.
 
+    What a masked array masks becomes `nodata`, of floats without one NaN.
+
     Raises:
         TileError: If it is none.
     """
+    _check_names(facts)
+    if isinstance(cube, np.ndarray):
+        info = TileInfo(**facts)
+        samples = _samples(_unmasked(cube, info.nodata))
+        scale = facts.get("reflectance_scale", default_scale(samples.dtype))
+        return Tile(samples=samples, info=replace(info, reflectance_scale=scale))
     if isinstance(cube, Tile):
-        tile = cube
-    elif isinstance(cube, np.ndarray):
-        samples = _samples(cube)
-        tile = Tile(samples=samples, info=TileInfo(reflectance_scale=default_scale(samples.dtype)))
-    else:
-        tile = from_xarray(cube)
-    known = {field.name for field in fields(TileInfo)}
-    for name, value in facts.items():
-        if name not in known:
-            raise TileError(f"a tile has no such fact: {name}; remedy: one of {sorted(known)}")
-        if value is None and name not in ("nodata", "georeference"):
-            raise TileError(f"{name} must not be None; remedy: leave it out")
-    try:
-        for name in facts.keys() & {"wavelengths_nm", "fwhm_nm"}:
-            facts[name] = tuple(float(value) for value in facts[name])
-        return Tile(samples=tile.samples, info=replace(tile.info, **facts))
-    except (TypeError, ValueError) as error:
-        raise TileError(f"a fact is not what its name says: {error}") from None
+        return Tile(samples=cube.samples, info=replace(cube.info, **facts))
+    return from_xarray(cube, **facts)
 
 
 def to_xarray(tile: Tile) -> xarray.DataArray:
     """A tile as a DataArray on (band, y, x).
 
     Coordinates are `wavelength` and `fwhm` [nm], as in Zarr products, and `x` and `y` of pixel
-    centers where the tile lies north up; attributes hold everything else, so that `from_xarray`
-    gives the same tile back.
+    centers; where rows and columns do not run along the axes of the CRS, `row` and `col`, counted
+    in the tile. Attributes hold everything else, so that `from_xarray` gives the same tile back.
 
     Raises:
         ImportError: If xarray is not installed.
@@ -161,12 +157,14 @@ def to_xarray(tile: Tile) -> xarray.DataArray:
     for name, values in (("wavelength", info.wavelengths_nm), ("fwhm", info.fwhm_nm)):
         if values:
             coords[name] = ("band", np.array(values), {"units": "nm"})
-    place = info.georeference
-    if place is not None and place.transform[1] == place.transform[3] == 0:
-        a, _, c, _, e, f = place.transform
-        coords["x"] = ("x", c + a * (np.arange(cols) + 0.5))
-        coords["y"] = ("y", f + e * (np.arange(rows) + 0.5))
-    attrs = to_tags(info, everything=True)
+    if info.georeference is not None:
+        a, _, c, _, e, f = transform = info.georeference.transform
+        if _is_along_axes(transform):
+            coords["x"] = "x", c + a * (np.arange(cols) + 0.5)
+            coords["y"] = "y", f + e * (np.arange(rows) + 0.5)
+        else:
+            coords |= {"col": ("x", np.arange(cols)), "row": ("y", np.arange(rows))}
+    attrs = to_tags(info, everything=True) | {SAMPLE_TYPE: tile.samples.dtype.name}
     del attrs["wavelengths_nm"], attrs["fwhm_nm"]
     made: xarray.DataArray = xarray_module.DataArray(
         tile.samples, dims=DIMENSIONS, coords=coords, attrs=attrs, name="samples"
@@ -174,7 +172,7 @@ def to_xarray(tile: Tile) -> xarray.DataArray:
     return made
 
 
-def from_xarray(cube: xarray.DataArray | xarray.Dataset) -> Tile:
+def from_xarray(cube: xarray.DataArray | xarray.Dataset, **facts: Any) -> Tile:
     """A DataArray, or a Dataset of one cube, as a tile.
 
     Args:
@@ -183,11 +181,15 @@ def from_xarray(cube: xarray.DataArray | xarray.Dataset) -> Tile:
             count as the variable's. Read are the coordinates `wavelength` (or `wavelength_nm`) and
             `fwhm` with their `units`, the attributes of `to_xarray`, and of CF `scale_factor`,
             `_FillValue` and a number as `units`, also where xarray has applied them on opening;
-            what is absent takes defaults, as in `codec.tile_files.read_tile`.
+            what is absent takes defaults, as in `codec.tile_files.read_tile`. Of a place on the
+            ground the coordinates of `to_xarray` tell which pixels of it are left.
+        facts: See `encode`. `reflectance_scale` and `nodata` must be among them where integers of
+            `to_xarray` have become floats: those may count as before, or be reflectance.
 
     Raises:
-        TileError: If it is no tile.
+        TileError: If it is no tile, or its pixels are not evenly spaced.
     """
+    _check_names(facts)
     dataset: Any = cube if hasattr(cube, "data_vars") else None
     array: Any = cube if dataset is None else _variable(dataset)
     attrs: dict[str, Any] = {} if dataset is None else dict(dataset.attrs)
@@ -196,13 +198,16 @@ def from_xarray(cube: xarray.DataArray | xarray.Dataset) -> Tile:
     attrs |= array.attrs
     try:
         samples = _samples(_as_stored(np.asarray(array.values), array.encoding))
+        _check_meaning(samples, attrs, facts)
         attrs.setdefault("reflectance_scale", _scale(samples, attrs, array.encoding))
         if "nodata" not in attrs:
             fill = array.encoding.get("_FillValue", attrs.get("_FillValue"))
             fill = None if fill is None or math.isnan(fill) else float(fill)
             attrs["nodata"] = usable_nodata(fill, samples.dtype)
         attrs |= _lengths(array)
-        return Tile(samples=samples, info=from_tags(attrs))
+        if "transform" in attrs and "georeference" not in facts:
+            attrs["transform"] = _transform(array, *map(float, attrs["transform"]))
+        return Tile(samples=samples, info=from_tags(attrs, **facts))
     except (TypeError, ValueError) as error:
         raise TileError(f"an attribute is not what its name says: {error}") from None
 
@@ -238,21 +243,95 @@ def from_rasterio(array: NDArray[Any], profile: Mapping[str, Any], **facts: Any)
     """An array and its profile, as `rasterio.open(path)` gives them, as a tile.
 
     Args:
-        array: Shape (bands, rows, cols).
+        array: Shape (bands, rows, cols), masked or not.
         profile: Of which `nodata`, `crs` and `transform` are read.
         facts: See `encode`.
 
     Raises:
         TileError: If it is no tile.
     """
-    if profile.get("nodata") is not None and not math.isnan(profile["nodata"]):
-        facts.setdefault("nodata", float(profile["nodata"]))
+    nodata = profile.get("nodata")
+    samples = _samples(_unmasked(array, facts.get("nodata", nodata)))
+    facts.setdefault("nodata", usable_nodata(nodata, samples.dtype))
     transform = tuple(profile.get("transform") or _NOWHERE)[:6]
     if transform != _NOWHERE:
         crs = profile.get("crs") or ""
         text = crs if isinstance(crs, str) else crs.to_string()
         facts.setdefault("georeference", Georeference(crs=text, transform=transform))
-    return as_tile(array, **facts)
+    return as_tile(samples, **facts)
+
+
+def _check_names(facts: Mapping[str, Any]) -> None:
+    """Refuse words that are no facts of a tile, and facts that cannot be unknown."""
+    known = {field.name for field in fields(TileInfo)}
+    for name, value in facts.items():
+        if name not in known:
+            raise TileError(f"a tile has no such fact: {name}; remedy: one of {sorted(known)}")
+        if value is None and name not in ("nodata", "georeference"):
+            raise TileError(f"{name} must not be None; remedy: leave it out")
+
+
+def _check_meaning(samples: Samples, attrs: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Refuse to guess what integers have become that are floats now."""
+    was = str(attrs.get(SAMPLE_TYPE, "float32"))
+    if samples.dtype.kind == "f" and was != "float32" and not facts.keys() >= _MEANING:
+        raise TileError(
+            f"samples were {was} and are {samples.dtype}: still DN, or reflectance? "
+            f"remedy: give {' and '.join(sorted(_MEANING))}"
+        )
+
+
+def _unmasked(values: NDArray[Any], nodata: float | None) -> NDArray[Any]:
+    """An array without a mask: fill stands where it was masked."""
+    if not np.ma.is_masked(values) or values.dtype.kind not in "iuf":
+        return np.asarray(values)
+    fill = usable_nodata(nodata, values.dtype)
+    if fill is None and values.dtype.kind != "f":
+        raise TileError(
+            f"samples are masked, and no {values.dtype} stands for that; remedy: give nodata"
+        )
+    filled: NDArray[Any] = np.ma.filled(values, math.nan if fill is None else fill)
+    return filled
+
+
+def _is_along_axes(transform: tuple[float, ...]) -> bool:
+    """Whether x is a matter of the column alone, and y of the row."""
+    a, b, _, d, e, _ = transform
+    return b == d == 0 != a * e
+
+
+def _transform(array: xarray.DataArray, *whole: float) -> list[float]:
+    """The transform of those pixels of a whole tile that an array has, as its coordinates tell."""
+    a, b, c, d, e, f = whole
+    _, y, x = array.dims
+    axes = list[tuple[float, float]]()
+    for name, count, start, spacing in ((x, "col", c, a), (y, "row", f, e)):
+        if name in array.coords and name != count and _is_along_axes(whole):
+            axes.append(_pixels(array, name, start, spacing))
+        else:
+            axes.append(_pixels(array, count, -0.5, 1.0) if count in array.coords else (0.0, 1.0))
+    (col, cols), (row, rows) = axes
+    corner = a * col + b * row + c, d * col + e * row + f
+    return [a * cols, b * rows, corner[0], d * cols, e * rows, corner[1]]
+
+
+def _pixels(
+    array: xarray.DataArray, name: Hashable, start: float, spacing: float
+) -> tuple[float, float]:
+    """Where the pixels along a coordinate begin, and their size, in pixels of the whole tile."""
+    centers = (np.asarray(array.coords[name].values, np.float64) - start) / spacing - 0.5
+    first, size = centers[0], 1.0
+    if centers.size > 1:
+        size = (centers[-1] - first) / (centers.size - 1)
+    off = np.abs(first + size * np.arange(centers.size) - centers)
+    if not (off < _UNEVEN * abs(size)).all():
+        raise TileError(
+            f"{name} is not evenly spaced, so no transform places its pixels; remedy: an even grid,"
+            " or georeference=None"
+        )
+    # What is whole, or a half, but for rounding is so: a tile that was not cut keeps its place.
+    first, size = (near if abs((near := round(2 * v) / 2) - v) < 1e-6 else v for v in (first, size))
+    return first + 0.5 - size / 2, size
 
 
 def _variable(dataset: xarray.Dataset) -> xarray.DataArray:
@@ -320,7 +399,7 @@ def _lengths(array: xarray.DataArray) -> dict[str, list[float]]:
 
 
 def _samples(values: NDArray[Any]) -> Samples:
-    if values.ndim != 3:
+    if values.ndim != 3 or 0 in values.shape:
         raise TileError(f"a cube is (bands, rows, cols), got {values.shape}")
     try:
         return as_samples(np.ascontiguousarray(values))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -25,13 +24,13 @@ from codec.frame import Frame, PatchFrame, SideFrame, parse
 from codec.klt_side import KltSide
 from codec.lifting import inverse_wavelet
 from codec.patch_grid import PatchExtent
-from codec.patching import join
 from codec.quantize import dequantize
 from codec.restoration import restore
 from codec.shortcut import CHANNELS
 from codec.symbol_coder import SymbolCoder
 from codec.threads import each_of
 from codec.tile import Samples, Tile, fill_value
+from codec.tile_memory import memory_bytes
 
 _SIDES_KNOWN: Final = 4
 
@@ -80,16 +79,20 @@ class Decoder:
                     raise BitstreamError(f"patch {position} came twice")
                 coded[position] = frame
         self.conditioning(side)  # refused now, or good for every patch
-        decode = partial(self.decode_patch, side)
-        patches = dict(zip(coded, self._each(decode, coded.values()), strict=True))
+        places = {position: self._extent(side, frame) for position, frame in coded.items()}
         # Counted, not listed: the grid is as large as the frame says, and the frame may lie.
-        if missing := len(side.grid) - len(patches):
-            first = next(position for position in side.grid if position not in patches)
+        if missing := len(side.grid) - len(places):
+            first = next(position for position in side.grid if position not in places)
             raise BitstreamError(f"{missing} patches are missing, the first {first}")
-        return Tile(
-            samples=join([patches[position].samples for position in side.grid], side.grid),
-            info=side.info,
-        )
+        samples = _room_for(side)
+
+        def decode(position: tuple[int, int]) -> None:
+            decoded = self.decode_patch(side, coded[position])
+            samples[:, *places[position].slices] = decoded.samples
+
+        for _ in self._each(decode, coded):
+            pass  # each is in its place, or the first that is not is an error
+        return Tile(samples=samples, info=side.info)
 
     def decode_patch(self, side: SideFrame, patch: PatchFrame) -> DecodedPatch:
         """Restore one patch.
@@ -180,6 +183,15 @@ def _only_side(frames: list[Frame]) -> SideFrame:
     if len(sides) != 1:
         raise BitstreamError(f"one side frame expected, got {len(sides)}")
     return sides[0]
+
+
+def _room_for(side: SideFrame) -> Samples:
+    """An array for a tile: some hundred bytes of frames may say that it holds gigabytes."""
+    dtype = np.dtype(side.dtype)
+    size_bytes = dtype.itemsize * math.prod(side.shape)
+    if size_bytes > (most := memory_bytes()):
+        raise BitstreamError(f"the tile holds {size_bytes} bytes, this machine has {most}")
+    return np.empty(side.shape, dtype)
 
 
 def _place(side: SideFrame, patch: PatchFrame, restored: NDArray[np.float32]) -> Samples:

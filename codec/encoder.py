@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, get_args
 
 import numpy as np
 import torch
@@ -287,8 +287,10 @@ def make_backend(
     """Choose what runs the network, see `Encoder`.
 
     Raises:
-        BackendError: If it is not there.
+        BackendError: If it is not there, or there is none of that name.
     """
+    if name not in (names := get_args(BackendName)):
+        raise BackendError(f"{name}: no such backend; remedy: one of {', '.join(names)}")
     from codec.backends.torch_backend import TorchBackend  # noqa: PLC0415
 
     has_cuda = torch.cuda.is_available()

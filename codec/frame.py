@@ -32,6 +32,7 @@ from codec.errors import (
 from codec.patch_grid import PatchGrid
 from codec.tile import (
     MAX_BANDS,
+    MAX_CRS_BYTES,
     MAX_EDGE_PX,
     SAMPLE_DTYPES,
     Georeference,
@@ -49,9 +50,6 @@ MODEL_NAME_BYTES: Final = 8
 TILE_ID_BYTES: Final = 8
 MAX_PATCH_PX: Final = 256
 """Bounds what one patch may ask a decoder to hold: a gigabyte at `MAX_BANDS`."""
-
-_MAX_CRS_BYTES: Final = 65_536
-"""Deflated text grows no further."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -143,7 +141,7 @@ class SideFrame:
         _require(0 <= components <= bands, "component count", components)
         if geo is not None:
             crs, *transform = _typed(geo, ((str, bytes), *(_NUMBER,) * 6))
-            geo = Georeference(crs=_unpack_text(crs), transform=tuple(map(float, transform)))  # type: ignore[arg-type]  # six of them
+            geo = Georeference(crs=_unpack_text(crs), transform=tuple(transform))
         return cls(
             model=model,
             info=TileInfo(
@@ -152,9 +150,9 @@ class SideFrame:
                 tile_row=tile_row,
                 tile_col=tile_col,
                 sequence=sequence,
-                start_utc_s=float(start),
-                reflectance_scale=float(scale),
-                nodata=None if nodata is None else float(nodata),
+                start_utc_s=start,
+                reflectance_scale=scale,
+                nodata=nodata,
                 wavelengths_nm=wavelengths.unpack(centers, bands),
                 fwhm_nm=wavelengths.unpack(widths, bands),
                 georeference=geo,
@@ -361,7 +359,7 @@ def _unpack_text(packed: str | bytes) -> str:
     if isinstance(packed, str):
         return packed
     try:
-        return inflate(packed, _MAX_CRS_BYTES).decode("ascii")
+        return inflate(packed, MAX_CRS_BYTES).decode("ascii")
     except UnicodeDecodeError as error:
         raise FrameFieldError(f"the CRS is no ASCII text: {error}") from None
 

@@ -147,7 +147,10 @@ def fit_source(spec: ConditionerSpec, tile: TileSource, step: float, turns: int)
     mean_symbols = np.rint(mean / mean_step(step, pixels))
     largest = np.abs(mean_symbols).max(initial=0)
     if not (largest <= SYMBOL_LIMIT and np.isfinite(covariance).all()):
-        raise TileError(f"samples are too large for a step of {step:g}·10⁻⁴ reflectance")
+        raise TileError(
+            f"samples are too large for a step of {step:g}·10⁻⁴ reflectance; remedy: the"
+            " reflectance_scale that they have, or a larger step"
+        )
     # PyTorch's, as every product here: one pool of threads, whose size the process sets.
     eigen = torch.linalg.eigh(torch.from_numpy(covariance).to(tile.device))
     faintest = (_FAINTEST_STEPS * step) ** 2

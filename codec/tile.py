@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import operator
+import reprlib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from hashlib import blake2b
 from typing import Any, Final, TypeAlias
 
@@ -26,6 +29,9 @@ FIRST_UTC_S: Final = -62_135_596_800.0
 LAST_UTC_S: Final = 253_402_300_799.0
 """Years 1 to 9999, what dates in files can say; nanoseconds by mistake are far outside."""
 
+MAX_CRS_BYTES: Final = 65_536
+"""Of a CRS's text: no decoder takes more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Georeference:
@@ -35,14 +41,18 @@ class Georeference:
         crs: Authority code ("EPSG:32632") where there is one, else WKT.
         transform: Affine (a, b, c, d, e, f), pixel (col, row) to CRS units:
             x = a·col + b·row + c, y = d·col + e·row + f.
+
+    Raises:
+        TileError: If they are not what they are called.
     """
 
     crs: str
     transform: tuple[float, float, float, float, float, float]
 
     def __post_init__(self) -> None:
-        if not all(map(math.isfinite, self.transform)):
-            raise TileError(f"transform must be finite numbers, got {self.transform}")
+        _settle(self)
+        if len(self.crs) > MAX_CRS_BYTES:
+            raise TileError(f"crs must be at most {MAX_CRS_BYTES} bytes, got {len(self.crs)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +71,9 @@ class TileInfo:
         wavelengths_nm: Band centers [nm] in band order, or empty where unknown.
         fwhm_nm: Band widths, full at half maximum [nm], in band order, or empty where unknown.
         georeference: Place of the tile, or None where unknown.
+
+    Raises:
+        TileError: If a value is of another type or out of range.
     """
 
     sensor: str = ""
@@ -76,6 +89,7 @@ class TileInfo:
     georeference: Georeference | None = None
 
     def __post_init__(self) -> None:
+        _settle(self)
         if not 1e-6 <= self.reflectance_scale <= 1e12:
             raise TileError(
                 f"reflectance_scale must be in [1e-6, 1e12], got {self.reflectance_scale}"
@@ -168,3 +182,57 @@ def fill_value(dtype: np.dtype[Any], nodata: float | None) -> float:
     if nodata is not None:
         return nodata
     return math.nan if dtype.kind == "f" else float(np.iinfo(dtype).min)
+
+
+def _settle(facts: Georeference | TileInfo) -> None:
+    """Give each field the type it is said to have: NumPy's numbers and texts would not travel."""
+    for field in fields(facts):
+        settled, meant = _KINDS[field.name]
+        value = getattr(facts, field.name)
+        try:
+            object.__setattr__(facts, field.name, settled(value))
+        except (TypeError, ValueError, OverflowError):
+            raise TileError(f"{field.name} must be {meant}, got {reprlib.repr(value)}") from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return str(value)
+
+
+def _count(value: Any) -> int:
+    return int(operator.index(value))
+
+
+def _number(value: Any) -> float:
+    return float(+value)  # text has no sign
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    return tuple(map(_number, values))
+
+
+def _six(values: Any) -> tuple[float, ...]:
+    numbers = _numbers(values)
+    if len(numbers) != 6 or not all(map(math.isfinite, numbers)):
+        raise ValueError
+    return numbers
+
+
+def _place(value: Any) -> Georeference | None:
+    if not isinstance(value, Georeference | None):
+        raise TypeError
+    return value
+
+
+_KINDS: Final[dict[str, tuple[Callable[[Any], Any], str]]] = {
+    **dict.fromkeys(("sensor", "scene", "crs"), (_text, "text")),
+    **dict.fromkeys(("tile_row", "tile_col", "sequence"), (_count, "a whole number")),
+    **dict.fromkeys(("start_utc_s", "reflectance_scale"), (_number, "a number")),
+    **dict.fromkeys(("wavelengths_nm", "fwhm_nm"), (_numbers, "numbers")),
+    "nodata": (lambda value: None if value is None else _number(value), "a number or None"),
+    "transform": (_six, "six finite numbers"),
+    "georeference": (_place, "a Georeference or None"),
+}
+"""What makes a field's value of one that stands for it, and what that may be."""

@@ -23,6 +23,9 @@ from codec.tile import SAMPLE_DTYPES, Georeference, Samples, TileInfo
 PREFIX: Final = "PRISMLINK_"
 """Marks our tags in files whose tags are shared with others."""
 
+SAMPLE_TYPE: Final = "sample_type"
+"""Attribute of samples: what they were before anybody computed with them."""
+
 _TEXTS: Final = ("sensor", "scene")
 _COUNTS: Final = ("tile_row", "tile_col", "sequence")
 _NUMBERS: Final = ("start_utc_s", "reflectance_scale")
@@ -56,7 +59,8 @@ def to_tags(info: TileInfo, *, everything: bool = False) -> dict[str, Any]:
     """
     tags: dict[str, Any] = {name: getattr(info, name) for name in _TEXTS + _COUNTS + _NUMBERS}
     if everything:
-        tags["nodata"] = _nodata_tag(info.nodata)
+        if info.nodata is not None:  # netCDF has no null
+            tags["nodata"] = _nodata_tag(info.nodata)
         tags |= {name: list(getattr(info, name)) for name in _LISTS}
     if info.georeference is not None:
         tags["crs"] = info.georeference.crs
@@ -209,6 +213,6 @@ def is_north_up(georeference: Georeference) -> bool:
     return b == d == 0 and a > 0 > e
 
 
-def _nodata_tag(nodata: float | None) -> float | str | None:
+def _nodata_tag(nodata: float) -> float | str:
     """JSON has no NaN; float("nan") reads the text."""
-    return str(nodata) if nodata is not None and not math.isfinite(nodata) else nodata
+    return nodata if math.isfinite(nodata) else str(nodata)

@@ -16,7 +16,7 @@ from codec.geotiff_writer import crs_of
 from codec.patch_grid import PATCH_PX, PatchLattice
 from codec.patch_layers import PatchLayers
 from codec.tile import Georeference, Tile
-from codec.tile_tags import import_for, is_north_up, to_tags
+from codec.tile_tags import SAMPLE_TYPE, import_for, is_north_up, to_tags
 
 _STRIP_BYTES: Final = 256 << 20
 """Samples handed over at a time: on the way to the disk there are several copies of them."""
@@ -36,6 +36,7 @@ def write_zarr(tile: Tile, path: Path, layers: PatchLayers | None = None) -> Seq
     place = {} if info.georeference is None else _place(path, info.georeference, rows, cols)
     mapped = {"grid_mapping": "spatial_ref"} if place else {}
     meaning = {"long_name": "reflectance", "units": f"{1 / info.reflectance_scale:g}"}
+    meaning[SAMPLE_TYPE] = tile.samples.dtype.name
     came = {"long_name": "sample came and was measured"} | mapped
     cube = {"chunks": (bands, min(rows, PATCH_PX), min(cols, PATCH_PX)), "compressors": compressor}
     encoding: dict[str, Any] = {"samples": dict(cube)}
@@ -59,8 +60,8 @@ def write_zarr(tile: Tile, path: Path, layers: PatchLayers | None = None) -> Seq
         strip = (whole.isel(y=lines) if "y" in whole.dims else whole).assign(cubes)
         for name in strip.variables.keys() - encoding.keys():
             encoding[name] = {"compressors": compressor}
-        if "y" in encoding:
-            encoding["y"]["chunks"] = (rows,)
+        for name in encoding.keys() & {"y", "row"}:
+            encoding[name]["chunks"] = (rows,)
         # So that a chunk that is not there is a chunk that was lost.
         strip.to_zarr(
             path, zarr_format=2, consolidated=True, write_empty_chunks=True,
@@ -101,6 +102,9 @@ def _place(path: Path, georeference: Georeference, rows: int, cols: int) -> dict
         x, y = _axes(bool(crs and crs.is_geographic), bool(crs))
         coords["x"] = ("x", c + a * (np.arange(cols) + 0.5), x)
         coords["y"] = ("y", f + e * (np.arange(rows) + 0.5), y)
+    else:  # what is cut from it can still be placed
+        coords["col"] = ("x", np.arange(cols), {"long_name": "column of the tile"})
+        coords["row"] = ("y", np.arange(rows), {"long_name": "row of the tile"})
     return coords
 
 

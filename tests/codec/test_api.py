@@ -24,6 +24,8 @@ from fakes.cubes import tile as fake_tile
 CENTERS = (450.5, 550.0, 650.25, 1600.0)
 WIDTHS = (6.5, 6.5, 7.0, 10.0)
 PLACE = Georeference(crs="EPSG:32632", transform=(30.0, 0.0, 4e5, 0.0, -30.0, 5e6))
+TURNED = Georeference(crs="EPSG:32632", transform=(21.0, 14.0, 4e5, 15.0, -22.0, 5e6))
+LATITUDES_UP = Georeference(crs="EPSG:4326", transform=(0.1, 0.0, -118.3, 0.0, 0.1, 34.7))
 
 
 @pytest.fixture
@@ -69,6 +71,101 @@ def test_xarray_is_a_round_trip(cube: Tile) -> None:
     assert (array.x.values[0], array.y.values[0]) == (400_015.0, 4_999_985.0)
     np.testing.assert_array_equal(turned.samples, cube.samples)
     assert turned.info == cube.info
+
+
+@pytest.mark.parametrize("place", [PLACE, TURNED, LATITUDES_UP], ids=["north", "turned", "south"])
+@pytest.mark.parametrize(
+    "cut",
+    [slice(None), slice(3, 8), slice(1, None, 3), slice(None, None, -1), slice(4, 5)],
+    ids=["whole", "cut", "thinned", "flipped", "one pixel"],
+)
+def test_what_is_left_of_an_array_keeps_its_place(
+    cube: Tile, place: Georeference, cut: slice
+) -> None:
+    """The ground under a pixel is the same, whatever was cut off, left out or turned over."""
+    tile = replace(cube, info=replace(cube.info, georeference=place))
+    left = api.from_xarray(api.to_xarray(tile).isel(x=cut, y=cut)).info.georeference
+    assert left is not None
+    cols, rows = (range(edge)[cut] for edge in (9, 20))
+    for at in (0, -1):
+        new = range(len(cols))[at], range(len(rows))[at]
+        assert _ground(left, *new) == pytest.approx(_ground(place, cols[at], rows[at]), abs=1e-9)
+    if len(cols) == 9 and cols[0] == 0:
+        assert left == place
+
+
+@pytest.mark.parametrize("place", [PLACE, TURNED, LATITUDES_UP], ids=["north", "turned", "south"])
+def test_what_is_cut_from_a_product_keeps_its_place(
+    cube: Tile, place: Georeference, tmp_path: Path
+) -> None:
+    """A store tells where its pixels are, whichever way it lies."""
+    tile = replace(cube, info=replace(cube.info, georeference=place))
+    with xr.open_zarr(write_tile(tile, tmp_path / "x", "zarr"), chunks=None) as opened:
+        whole, left = (api.from_xarray(part) for part in (opened, opened.isel(x=slice(2, 5))))
+    assert whole.info == tile.info
+    assert left.info.georeference is not None
+    assert _ground(left.info.georeference, 1, 4) == pytest.approx(_ground(place, 3, 4), abs=1e-9)
+
+
+def test_counted_pixels_are_no_ground(cube: Tile) -> None:
+    """A stranger's axes may be pixels by number; his transform stays that of the first."""
+    array = api.to_xarray(cube).drop_vars(["x", "y"]).rename(x="col", y="row")
+    counted = array.assign_coords(col=range(9), row=range(20))
+
+    assert api.from_xarray(array).info.georeference == PLACE
+    assert api.from_xarray(counted).info.georeference == PLACE
+
+
+def _ground(place: Georeference, col: int, row: int) -> tuple[float, float]:
+    """Where the center of a pixel lies."""
+    a, b, c, d, e, f = place.transform
+    x, y = col + 0.5, row + 0.5
+    return a * x + b * y + c, d * x + e * y + f
+
+
+@pytest.mark.parametrize(("place", "axis"), [(PLACE, "x"), (TURNED, "col")])
+def test_pixels_that_are_not_even_have_no_place(cube: Tile, place: Georeference, axis: str) -> None:
+    """No transform tells where they lie: refused, unless the place is given up or said."""
+    tile = replace(cube, info=replace(cube.info, georeference=place))
+    uneven = api.to_xarray(tile).isel(x=[0, 1, 4])
+    with pytest.raises(TileError, match=rf"{axis} is not evenly .*; remedy: .*georeference=None"):
+        api.from_xarray(uneven)
+
+    assert api.as_tile(uneven, georeference=None).info.georeference is None
+
+
+def test_integers_that_became_floats_are_explained(cube: Tile) -> None:
+    """They may be DN as before or reflectance, and a wrong guess quantizes all of it away."""
+    array = api.to_xarray(cube)
+    for floats in (array / array.attrs["reflectance_scale"], array.where(array != -1)):
+        for told in ({}, {"reflectance_scale": 1.0}, {"nodata": None}):
+            with pytest.raises(TileError, match=r"were int16 .*give nodata and reflectance_scale"):
+                api.as_tile(floats, **told)
+    reflectance = api.as_tile(array / 10_000.0, reflectance_scale=1.0, nodata=-1e-4)
+
+    assert (reflectance.info.reflectance_scale, reflectance.samples.dtype) == (1.0, np.float32)
+    np.testing.assert_array_equal(reflectance.valid(), cube.valid())
+
+
+def test_an_opened_store_that_became_floats_is_explained(cube: Tile, tmp_path: Path) -> None:
+    """Also where xarray has forgotten what was stored: by the array, as by the Dataset."""
+    with xr.open_zarr(write_tile(cube, tmp_path / "x", "zarr"), chunks=None) as opened:
+        for changed in (opened / 10_000.0, opened["samples"] / 10_000.0):
+            with pytest.raises(TileError, match="samples were int16"):
+                api.from_xarray(changed)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+@pytest.mark.parametrize("nodata", [None, -1.0])
+def test_netcdf_is_a_round_trip(dtype: str, nodata: float | None, tmp_path: Path) -> None:
+    """A tile without a fill value has attributes that can be written, and gets none by it."""
+    tile = fake_tile(bands=2, rows=4, cols=5, dtype=dtype, nodata=nodata, georeference=PLACE)
+    array = api.to_xarray(tile)
+    array.to_netcdf(tmp_path / "x.nc", engine="scipy")
+    again = api.from_xarray(xr.load_dataarray(tmp_path / "x.nc", engine="scipy"))
+
+    assert again.info == api.from_xarray(array).info == tile.info
+    np.testing.assert_array_equal(again.samples, tile.samples)
 
 
 def test_a_stranger_s_dataarray_is_a_cube() -> None:
@@ -194,6 +291,44 @@ def test_an_image_without_a_place_has_none() -> None:
     profile = {"nodata": None, "crs": None, "transform": rasterio.Affine.identity()}
 
     assert api.from_rasterio(array, profile).info.georeference is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "wanted"),
+    [("uint16", -9999.0, None), ("uint8", 255.0, 255.0), ("float32", -1.8e308, -np.inf)],
+)
+def test_a_fill_value_that_no_sample_can_have_is_none(
+    dtype: str, nodata: float, wanted: float | None
+) -> None:
+    """As the readers of files have it."""
+    array = np.ones((2, 4, 4), dtype)
+
+    assert api.from_rasterio(array, {"nodata": nodata}).info.nodata == wanted
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("int16", -1.0), ("float32", -1.0), ("float32", None)]
+)
+def test_what_is_masked_is_fill(dtype: str, nodata: float | None) -> None:
+    """Of a file's array as of anybody's: the fill value where there is one, of floats NaN."""
+    masked = np.ma.masked_array(np.arange(32, dtype=dtype).reshape(2, 4, 4))
+    masked[:, 1] = np.ma.masked
+    for tile in (
+        api.as_tile(masked, nodata=nodata),
+        api.from_rasterio(masked, {"nodata": nodata}),
+    ):
+        np.testing.assert_array_equal(tile.valid(), ~masked.mask)
+        assert (tile.samples.dtype, tile.info.nodata) == (dtype, nodata)
+
+
+def test_masked_integers_need_a_fill_value() -> None:
+    """Which number is free is not known here; without anything masked none is needed."""
+    masked = np.ma.masked_equal(np.arange(32, dtype=np.uint16).reshape(2, 4, 4), 7)
+    for profile in ({"nodata": None}, {"nodata": -9999.0}):
+        with pytest.raises(TileError, match="no uint16 stands for that; remedy: give nodata"):
+            api.from_rasterio(masked, profile)
+
+    assert api.as_tile(np.ma.masked_less(masked.data, 0)).valid().all()
 
 
 def test_targets_are_met() -> None:

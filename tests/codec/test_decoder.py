@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -377,6 +378,30 @@ def test_a_huge_grid_is_counted_not_listed() -> None:
     huge = replace(side, shape=(10, 65_536, 65_536), patch_px=8)
     with pytest.raises(BitstreamError, match="67108863 patches are missing"):
         DECODER.decode([huge.pack(), replace(patch, payload=b"", mask=b"").pack()])
+
+
+def test_what_cannot_be_a_tile_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patches are counted, and the tile measured, before the first patch takes time and memory."""
+    _, frames = tile_of_two()
+    monkeypatch.setattr(Decoder, "decode_patch", lambda *_: pytest.fail("a patch was decoded"))
+    with pytest.raises(BitstreamError, match="1 patches are missing"):
+        DECODER.decode(frames[:-1])
+    monkeypatch.setattr("codec.decoder.memory_bytes", lambda: 100)
+    with pytest.raises(BitstreamError, match=r"tile holds \d+ bytes, this machine has 100"):
+        DECODER.decode(frames)
+
+
+def test_a_tile_is_in_memory_once() -> None:
+    """Patches are written where they belong: a large tile needs no second place."""
+    tile = Tile(samples=np.full((8, 640, 640), 500, np.int16), info=TileInfo())
+    frames = encode(tile)
+    tracemalloc.start()
+    try:
+        DECODER.decode(frames)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1.8 * tile.samples.nbytes
 
 
 def test_more_components_than_the_model_sends() -> None:

@@ -224,6 +224,12 @@ def test_a_gpu_is_taken_where_there_is_one(
     assert make_backend(branch_bundle(), "torch-cpu", 0).device is None
 
 
+def test_a_backend_nobody_knows_is_refused() -> None:
+    """A name misspelled does not end on the slowest there is without a word."""
+    with pytest.raises(BackendError, match=r"cuda: no such backend; remedy: one of auto, torch,"):
+        make_backend(branch_bundle(), "cuda", 0)  # type: ignore[arg-type]
+
+
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asking for CUDA without a device is an error with a remedy, not PyTorch's traceback."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

@@ -62,10 +62,55 @@ def test_what_is_said_of_a_tile_is_checked(info: dict[str, Any]) -> None:
         TileInfo(**info)
 
 
-def test_a_georeference_is_finite() -> None:
-    """A transform with a hole in it places nothing."""
-    with pytest.raises(TileError, match="finite"):
-        Georeference(crs="EPSG:32632", transform=(1.0, 0.0, math.nan, 0.0, 1.0, 0.0))
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        pytest.param({"transform": (1.0, 0.0, math.nan, 0.0, 1.0, 0.0)}, "six finite", id="NaN"),
+        pytest.param({"transform": (1.0, 0.0, 5.0, 0.0, 1.0)}, "six finite", id="five"),
+        pytest.param({"transform": None}, "six finite", id="no transform"),
+        pytest.param({"crs": None}, "crs must be text, got None", id="no CRS"),
+        pytest.param({"crs": "x" * 65_537}, "crs must be at most 65536", id="a book of WKT"),
+    ],
+)
+def test_a_georeference_is_one(place: dict[str, Any], message: str) -> None:
+    """A transform with a hole in it places nothing, and a CRS no decoder takes is no place."""
+    whole = {"crs": "EPSG:32632", "transform": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)}
+    with pytest.raises(TileError, match=message):
+        Georeference(**(whole | place))
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        ({"scene": 2024}, "scene must be text, got 2024"),
+        ({"tile_row": 3.0}, r"tile_row must be a whole number, got 3\.0"),
+        ({"reflectance_scale": "1e4"}, "reflectance_scale must be a number, got '1e4'"),
+        ({"nodata": "none"}, "nodata must be a number or None"),
+        ({"wavelengths_nm": 500.0}, r"wavelengths_nm must be numbers, got 500\.0"),
+        ({"georeference": ("EPSG:32632", ())}, "georeference must be a Georeference or None"),
+    ],
+)
+def test_another_type_is_refused_by_name(info: dict[str, Any], message: str) -> None:
+    """What no decoder would read back, or nobody could send, is no fact of a tile."""
+    with pytest.raises(TileError, match=message):
+        TileInfo(**info)
+
+
+def test_what_stands_for_a_type_becomes_it() -> None:
+    """NumPy's texts and numbers name the same tile as Python's, and are sent alike."""
+    given: Any = {
+        "scene": np.str_("a"), "tile_row": np.int64(3), "sequence": True, "nodata": np.int16(-1),
+        "start_utc_s": np.float32(1.5), "wavelengths_nm": np.array([500.0, 600.0]),
+        "georeference": Georeference(crs=np.str_(""), transform=np.arange(6, dtype=np.float32)),
+    }  # fmt: skip
+    plain = TileInfo(
+        scene="a", tile_row=3, sequence=1, nodata=-1.0, start_utc_s=1.5,
+        wavelengths_nm=(500.0, 600.0),
+        georeference=Georeference(crs="", transform=(0.0, 1.0, 2.0, 3.0, 4.0, 5.0)),
+    )  # fmt: skip
+
+    assert repr(TileInfo(**given)) == repr(plain)
+    assert TileInfo(**given).tile_id == plain.tile_id
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from fakes import cubes
 from fakes.layers import with_holes
 
 PLACE = Georeference(crs="EPSG:32618", transform=(30.0, 0.0, 688_005.0, 0.0, -30.0, 4_561_935.0))
+TURNED = Georeference(crs="EPSG:32618", transform=(21.0, 14.0, 4e5, 15.0, -22.0, 5e6))
 
 
 def opened(path: Path) -> xarray.Dataset:
@@ -100,7 +101,7 @@ def test_a_time_that_nanoseconds_do_not_reach_is_an_attribute_alone(
     assert found.attrs["start_utc_s"] == start_utc_s
 
 
-@pytest.mark.parametrize("place", [None, PLACE])
+@pytest.mark.parametrize("place", [None, PLACE, TURNED])
 @pytest.mark.parametrize("nodata", [None, -1.0])
 def test_a_store_is_the_same_in_however_many_strips(
     tmp_path: Path,
