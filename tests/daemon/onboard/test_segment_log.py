@@ -246,7 +246,7 @@ def test_what_a_failed_sync_leaves_open_is_given_back(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Input/output"):
         log.sync_files()
 
-    assert log.abandon() == [(b"1" * 30, 0.0), (b"2", 0.0), (b"3", 0.0)]
+    assert log.abandon() == [(b"1" * 30, 0.0, 1), (b"2", 0.0, 2), (b"3", 0.0, 3)]
     assert (log.packets, log.unsynced) == (1, 0)
     disk.fails = set()
     assert opened(tmp_path).recovery.records == 1
