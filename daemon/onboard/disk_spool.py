@@ -47,6 +47,7 @@ from daemon.onboard.segment_log import SegmentLog
 from daemon.onboard.spool import (
     EVICTED,
     UNACKNOWLEDGED,
+    Ended,
     OnDrop,
     SpooledPacket,
     Turns,
@@ -175,7 +176,7 @@ class DiskSpool:
             self._write_done()
             self._bound_files()
 
-    def end(self, reason: str) -> int:
+    def end(self, reason: str) -> Ended:
         """Sync a last time and close; give up, counted under `reason`, what is in memory alone."""
         self._sync()
         self._write_done()
@@ -185,12 +186,13 @@ class DiskSpool:
             for lane in LANES if self._kept is not None else ():
                 while self._kept is not None and (lost := self._kept.give_up(lane, in_memory=True)):
                     left += [kept_packet(handle, lane) for handle in lost]
+            kept = sum(queue.logged for queue in self._queues.values())
             for queue in self._queues.values():
                 queue.close()
             self._is_off = True
         for packet in left:
             self._on_drop(packet, reason)
-        return len(left)
+        return Ended(given_up=len(left), kept=kept)
 
     # ---- the taking thread ---------------------------------------------------------------------
 

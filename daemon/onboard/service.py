@@ -164,15 +164,14 @@ def run(
             wait_to_end(stop, settings.exposed)
         notifier.stopping()
         late = shut_down(line.stages, deadline_s=settings.shutdown_deadline_s, clock=clock)
-        kept = line.spool.packets
-        left = line.spool.end("shutdown")
+        ended = line.spool.end("shutdown")
         metrics.stages_late.set(len(late))
         log.info(
             "stopped",
             extra={
                 "late": ",".join(late) or "none",
-                "packets_left": left,
-                "packets_kept": kept - left,
+                "packets_left": ended.given_up,
+                "packets_kept": ended.kept,
             },
         )
         return metrics.totals()

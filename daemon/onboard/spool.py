@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from daemon.clock import Clock
 from daemon.errors import SpoolFullError
@@ -49,6 +49,18 @@ class SpooledPacket:
     spooled_s: float
     order: int = 0
     repeat: Repeat | None = None
+
+
+class Ended(NamedTuple):
+    """What became of packets at a spool's end.
+
+    Attributes:
+        given_up: Those that would not outlive the process, sent before or not.
+        kept: Those that wait for the next one and were never sent.
+    """
+
+    given_up: int
+    kept: int
 
 
 OnDrop: TypeAlias = Callable[[SpooledPacket, str], None]
@@ -122,12 +134,8 @@ class Spool(Protocol):
         """Do what has become due; called now and then by the thread that appends."""
         ...
 
-    def end(self, reason: str) -> int:
-        """Be used no more; give up what would not outlive the process, counted under `reason`.
-
-        Returns:
-            How many packets that were.
-        """
+    def end(self, reason: str) -> Ended:
+        """Be used no more; give up what would not outlive the process, counted under `reason`."""
         ...
 
     @property
@@ -240,7 +248,7 @@ class MemorySpool:
             sent = self._sent or Unacknowledged(self._release)
             return sent.beacon(sent_packets, self._heads())
 
-    def end(self, reason: str) -> int:
+    def end(self, reason: str) -> Ended:
         """See `Spool.end`: all is given up."""
         left = list[tuple[SpooledPacket, str]]()
         with self._changed:
@@ -248,7 +256,7 @@ class MemorySpool:
                 left += self._give_up()
         for packet, _ in left:
             self._on_drop(packet, reason)
-        return len(left)
+        return Ended(given_up=len(left), kept=0)
 
     def tick(self) -> None:
         """See `Spool.tick`: nothing is ever due."""

@@ -112,7 +112,7 @@ def test_the_end_leaves_all_on_the_disk(tmp_path: Path) -> None:
     """A last sync; nothing is given up."""
     rig = Rig(tmp_path, sync_packets=1000)
     rig.spool.append([b"a", b"b"], PATCH)
-    assert rig.spool.end("shutdown") == 0
+    assert rig.spool.end("shutdown") == (0, 2)
     assert rig.drops.told == []
     assert send_all(Rig(tmp_path).spool) == [b"a", b"b"]
 
@@ -158,7 +158,7 @@ def test_without_a_folder_a_spool_is_in_memory(tmp_path: Path) -> None:
     packet = rig.spool.take(0.0)
     assert packet is not None
     assert rig.spool.sent(packet)
-    assert rig.spool.end("shutdown") == 1
+    assert rig.spool.end("shutdown") == (1, 0)
     rig.spool.append([b"late"], PATCH)
     assert rig.drops.told == [(b"b", PATCH, "shutdown"), (b"late", PATCH, "ended")]
 
