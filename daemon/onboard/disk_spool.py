@@ -23,7 +23,7 @@ import contextlib
 import errno
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from heapq import merge
@@ -105,6 +105,7 @@ class DiskSpool:
         on_drop: Called with each packet given up and the reason.
         acknowledged: Whether the ground acknowledges.
         disk: The file system.
+        on_file: Called before each file is read that an earlier process left.
 
     Attributes:
         recovery: What was found of an earlier process.
@@ -120,6 +121,7 @@ class DiskSpool:
         on_drop: OnDrop,
         acknowledged: bool = False,
         disk: Disk | None = None,
+        on_file: Callable[[], object] = lambda: None,
     ) -> None:
         self._folder, self._limits, self._clock = folder, limits, clock
         self._on_drop, self._disk = on_drop, disk or LocalDisk()
@@ -133,7 +135,7 @@ class DiskSpool:
         self._is_off = self._ended = False
         self.degraded: str | None = None
         self.recovery = Recovery()
-        self._open_logs()
+        self._open_logs(on_file)
 
     # ---- the writing thread --------------------------------------------------------------------
 
@@ -452,7 +454,7 @@ class DiskSpool:
                 self.degraded = None
             self._changed.notify_all()
 
-    def _open_logs(self) -> None:
+    def _open_logs(self, on_file: Callable[[], object] = lambda: None) -> None:
         limits, now_s = self._limits, self._clock.monotonic_s()
         opened = dict[Lane, FoundPackets]()
         for lane, queue in self._queues.items():
@@ -465,6 +467,7 @@ class DiskSpool:
                         segment_bytes=limits.segment_bytes,
                         now_s=now_s,
                         keep=None if self._kept is None else found.take,
+                        on_file=on_file,
                     )
                 except OSError as error:
                     with self._changed:

@@ -86,6 +86,7 @@ class SegmentLog:
         now_s: When what is found counts as spooled [s, monotonic].
         keep: Told the sequence of each record found, the beginning of its packet, and whether it is
             done; one that is, and for which it says False, is not kept. None: none is kept.
+        on_file: Called before each file is read: all of them may take long.
 
     Attributes:
         recovery: What was found.
@@ -104,6 +105,7 @@ class SegmentLog:
         segment_bytes: int,
         now_s: float,
         keep: Callable[[int, bytes, bool], bool] | None = None,
+        on_file: Callable[[], object] = lambda: None,
     ) -> None:
         self._folder, self._disk, self._segment_bytes = folder, disk, segment_bytes
         self._keep = keep
@@ -126,6 +128,7 @@ class SegmentLog:
         self.recovery = Recovery()
         for name in names:
             if _NAME.fullmatch(name):
+                on_file()
                 self._recover(folder / name, done, now_s)
 
     # ---- the writing end -----------------------------------------------------------------------
