@@ -37,6 +37,7 @@ from daemon.console import (
 )
 from daemon.errors import EXIT_CONFIG, EXIT_DATA, DaemonError, FeedError
 from daemon.lifecycle import StopSignal
+from daemon.link.passes import ContactPlan
 from daemon.process import run_service
 
 app = typer.Typer(
@@ -161,7 +162,14 @@ def flight_check_config(settings_file: SettingsFile, overrides: Overrides = None
     from daemon.onboard.models import control_steps, load_encoder
 
     control_steps(settings.model, load_encoder(settings.model, NO_TIMER))
+    _warn_of_an_old_plan(settings_file, "link.passes", settings.link.plan)
     out.print(f"{settings_file}: ok", highlight=False)
+
+
+def _warn_of_an_old_plan(path: Path, key: str, plan: ContactPlan) -> None:
+    """A warning, no error: `run` starts with it, as a board has to that restarts after its plan."""
+    if not plan.ahead(SystemClock().utc_s(), 1):
+        say(f"{path}: {key}: all of them are over; list passes to come")
 
 
 @ground.command("run")
@@ -188,6 +196,8 @@ def ground_check_config(settings_file: SettingsFile, overrides: Overrides = None
     from daemon.ground.models import load_decoders
 
     load_decoders(settings.model)
+    if settings.web.plan is not None:
+        _warn_of_an_old_plan(settings_file, "web.passes", settings.web.plan)
     out.print(f"{settings_file}: ok", highlight=False)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
+import numpy as np
 from pydantic import (
     Field,
     PositiveFloat,
@@ -19,11 +20,13 @@ from pydantic import (
     model_validator,
 )
 
-from codec.tile import MAX_BANDS, MAX_EDGE_PX
+from codec.patch_grid import PATCH_PX
+from codec.tile import MAX_BANDS, MAX_EDGE_PX, SAMPLE_DTYPES
 from daemon.config_archive import ArchiveSettings
 from daemon.config_downlink import FlightLinkSettings, SpoolSettings
 from daemon.config_models import FlightModelSettings, GroundModelSettings
 from daemon.config_sections import (
+    MIB,
     Address,
     Bind,
     Directory,
@@ -88,6 +91,7 @@ class InstrumentSettings(Section):
     limits: TileLimits = TileLimits()
 
 
+_SAMPLE_BYTES: Final = max(np.dtype(name).itemsize for name in SAMPLE_DTYPES)
 _LEAST_COLLECTED_MIB: Final = 10
 """Memory of the longest frame and its packets [MiB]."""
 
@@ -181,6 +185,20 @@ class FlightSettings(Section):
                 "instrument.max_message_mib should not be above mailboxes.tiles.max_mib: "
                 "such tiles would be received and never encoded"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _patches_fit(self) -> Self:
+        instrument, limits = self.instrument, self.instrument.limits
+        largest = _SAMPLE_BYTES * limits.max_bands
+        largest *= min(PATCH_PX, limits.max_rows) * min(PATCH_PX, limits.max_cols)
+        least_mib = min(-(-largest // MIB), instrument.max_message_mib)
+        for name in ("patches", "batches"):
+            if getattr(self.mailboxes, name).max_mib < least_mib:
+                raise ValueError(
+                    f"mailboxes.{name}.max_mib should be at least {least_mib}, or "
+                    "instrument.limits.max_bands lower: the largest patches would never be encoded"
+                )
         return self
 
     @model_validator(mode="after")

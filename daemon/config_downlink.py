@@ -27,7 +27,8 @@ class SpoolSettings(Section):
 
     Attributes:
         kind: "memory" forgets with the process; "disk" does not, and sends only what is durable.
-        max_mib: Most that may wait [MiB]; past it the oldest patches go first.
+        max_mib: Most that may wait [MiB]; past it the oldest of the least urgent goes first. Beside
+            what waits on a disk each packet takes 66 to 123 bytes of memory.
         directory: Of a disk's files; made where it is not there.
         segment_mib: Size of a file [MiB].
         sync_packets: So many packets are brought to the disk together.

@@ -27,7 +27,11 @@ Speed = Annotated[int, Field(ge=0, le=FASTEST)]
 
 def _is_safe(path: Path) -> Path:
     """A folder that is not there yet is made by whoever uses it."""
-    if path.exists() or path.is_symlink():
+    try:
+        is_there = path.exists() or path.is_symlink()
+    except OSError as error:  # as where a folder on the way may not be entered
+        raise ValueError(f"cannot be looked for: {error.strerror}") from None
+    if is_there:
         check_folder(path)
     return path
 

@@ -44,7 +44,11 @@ def _path(value: Path, info: ValidationInfo) -> Path:
 
 
 def _file(value: Path) -> Path:
-    if not value.is_file():
+    try:
+        is_file = value.is_file()
+    except OSError as error:  # as where a folder on the way may not be entered
+        raise ValueError(f"cannot be looked for: {error.strerror}; looked for {value}") from None
+    if not is_file:
         raise ValueError(f"names no file; looked for {value}")
     return value
 

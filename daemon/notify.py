@@ -61,7 +61,7 @@ class Notifier:
         return bool(self._address)
 
     def loading(self, what: str) -> None:
-        """A step of the start begins: it may take `LOADING_S`."""
+        """A step of the start begins, or goes on: from now on it may take `LOADING_S`."""
         self.phase = f"loading {what}"
         self._send(f"STATUS={self.phase}", f"EXTEND_TIMEOUT_USEC={LOADING_S * 1e6:.0f}")
 

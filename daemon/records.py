@@ -25,7 +25,9 @@ HEADER_BYTES: Final = _HEADER.size
 OVERHEAD_BYTES: Final = _HEADER.size + _CRC.size
 """Bytes of a record that are not the payload's."""
 _CURSOR: Final = Struct(">QI")
-CURSORS_BYTES: Final = 2 * _CURSOR.size
+CURSOR_BYTES: Final = _CURSOR.size
+"""One place of a cursor."""
+CURSORS_BYTES: Final = 2 * CURSOR_BYTES
 """Both places."""
 
 
@@ -117,10 +119,14 @@ def without_crc(raw: bytes) -> bytes | None:
     return body if crc == _CRC.pack(google_crc32c.value(body)) else None
 
 
-def packed_cursor(sequence: int) -> tuple[bytes, int]:
-    """The bytes of a cursor, and which place is next to be written."""
-    crc = google_crc32c.value(sequence.to_bytes(8))
-    return _CURSOR.pack(sequence, crc), _CURSOR.size * (sequence & 1)
+def packed_cursor(sequence: int) -> bytes:
+    """The bytes of a cursor in one place."""
+    return _CURSOR.pack(sequence, google_crc32c.value(sequence.to_bytes(8)))
+
+
+def spare_place(raw: bytes) -> int:
+    """Where of two places the next cursor goes: not over the one that counts."""
+    return 0 if cursor_of(raw[:CURSOR_BYTES]) < cursor_of(raw) else CURSOR_BYTES
 
 
 def cursor_of(raw: bytes) -> int:

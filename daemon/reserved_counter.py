@@ -14,12 +14,11 @@ from typing import Final
 from daemon.clock import Clock
 from daemon.disk import Disk, LocalDisk
 from daemon.errors import ConfigError
-from daemon.records import CURSORS_BYTES, cursor_of, packed_cursor
+from daemon.records import CURSOR_BYTES, CURSORS_BYTES, cursor_of, packed_cursor
 
 BLOCK: Final = 1 << 16
 """Numbers reserved together: one sync for so many, and there are 2⁴⁸ such blocks."""
 _BLOCKS: Final = 2**64 // BLOCK
-_PLACE_BYTES: Final = CURSORS_BYTES // 2
 
 SYNC_S: Final = 5.0
 """Time between two syncs of the numbers heard [s]: a loss of power may forget so much."""
@@ -43,7 +42,7 @@ class ReservedCounter:
     def __init__(self, path: Path, *, disk: Disk | None = None) -> None:
         self._disk = disk or LocalDisk()
         self._file, raw = _open(self._disk, path)
-        places = (cursor_of(raw[:_PLACE_BYTES]), cursor_of(raw[_PLACE_BYTES:]))
+        places = (cursor_of(raw[:CURSOR_BYTES]), cursor_of(raw[CURSOR_BYTES:]))
         self._taken = max(places)
         try:
             if not raw:
@@ -83,10 +82,10 @@ class ReservedCounter:
     def _reserve(self) -> None:
         if self._taken == _BLOCKS:
             raise OSError(errno.EOVERFLOW, "every number is given")
-        data, offset = packed_cursor(self._taken + 1)
-        self._disk.write(self._file, data, offset)
+        taken = self._taken + 1
+        self._disk.write(self._file, packed_cursor(taken), CURSOR_BYTES * (taken & 1))
         self._disk.sync(self._file)
-        self._taken += 1
+        self._taken = taken
 
 
 class HighestHeard:
@@ -120,13 +119,17 @@ class HighestHeard:
         return highest
 
     def note(self, index: int, highest: int, *, at_once: bool = False) -> None:
-        """Write it down; sync if it is time to, or `at_once`.
+        """Write it down, in both places: one that is damaged lets nothing be taken again.
+
+        Args:
+            index: Of what it is the number.
+            highest: It.
+            at_once: Sync now, not only when it is time to.
 
         Raises:
             OSError: If the disk does not take it.
         """
-        data, offset = packed_cursor(highest)
-        self._disk.write(self._file, data, index * CURSORS_BYTES + offset)
+        self._disk.write(self._file, 2 * packed_cursor(highest), index * CURSORS_BYTES)
         if at_once or self._clock.monotonic_s() - self._synced_s >= SYNC_S:
             self._disk.sync(self._file)
             self._synced_s = self._clock.monotonic_s()

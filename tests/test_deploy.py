@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 import pytest
 
 from daemon.config import FlightSettings, GroundSettings, load_flight, load_ground
+from daemon.config_downlink import FlightUplinkSettings
 from daemon.errors import EXIT_CONFIG
 from daemon.lifecycle import LAST_POLL_S
 from daemon.notify import LOADING_S
@@ -109,6 +110,36 @@ def test_what_may_wait_is_half_of_the_memory_at_most(side: str) -> None:
     (high,) = values(side, "MemoryHigh")
 
     assert 2 * waits_mib <= GIB * int(high.removesuffix("G"))
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_what_settings_give_as_an_example_can_be_written(side: str) -> None:
+    """Of all that lies under /var/lib the unit may write to its own folders alone."""
+    (own,) = values(side, "StateDirectory")
+    text = (DEPLOY / f"{side}.yaml").read_text(encoding="utf-8")
+    named = re.findall(r"/var/lib/[\w./-]+", text)
+
+    assert len(named) >= 3
+    assert [path for path in named if not path.startswith(folders(own))] == []
+
+
+def folders(own: str) -> tuple[str, ...]:
+    """Where a StateDirectory is."""
+    return tuple(f"/var/lib/{name}" for name in own.split())
+
+
+def test_processes_that_share_an_instrument_share_nothing_else() -> None:
+    """As the file's own lines start them: no port that another, or the ground, has, and no apid."""
+    path = DEPLOY / "flight-shared.yaml"
+    lines = re.findall(r"^# +prismlink flight run \S+ (.+)$", path.read_text(), re.MULTILINE)
+    made = [load_flight(path, re.findall(r"--set (\S+)", line)) for line in lines]
+    ports = [settings("ground").metrics.port, *(one.metrics.port for one in made)]
+    first, *others = made
+    taken = {*first.link.apids.values(), FlightUplinkSettings().housekeeping_apid}
+
+    assert len(made) > 1
+    assert len(set(ports)) == len(ports)
+    assert taken.isdisjoint(one.link.apid for one in others)
 
 
 # ---------------------------------------------------------------- the installation

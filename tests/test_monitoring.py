@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 import yaml
 
+from codec.speeds import FASTEST
 from fakes.monitoring import (
     GPU_ONLY,
     alerts,
@@ -64,6 +65,15 @@ def test_every_alert_says_what_to_do() -> None:
         for text in (rule["annotations"]["summary"], rule["annotations"]["runbook"]):
             assert text.endswith(".")
             assert "\n" not in text
+
+
+def test_no_remedy_is_at_its_end_already() -> None:
+    """Tiles that wait are encoded as fast as can be unasked: who is to raise that looks first."""
+    remedies = [rule["annotations"]["runbook"] for rule in alerts()]
+    faster = [text for text in remedies if "raise model.speed" in text.lower()]
+
+    assert len(faster) == 2
+    assert all(f"where prismlink_encoding_speed is below {FASTEST}" in text for text in faster)
 
 
 def test_the_page_has_every_alert_as_it_is() -> None:

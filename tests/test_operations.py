@@ -75,6 +75,14 @@ def test_only_what_is_told_is_named() -> None:
     assert set(named) <= known_metrics() | {rule["alert"] for rule in alerts()}
 
 
+def test_a_night_begins_at_the_table() -> None:
+    """Every alert that a section knows leads there from the top of the page."""
+    table, _, rest = TEXT.partition("## Install")
+    told = {text: set(re.findall(r"`(Prismlink[A-Z]\w+)", text)) for text in (table, rest)}
+
+    assert told[rest] - told[table] == set()
+
+
 def test_the_log_has_the_words_of_the_manual() -> None:
     """Whoever searches the journal for them finds them."""
     said = strings_of(ROOT / "daemon")

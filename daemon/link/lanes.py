@@ -50,6 +50,7 @@ class Lane(IntEnum):
 
 
 LANES: Final = tuple(Lane)
+LANES_OF: Final = {level: tuple(lane for lane in LANES if lane.level is level) for level in Level}
 
 
 def lane_of(channel: Channel, level: Level) -> Lane:

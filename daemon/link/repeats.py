@@ -52,9 +52,10 @@ class Repeat(NamedTuple):
 
 
 class _Sent:
-    """Packets of a frame that were sent."""
+    """Packets of a frame that were sent; its place among what came."""
 
-    def __init__(self) -> None:
+    def __init__(self, order: int) -> None:
+        self.order = order
         self.indexes, self.handles = array("H"), list[Handle]()
         self.lacks = False
         """Whether a packet was asked for that is not there, and all others sent instead."""
@@ -137,16 +138,29 @@ class Unacknowledged:
                 self.note(lane, key)
 
     def add(
-        self, lane: Lane, key: FrameKey, indexes: Sequence[int], handles: Sequence[Handle]
+        self,
+        lane: Lane,
+        key: FrameKey,
+        indexes: Sequence[int],
+        handles: Sequence[Handle],
+        order: int,
     ) -> None:
-        """Packets of a frame were sent for the first time."""
+        """Packets of a frame were sent for the first time.
+
+        Args:
+            lane: Its own.
+            key: It.
+            indexes: Their segments.
+            handles: What they are found by.
+            order: The place of the first among what came, of which `oldest` tells.
+        """
         boot = self._boots.get(key[0])
         if boot is None or key[1] in boot.done or lane not in boot.kept:
             self._release(lane, handles)
             return
         sent = boot.kept[lane].get(key[1])
         if sent is None:
-            sent = boot.kept[lane][key[1]] = _Sent()
+            sent = boot.kept[lane][key[1]] = _Sent(order)
             self.frames += 1
         if isinstance(handles[0], bytes):
             boot.in_memory[lane][key[1]] = None
@@ -169,6 +183,13 @@ class Unacknowledged:
         is_sent = key[1] < self._sent_below(boot, unsent)
         return SenderState.GONE if is_sent else SenderState.WAITING
 
+    def oldest(self, lane: Lane, *, in_memory: bool = False) -> int | None:
+        """The place of the frame that `give_up` would forget among what came; None: of none."""
+        if (found := self._oldest(lane, in_memory)) is None:
+            return None
+        boot, frame_id = found
+        return boot.kept[lane][frame_id].order
+
     def give_up(self, lane: Lane, *, in_memory: bool = False) -> list[Handle]:
         """Forget the oldest frame of a lane; return its packets, none if no frame is kept.
 
@@ -176,11 +197,8 @@ class Unacknowledged:
             lane: Which.
             in_memory: Whether it must be one whose packets are their own handles.
         """
-        for boot in self._boots.values():
-            frames = (boot.in_memory if in_memory else boot.kept).get(lane)
-            if frames:
-                return self._drop(boot, lane, next(iter(frames)))
-        return []
+        found = self._oldest(lane, in_memory)
+        return [] if found is None else self._drop(found[0], lane, found[1])
 
     # ---- what is asked for ---------------------------------------------------------------------
 
@@ -308,6 +326,12 @@ class Unacknowledged:
                 done.add(start, stop)
 
     # ---- inside --------------------------------------------------------------------------------
+
+    def _oldest(self, lane: Lane, in_memory: bool) -> tuple[_Boot, int] | None:
+        for boot in self._boots.values():
+            if frames := (boot.in_memory if in_memory else boot.kept).get(lane):
+                return boot, next(iter(frames))
+        return None
 
     def _kept_from(self, boot: _Boot, sent_below: int) -> int:
         if not self._knows(boot):

@@ -12,6 +12,9 @@ them first. What is on the disk and cannot be read now is tried again, too, and 
 Where the ground acknowledges, a packet that was sent stays in its log until that. What it has said
 is written down now and then, in the file `acknowledged`: a process that begins anew keeps all else
 that was sent, and repeats none of it unasked.
+
+The sequences of all logs are drawn from one count, so that they tell what came before what, by
+whichever process.
 """
 
 from __future__ import annotations
@@ -20,8 +23,12 @@ import contextlib
 import errno
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from heapq import merge
+from itertools import groupby, islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -37,7 +44,16 @@ from daemon.link.packet import FrameKey, header_of
 from daemon.link.repeats import Handle, Unacknowledged
 from daemon.onboard.lane_queue import FoundPackets, LaneQueue
 from daemon.onboard.segment_log import SegmentLog
-from daemon.onboard.spool import EVICTED, UNACKNOWLEDGED, OnDrop, SpooledPacket, Turns, kept_packet
+from daemon.onboard.spool import (
+    EVICTED,
+    UNACKNOWLEDGED,
+    Ended,
+    OnDrop,
+    SpooledPacket,
+    Turns,
+    gives_way,
+    kept_packet,
+)
 from daemon.records import Recovery, with_crc, without_crc
 
 log = logging.getLogger(__name__)
@@ -89,6 +105,7 @@ class DiskSpool:
         on_drop: Called with each packet given up and the reason.
         acknowledged: Whether the ground acknowledges.
         disk: The file system.
+        on_file: Called before each file is read that an earlier process left.
 
     Attributes:
         recovery: What was found of an earlier process.
@@ -104,6 +121,7 @@ class DiskSpool:
         on_drop: OnDrop,
         acknowledged: bool = False,
         disk: Disk | None = None,
+        on_file: Callable[[], object] = lambda: None,
     ) -> None:
         self._folder, self._limits, self._clock = folder, limits, clock
         self._on_drop, self._disk = on_drop, disk or LocalDisk()
@@ -113,11 +131,11 @@ class DiskSpool:
         self._turns = Turns()
         self._unsynced_since_s: float | None = None
         self._tried_s = self._written_s = clock.monotonic_s()
-        self._changes = 0
+        self._changes = self._came = 0
         self._is_off = self._ended = False
         self.degraded: str | None = None
         self.recovery = Recovery()
-        self._open_logs()
+        self._open_logs(on_file)
 
     # ---- the writing thread --------------------------------------------------------------------
 
@@ -130,17 +148,17 @@ class DiskSpool:
         came = [SpooledPacket(raw=raw, lane=lane, spooled_s=now_s) for raw in packets]
         evicted: list[_Drop] = []
         if self._ended:  # a stage that was given up
-            evicted, came, size = [(packet, ENDED) for packet in came], [], 0
+            evicted, came = [(packet, ENDED) for packet in came], []
         with self._changed:
-            while self._used() + size > self._limits.max_bytes and (given := self._make_room()):
-                evicted += given
             if self._kept is not None and came:
                 self._kept.note(lane, key := header_of(came[0].raw).key)
                 if not self._queues[lane].packets:
                     self._queues[lane].head = key
             self._keep(came, self._queues[lane], now_s)
+            while self._used() > self._limits.max_bytes and (given := self._make_room()):
+                evicted += given
             while self._memory_bytes() > self._limits.max_memory_bytes:
-                evicted += self._make_room_in_memory()
+                evicted += self._make_room(in_memory=True)
         for packet, reason in evicted:
             self._on_drop(packet, reason)
         if self._unsynced() >= self._limits.sync_packets:
@@ -160,7 +178,7 @@ class DiskSpool:
             self._write_done()
             self._bound_files()
 
-    def end(self, reason: str) -> int:
+    def end(self, reason: str) -> Ended:
         """Sync a last time and close; give up, counted under `reason`, what is in memory alone."""
         self._sync()
         self._write_done()
@@ -170,12 +188,13 @@ class DiskSpool:
             for lane in LANES if self._kept is not None else ():
                 while self._kept is not None and (lost := self._kept.give_up(lane, in_memory=True)):
                     left += [kept_packet(handle, lane) for handle in lost]
+            kept = sum(queue.logged for queue in self._queues.values())
             for queue in self._queues.values():
                 queue.close()
             self._is_off = True
         for packet in left:
             self._on_drop(packet, reason)
-        return len(left)
+        return Ended(given_up=len(left), kept=kept)
 
     # ---- the taking thread ---------------------------------------------------------------------
 
@@ -204,7 +223,7 @@ class DiskSpool:
             else:
                 header = header_of(packet.raw)
                 index, handle = header.segment_index, queue.keep_oldest()
-                self._kept.add(packet.lane, header.key, (index,), (handle,))
+                self._kept.add(packet.lane, header.key, (index,), (handle,), packet.order)
             return True
 
     def hear(self, session: int, number: int, report: Report) -> None:
@@ -288,16 +307,17 @@ class DiskSpool:
         return sum(queue.log.unsynced for queue in self._queues.values() if queue.log is not None)
 
     def _keep(self, packets: Sequence[SpooledPacket], queue: LaneQueue, now_s: float) -> None:
+        first, self._came = self._came, self._came + len(packets)
         if packets and not self._is_off and queue.log is not None:
             try:
-                queue.log.append([packet.raw for packet in packets], now_s)
+                queue.log.append([packet.raw for packet in packets], now_s, least=first)
             except OSError as error:
                 self._degrade(error)
             else:
                 if self._unsynced_since_s is None:
                     self._unsynced_since_s = now_s
                 return
-        queue.remember(packets)
+        queue.remember([replace(p, order=order) for order, p in enumerate(packets, start=first)])
         self._changed.notify_all()
 
     def _next(self, damaged: list[_Drop]) -> SpooledPacket | None:
@@ -334,7 +354,10 @@ class DiskSpool:
                 self._cannot_read(queue, now_s, error)
             else:
                 queue.offered = SpooledPacket(
-                    raw=raw, lane=queue.lane, spooled_s=queue.log.oldest_s
+                    raw=raw,
+                    lane=queue.lane,
+                    spooled_s=queue.log.oldest_s,
+                    order=queue.log.oldest_sequence,
                 )
         waits = queue.logged and now_s >= queue.unreadable_until_s
         if queue.offered is None and not waits and queue.memory:
@@ -370,23 +393,23 @@ class DiskSpool:
         """The frame of the next packet of each queue that was not sent."""
         return {lane: q.head if q.packets else None for lane, q in self._queues.items()}
 
-    def _make_room(self) -> list[_Drop]:
-        """Give up what has the lowest priority and is oldest."""
-        for queue in reversed(self._queues.values()):
-            if lost := self._kept.give_up(queue.lane) if self._kept is not None else []:
-                return [(kept_packet(handle, queue.lane), UNACKNOWLEDGED) for handle in lost]
-            if queue.packets:
-                return [(queue.give_up(), EVICTED)]
-        return []
+    def _make_room(self, *, in_memory: bool = False) -> list[_Drop]:
+        """Make room, on the disk or in memory, see `gives_way`."""
+        lane = gives_way(partial(self._oldest, in_memory=in_memory))
+        if lane is None:
+            return []
+        if self._kept is not None and (lost := self._kept.give_up(lane, in_memory=in_memory)):
+            return [(kept_packet(handle, lane), UNACKNOWLEDGED) for handle in lost]
+        queue = self._queues[lane]
+        return [(queue.give_up_in_memory() if in_memory else queue.give_up(), EVICTED)]
 
-    def _make_room_in_memory(self) -> list[_Drop]:
-        for queue in reversed(self._queues.values()):
-            kept = self._kept
-            if lost := kept.give_up(queue.lane, in_memory=True) if kept is not None else []:
-                return [(kept_packet(handle, queue.lane), UNACKNOWLEDGED) for handle in lost]
-            if queue.memory:
-                return [(queue.give_up_in_memory(), EVICTED)]
-        return []
+    def _oldest(self, lane: Lane, *, in_memory: bool) -> int | None:
+        """What was sent came before what was not."""
+        order = None if self._kept is None else self._kept.oldest(lane, in_memory=in_memory)
+        if order is None:
+            queue = self._queues[lane]
+            order = queue.oldest_in_memory if in_memory else queue.oldest_order
+        return order
 
     def _release(self, lane: Lane, handles: Iterable[Handle]) -> None:
         self._queues[lane].release(handles)
@@ -431,7 +454,7 @@ class DiskSpool:
                 self.degraded = None
             self._changed.notify_all()
 
-    def _open_logs(self) -> None:
+    def _open_logs(self, on_file: Callable[[], object] = lambda: None) -> None:
         limits, now_s = self._limits, self._clock.monotonic_s()
         opened = dict[Lane, FoundPackets]()
         for lane, queue in self._queues.items():
@@ -444,6 +467,7 @@ class DiskSpool:
                         segment_bytes=limits.segment_bytes,
                         now_s=now_s,
                         keep=None if self._kept is None else found.take,
+                        on_file=on_file,
                     )
                 except OSError as error:
                     with self._changed:
@@ -451,6 +475,7 @@ class DiskSpool:
                     break
                 with self._changed:
                     queue.log = log_
+                    self._came = max(self._came, log_.next_sequence)
                 opened[lane] = found
                 self.recovery += log_.recovery
         with self._changed:
@@ -467,7 +492,7 @@ class DiskSpool:
             if found.head is not None:
                 self._queues[lane].head = found.head
             for key, indexes, sequences in found.sent():
-                self._kept.add(lane, key, indexes, sequences)
+                self._kept.add(lane, key, indexes, sequences, sequences[0])
 
     def _write_done(self) -> None:
         """Write down what the ground has, not synced: a loss of power costs knowing it, no more."""
@@ -502,8 +527,9 @@ class DiskSpool:
         self._open_logs()
         with self._changed:
             now_s = self._clock.monotonic_s()
-            for queue in self._queues.values():
-                held = queue.empty_memory()
-                for start in range(0, len(held), _AT_ONCE):
-                    self._keep(held[start : start + _AT_ONCE], queue, now_s)
+            held = [queue.empty_memory() for queue in self._queues.values()]
+            came = merge(*held, key=attrgetter("order"))
+            for lane, packets in groupby(came, key=attrgetter("lane")):
+                while some := list(islice(packets, _AT_ONCE)):
+                    self._keep(some, self._queues[lane], now_s)
         self._sync()

@@ -107,6 +107,18 @@ class LaneQueue:
             return self.log.oldest_s
         return self.memory[0].spooled_s
 
+    @property
+    def oldest_order(self) -> int | None:
+        """The place among what came of the packet that `give_up` would drop; None: none waits."""
+        if self.log is not None and self.log.packets and not self.offers_memory:
+            return self.log.oldest_sequence
+        return self.oldest_in_memory
+
+    @property
+    def oldest_in_memory(self) -> int | None:
+        """The same of the packet that `give_up_in_memory` would drop."""
+        return self.memory[0].order if self.memory else None
+
     def remember(self, packets: Sequence[SpooledPacket]) -> None:
         """Keep packets in memory."""
         self.memory.extend(packets)
@@ -164,8 +176,8 @@ class LaneQueue:
         if self.log is None:
             return
         again = [
-            SpooledPacket(raw=raw, lane=self.lane, spooled_s=spooled_s)
-            for raw, spooled_s in self.log.abandon()
+            SpooledPacket(raw=raw, lane=self.lane, spooled_s=spooled_s, order=sequence)
+            for raw, spooled_s, sequence in self.log.abandon()
         ]
         in_hand = [self.memory.popleft()] if self.offers_memory else []
         self.memory.extendleft(reversed([*in_hand, *again]))

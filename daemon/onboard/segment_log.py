@@ -28,6 +28,7 @@ from typing import Final
 from daemon.disk import Disk, read_whole
 from daemon.errors import DamagedRecordError
 from daemon.records import (
+    CURSOR_BYTES,
     CURSORS_BYTES,
     HEADER_BYTES,
     OVERHEAD_BYTES,
@@ -37,6 +38,7 @@ from daemon.records import (
     packed_cursor,
     payload_of,
     scan,
+    spare_place,
 )
 
 _CURSOR_NAME: Final = "cursor"
@@ -84,6 +86,7 @@ class SegmentLog:
         now_s: When what is found counts as spooled [s, monotonic].
         keep: Told the sequence of each record found, the beginning of its packet, and whether it is
             done; one that is, and for which it says False, is not kept. None: none is kept.
+        on_file: Called before each file is read: all of them may take long.
 
     Attributes:
         recovery: What was found.
@@ -102,6 +105,7 @@ class SegmentLog:
         segment_bytes: int,
         now_s: float,
         keep: Callable[[int, bytes, bool], bool] | None = None,
+        on_file: Callable[[], object] = lambda: None,
     ) -> None:
         self._folder, self._disk, self._segment_bytes = folder, disk, segment_bytes
         self._keep = keep
@@ -124,6 +128,7 @@ class SegmentLog:
         self.recovery = Recovery()
         for name in names:
             if _NAME.fullmatch(name):
+                on_file()
                 self._recover(folder / name, done, now_s)
 
     # ---- the writing end -----------------------------------------------------------------------
@@ -133,13 +138,23 @@ class SegmentLog:
         """Packets written that may not be on the disk."""
         return len(self._unsynced)
 
-    def append(self, packets: Sequence[bytes], now_s: float) -> None:
+    @property
+    def next_sequence(self) -> int:
+        """Above every sequence of a record that is or may be there."""
+        return self._next
+
+    def append(self, packets: Sequence[bytes], now_s: float, *, least: int = 0) -> None:
         """Write packets; they can be read once they are synced.
+
+        Args:
+            packets: They.
+            now_s: When they came [s, monotonic].
+            least: No sequence of theirs is below it.
 
         Raises:
             OSError: If it fails; none of them is kept then.
         """
-        first = self._next
+        first = self._next = max(self._next, least)
         # Of a write that fails part may be found again: no other record gets its number.
         self._next += max(1, len(packets))
         segment = self._writable(first)
@@ -180,14 +195,18 @@ class SegmentLog:
         self._written.clear()
         self._unsynced.clear()
 
-    def abandon(self) -> list[tuple[bytes, float]]:
-        """Take back what may not be on the disk; return it and when it came, oldest first."""
-        taken, cut = list[tuple[bytes, float]](), self._written
+    def abandon(self) -> list[tuple[bytes, float, int]]:
+        """Take back what may not be on the disk.
+
+        Returns:
+            Each packet, when it came [s, monotonic], and the sequence that it had, oldest first.
+        """
+        taken, cut = list[tuple[bytes, float, int]](), self._written
         self._written, self._open = [], None
         while self._unsynced:
             self._drop_empty()
             last, raw = self._segments[-1], self._unsynced.pop()
-            taken.append((raw, last.spooled_s[-1]))
+            taken.append((raw, last.spooled_s[-1], last.sequences[-1]))
             last.end, last.kept = last.starts[-1], last.kept - 1
             for field in (last.sequences, last.starts, last.sizes, last.spooled_s):
                 field.pop()
@@ -391,12 +410,15 @@ class SegmentLog:
             self._put_away(segment)
 
     def _read_cursor(self) -> int:
-        return cursor_of(self._disk.read(self._cursor, CURSORS_BYTES, 0))
+        raw = self._disk.read(self._cursor, CURSORS_BYTES, 0)
+        self._cursor_at = spare_place(raw)
+        return cursor_of(raw)
 
     def _write_cursor(self, sequence: int) -> None:
-        raw, place = packed_cursor(min(sequence, self._unreadable))
+        raw = packed_cursor(min(sequence, self._unreadable))
         with contextlib.suppress(OSError):  # a few packets may then go twice
-            self._disk.write(self._cursor, raw, place)
+            self._disk.write(self._cursor, raw, self._cursor_at)
+            self._cursor_at = CURSOR_BYTES - self._cursor_at
 
 
 def waiting_in(folder: Path) -> dict[str, int]:

@@ -138,7 +138,8 @@ def run(
                 )
                 stack.callback(opener.close)
                 unseal = opener.open
-        notifier.loading("the spool")
+        loading_spool = partial(notifier.loading, "the spool")
+        loading_spool()
         line = FlightLine(
             settings,
             models,
@@ -148,6 +149,7 @@ def run(
             unseal=unseal,
             clock=clock,
             metrics=metrics,
+            loading=loading_spool,
         )
         line.start()
         health.watch(line.pulses)
@@ -164,15 +166,14 @@ def run(
             wait_to_end(stop, settings.exposed)
         notifier.stopping()
         late = shut_down(line.stages, deadline_s=settings.shutdown_deadline_s, clock=clock)
-        kept = line.spool.packets
-        left = line.spool.end("shutdown")
+        ended = line.spool.end("shutdown")
         metrics.stages_late.set(len(late))
         log.info(
             "stopped",
             extra={
                 "late": ",".join(late) or "none",
-                "packets_left": left,
-                "packets_kept": kept - left,
+                "packets_left": ended.given_up,
+                "packets_kept": ended.kept,
             },
         )
         return metrics.totals()
@@ -190,6 +191,7 @@ class FlightLine:
         unseal: Opens them; None: they are not sealed.
         clock: For all stages.
         metrics: Told all that happens.
+        loading: Called again and again while the spool is opened, which may take long.
 
     Attributes:
         spool: What waits for the link.
@@ -208,6 +210,7 @@ class FlightLine:
         unseal: Callable[[bytes], bytes] | None = None,
         clock: Clock,
         metrics: FlightMetrics,
+        loading: Callable[[], object] = lambda: None,
     ) -> None:
         boxes = settings.mailboxes
         self.pulses = Pulses(clock)
@@ -218,7 +221,7 @@ class FlightLine:
             tick_s=_TICK_S,
             on_drop=partial(_count_drop, metrics),
         )
-        self.spool = spool = make_spool(settings, clock, metrics)
+        self.spool = spool = make_spool(settings, clock, metrics, loading)
         tiles: Mailbox[ReceivedTile] = line.mailbox("tiles", boxes.tiles, before="patches")
         opened: Mailbox[EncodedFrame | OpenedPatch] = line.mailbox(
             "patches", boxes.patches, before="batches"

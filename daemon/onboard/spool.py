@@ -1,8 +1,11 @@
 """What waits for the downlink. `Spool` is the interface; `MemorySpool` forgets with the process.
 
 A packet waits in the spool until it was sent, leaves by priority and then by age, and is evicted
-only to make room: lowest priority first, oldest first, each one counted. Where the ground
-acknowledges, what was sent is kept until it has, and what it asks for leaves before what is new.
+only to make room, each one counted. Where the ground acknowledges, what was sent is kept until it
+has, and what it asks for leaves before what is new.
+
+Room is made of the least urgent level, and there of what came first, be it side information or a
+patch: a tile goes whole, as either is worth nothing without the other.
 """
 
 from __future__ import annotations
@@ -11,13 +14,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from daemon.clock import Clock
 from daemon.errors import SpoolFullError
 from daemon.link.beacon import Beacon
 from daemon.link.commands import Report
-from daemon.link.lanes import LANES, Lane
+from daemon.link.lanes import LANES, LANES_OF, Lane, Level
 from daemon.link.packet import FrameKey, header_of
 from daemon.link.repeats import Handle, Repeat, Unacknowledged
 from daemon.metrics import FlightMetrics
@@ -37,13 +40,27 @@ class SpooledPacket:
         raw: Its bytes.
         lane: Lower numbers leave first.
         spooled_s: When it came in [s, monotonic].
+        order: Its place among what came on all lanes.
         repeat: What it was asked for as; None: it was never sent.
     """
 
     raw: bytes
     lane: Lane
     spooled_s: float
+    order: int = 0
     repeat: Repeat | None = None
+
+
+class Ended(NamedTuple):
+    """What became of packets at a spool's end.
+
+    Attributes:
+        given_up: Those that would not outlive the process, sent before or not.
+        kept: Those that wait for the next one and were never sent.
+    """
+
+    given_up: int
+    kept: int
 
 
 OnDrop: TypeAlias = Callable[[SpooledPacket, str], None]
@@ -70,11 +87,24 @@ class Turns:
         self._oldest_first.append(lane)
 
 
+def gives_way(order_of: Callable[[Lane], int | None]) -> Lane | None:
+    """The lane that makes room: of the least urgent level the one whose oldest packet came first.
+
+    Args:
+        order_of: The place of a lane's oldest packet among what came; None: it has none.
+    """
+    for level in reversed(Level):
+        found = [(order, lane) for lane in LANES_OF[level] if (order := order_of(lane)) is not None]
+        if found:
+            return min(found)[1]
+    return None
+
+
 class Spool(Protocol):
     """Holds packets between the encoder and the link."""
 
     def append(self, packets: Sequence[bytes], lane: Lane) -> None:
-        """Keep packets, all of them or none.
+        """Keep packets, and make room for them; what is more urgent than they never gives way.
 
         Raises:
             SpoolFullError: If they are larger than the spool itself.
@@ -104,12 +134,8 @@ class Spool(Protocol):
         """Do what has become due; called now and then by the thread that appends."""
         ...
 
-    def end(self, reason: str) -> int:
-        """Be used no more; give up what would not outlive the process, counted under `reason`.
-
-        Returns:
-            How many packets that were.
-        """
+    def end(self, reason: str) -> Ended:
+        """Be used no more; give up what would not outlive the process, counted under `reason`."""
         ...
 
     @property
@@ -156,7 +182,7 @@ class MemorySpool:
     ) -> None:
         self._max_bytes, self._clock, self._on_drop = max_bytes, clock, on_drop
         self._queues: dict[Lane, deque[SpooledPacket]] = {lane: deque() for lane in LANES}
-        self._used_bytes = 0
+        self._used_bytes = self._came = 0
         self._sent = Unacknowledged(self._release) if acknowledged else None
         self._turns = Turns()
         self._changed = threading.Condition()
@@ -169,14 +195,16 @@ class MemorySpool:
         now_s = self._clock.monotonic_s()
         dropped = list[tuple[SpooledPacket, str]]()
         with self._changed:
-            while self._used_bytes + size > self._max_bytes:
-                dropped += self._give_up()
             if self._sent is not None and packets:
                 self._sent.note(lane, header_of(packets[0]).key)
             self._queues[lane].extend(
-                SpooledPacket(raw=raw, lane=lane, spooled_s=now_s) for raw in packets
+                SpooledPacket(raw=raw, lane=lane, spooled_s=now_s, order=order)
+                for order, raw in enumerate(packets, start=self._came)
             )
+            self._came += len(packets)
             self._used_bytes += size
+            while self._used_bytes > self._max_bytes:
+                dropped += self._give_up()
             self._changed.notify_all()
         for packet, reason in dropped:
             self._on_drop(packet, reason)
@@ -204,7 +232,7 @@ class MemorySpool:
             else:
                 header = header_of(packet.raw)
                 index = header.segment_index
-                self._sent.add(packet.lane, header.key, (index,), (packet.raw,))
+                self._sent.add(packet.lane, header.key, (index,), (packet.raw,), packet.order)
             return True
 
     def hear(self, session: int, number: int, report: Report) -> None:
@@ -220,7 +248,7 @@ class MemorySpool:
             sent = self._sent or Unacknowledged(self._release)
             return sent.beacon(sent_packets, self._heads())
 
-    def end(self, reason: str) -> int:
+    def end(self, reason: str) -> Ended:
         """See `Spool.end`: all is given up."""
         left = list[tuple[SpooledPacket, str]]()
         with self._changed:
@@ -228,7 +256,7 @@ class MemorySpool:
                 left += self._give_up()
         for packet, _ in left:
             self._on_drop(packet, reason)
-        return len(left)
+        return Ended(given_up=len(left), kept=0)
 
     def tick(self) -> None:
         """See `Spool.tick`: nothing is ever due."""
@@ -281,15 +309,22 @@ class MemorySpool:
         return {a: header_of(q[0].raw).key if q else None for a, q in self._queues.items()}
 
     def _give_up(self) -> list[tuple[SpooledPacket, str]]:
-        """Make room of what has the lowest priority and is oldest."""
-        for lane, queue in reversed(self._queues.items()):
-            if self._sent is not None and (handles := self._sent.give_up(lane)):
-                return [(kept_packet(handle, lane), UNACKNOWLEDGED) for handle in handles]
-            if queue:
-                packet = queue.popleft()
-                self._used_bytes -= len(packet.raw)
-                return [(packet, EVICTED)]
-        return []
+        """Make room, see `gives_way`."""
+        lane = gives_way(self._oldest)
+        if lane is None:
+            return []
+        if self._sent is not None and (handles := self._sent.give_up(lane)):
+            return [(kept_packet(handle, lane), UNACKNOWLEDGED) for handle in handles]
+        packet = self._queues[lane].popleft()
+        self._used_bytes -= len(packet.raw)
+        return [(packet, EVICTED)]
+
+    def _oldest(self, lane: Lane) -> int | None:
+        """What was sent came before what was not."""
+        order = None if self._sent is None else self._sent.oldest(lane)
+        if order is None and self._queues[lane]:
+            order = self._queues[lane][0].order
+        return order
 
     def _release(self, _lane: Lane, handles: Iterable[Handle]) -> None:
         self._used_bytes -= sum(len(raw) for raw in handles if isinstance(raw, bytes))

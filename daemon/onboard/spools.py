@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 
 from daemon.clock import Clock
@@ -16,8 +17,10 @@ from daemon.onboard.spool import MemorySpool, Spool, SpooledPacket
 log = logging.getLogger(__name__)
 
 
-def make_spool(settings: FlightSettings, clock: Clock, metrics: FlightMetrics) -> Spool:
-    """Open the spool, and have its metrics tell how it does."""
+def make_spool(
+    settings: FlightSettings, clock: Clock, metrics: FlightMetrics, loading: Callable[[], object]
+) -> Spool:
+    """Open the spool, and have its metrics tell how it does; `loading` is called meanwhile."""
 
     def count(_packet: SpooledPacket, reason: str) -> None:
         metrics.spool_dropped_packets.labels(reason).inc()
@@ -33,6 +36,7 @@ def make_spool(settings: FlightSettings, clock: Clock, metrics: FlightMetrics) -
             clock=clock,
             on_drop=count,
             acknowledged=acknowledged,
+            on_file=loading,
         )
         found, took_s = asdict(disk.recovery), clock.monotonic_s() - start_s
         log.info("spool opened", extra={**found, "seconds": round(took_s, 3)})

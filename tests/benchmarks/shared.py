@@ -65,7 +65,7 @@ def patches_per_s(count: int, scenes: list[Path], tiles: int) -> float:
     ):
         flights = [
             desk.flight(BUNDLE, f"link.apid={apid}", file="flight-shared.yaml").until_ready()
-            for apid in range(100, 100 + count)
+            for apid in range(100, 100 + 10 * count, 10)
         ]
         shown = -(-tiles // len(scenes))
         words = (*scenes, "--bind", "--pattern", "pull", "--rate", 0, "--repeat", shown)

@@ -157,6 +157,21 @@ class AcknowledgedContract:
         spool.append(frames.packets(SIDE), SIDE)
         assert [reason for *_, reason in drops.told][2:] == ["evicted"]
 
+    def test_side_information_that_was_sent_is_kept_as_long_as_its_patches(self) -> None:
+        """It runs ahead of them, and may have been lost: without it they are worth nothing."""
+        spool, frames, drops = self.rig(max_packets=8)
+        for _ in range(4):
+            spool.append(frames.packets(SIDE), SIDE)
+            spool.append(frames.packets(PATCH), PATCH)
+        assert names(send(spool, 4)) == [(0, 0), (2, 0), (4, 0), (6, 0)]
+        for _ in range(2):
+            spool.append(frames.packets(SIDE), SIDE)
+            spool.append(frames.packets(PATCH), PATCH)
+
+        assert [reason for *_, reason in drops.told] == ["unacknowledged", "evicted"] * 2
+        assert [lane for _, lane, _ in drops.told] == [SIDE, PATCH] * 2
+        assert names(send(spool)) == [(8, 0), (10, 0), (5, 0), (7, 0), (9, 0), (11, 0)]
+
     def test_what_the_ground_has_need_not_be_sent(self) -> None:
         """Repair packets of a frame that is whole stay; so do frames known from an earlier time."""
         spool, frames, drops = self.rig()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from daemon.clock import Clock
 from daemon.errors import SpoolFullError
-from daemon.link.lanes import LANES, Lane
+from daemon.link.lanes import LANES, Lane, Level
 from daemon.onboard.spool import Spool, SpooledPacket
 from fakes.clock import FakeClock
 
@@ -93,18 +93,44 @@ class SpoolContract:
         assert spool.take(0.0) is None
         assert (spool.packets, spool.used_bytes) == (0, 0)
 
-    def test_room_is_made_of_the_lowest_priority_oldest_first(self) -> None:
-        """Patches go before side information, old ones before new ones, each told once."""
+    def test_room_is_made_of_what_came_first(self) -> None:
+        """Be it side information or a patch, so that tiles go whole; each is told once."""
         drops = Drops()
         spool = self.make(8, FakeClock(), drops)
-        spool.append([b"s1", b"s2"], SIDE)
+        spool.append([b"s1"], SIDE)
         spool.append([b"p1"], PATCH)
+        spool.append([b"s2"], SIDE)
         spool.append([b"p2"], PATCH)
-        spool.append([b"p3"], PATCH)
         spool.append([b"s3", b"s4"], SIDE)
 
-        assert drops.told == [(raw, PATCH, "evicted") for raw in (b"p1", b"p2", b"p3")]
-        assert send_all(spool) == [b"s1", b"s2", b"s3", b"s4"]
+        assert drops.told == [(b"s1", SIDE, "evicted"), (b"p1", PATCH, "evicted")]
+        assert send_all(spool) == [b"s2", b"s3", b"s4", b"p2"]
+
+    def test_a_long_full_spool_keeps_patches_with_their_side_information(self) -> None:
+        """However many tiles pass through it, and whatever is sent meanwhile."""
+        spool = self.make(36, FakeClock(), Drops())
+        for tile in range(100, 500):
+            spool.append([b"%d" % tile], SIDE)
+            spool.append([b"%d" % tile], PATCH)
+            if tile < 200 and (packet := spool.take(0.0)) is not None:
+                assert spool.sent(packet)
+
+        assert sorted(send_all(spool)) == [b"%d" % tile for tile in range(494, 500) for _ in "sp"]
+
+    def test_a_scene_displaces_nothing_more_urgent(self) -> None:
+        """Neither its side information nor its patches do; what is more urgent displaces it."""
+        drops = Drops()
+        spool = self.make(8, FakeClock(), drops)
+        spool.append([b"S1"], Lane.SIDE_HIGH)
+        spool.append([b"P1", b"P2"], Lane.PATCH_HIGH)
+        for _ in range(10):
+            spool.append([b"s"], Lane.SIDE_LOW)
+            spool.append([b"p", b"q"], Lane.PATCH_LOW)
+        assert {lane.level for _, lane, _ in drops.told} == {Level.LOW}
+        spool.append([b"P3"], Lane.PATCH_HIGH)
+
+        assert send_all(spool) == [b"S1", b"P1", b"P2", b"P3"]
+        assert {lane.level for _, lane, _ in drops.told} == {Level.LOW}
 
     def test_no_more_is_evicted_than_needed(self) -> None:
         """Eviction stops as soon as what is new fits."""

@@ -531,6 +531,19 @@ def test_check_config_checks_what_run_would(
     errors_in_one_line(prismlink(side, "check-config", path), CONFIG, broken, "change model.bundle")
 
 
+@pytest.mark.parametrize(("side", "key"), [("flight", "link"), ("ground", "web")])
+def test_check_config_warns_of_a_plan_that_is_over(
+    prismlink: Prismlink, bundle_file: Path, tmp_path: Path, side: str, key: str
+) -> None:
+    """Nothing would be sent; `run` starts all the same, so it is no error."""
+    path, old = settings(tmp_path, side, bundle_file), "{opens: 2001-01-01T10:00:00Z, closes: %s}"
+    for closes, said in (("2001-01-01T10:10:00Z", f"{key}.passes"), ("2999-01-01T00:00:00Z", "")):
+        plan = f"{key}.passes=[{old % closes}]"
+        ended = prismlink(side, "check-config", path, "--set", plan)
+        assert (ended.status, ended.out.replace("\n", "")) == (0, f"{path}: ok")
+        assert (said in ended.err) if said else (ended.err == "")
+
+
 def test_check_config_refuses_a_flight_bundle_on_the_ground(
     prismlink: Prismlink, tmp_path: Path
 ) -> None:

@@ -144,6 +144,13 @@ def test_part_of_a_section_keeps_the_rest(bundle: Path, tmp_path: Path) -> None:
     ("load", "name", "override", "problem"),
     [
         (load_flight, "flight", "model.bundle=nowhere", 'nowhere" names no file; looked for '),
+        # As where a folder may not be entered: the system says no, rather than that there is none.
+        (load_flight, "flight", f"model.bundle={'n' * 300}", "cannot be looked for: File name too"),
+        (
+            *(load_flight, "flight", f"model.store.trusted_keys=[{'n' * 300}]"),
+            "model.store.trusted_keys.0",
+        ),
+        (load_ground, "ground", f"model.store.directory={'n' * 300}", "cannot be looked for: File"),
         (load_flight, "flight", "link.apid=2047", "link.apid: 2047 should be less than or equal"),
         (load_flight, "flight", "link.mtu_bytes=64", "link.mtu_bytes: 64 should be greater than"),
         (load_flight, "flight", "link.repair.patch_ratio=-1", "patch_ratio: -1 should be greater"),
@@ -152,6 +159,18 @@ def test_part_of_a_section_keeps_the_rest(bundle: Path, tmp_path: Path) -> None:
         (load_flight, "flight", "mailboxes.tiles.policy=drop", "should be 'block', 'drop_newest'"),
         (load_flight, "flight", "mailboxes.tiles.max_age_s=0", "max_age_s: 0 should be greater"),
         (load_flight, "flight", "instrument.max_message_mib=600", "above mailboxes.tiles.max_mib"),
+        (
+            load_flight,
+            "flight",
+            "mailboxes.patches.max_mib=31",
+            "patches.max_mib should be at least 32",
+        ),
+        (
+            load_flight,
+            "flight",
+            "mailboxes.batches.max_mib=31",
+            "batches.max_mib should be at least 32",
+        ),
         (load_flight, "flight", "link.address=tcp://a:70000", "a port from 1 to 65535"),
         (load_flight, "flight", "link.address=tcp://*:47101", "link.bind: false makes of tcp://*"),
         (load_ground, "ground", "link.address=tcp://a:0", "a port from 1 to 65535"),
@@ -195,6 +214,13 @@ def test_wrong_values_are_refused(
 
     (line,) = caught.value.problems
     assert problem in line
+
+
+def test_a_mailbox_need_not_hold_patches_that_cannot_come(bundle: Path) -> None:
+    """What the limits on tiles leave is the largest patch."""
+    small = [f"model.bundle={bundle}", "mailboxes.patches.max_mib=7", "mailboxes.batches.max_mib=7"]
+    for limit in ("limits.max_bands=112", "limits.max_rows=28", "max_message_mib=7"):
+        load_flight(DEPLOY / "flight.yaml", [*small, f"instrument.{limit}"])
 
 
 def test_a_step_that_may_grow_has_no_target(bundle: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from daemon.errors import ConfigError
-from daemon.records import CURSORS_BYTES, packed_cursor
+from daemon.records import CURSOR_BYTES, CURSORS_BYTES, packed_cursor
 from daemon.reserved_counter import BLOCK, SYNC_S, HighestHeard, ReservedCounter
 from fakes.clock import FakeClock
 from fakes.disk import FailingDisk
@@ -133,7 +133,7 @@ def test_a_disk_that_fails_at_the_start_is_named(tmp_path: Path, call: str) -> N
 def test_the_last_number(tmp_path: Path) -> None:
     """2⁶⁴ − 1 is given, and after it none: no counter begins anew."""
     last = 2**64 // BLOCK
-    raw = b"".join(packed_cursor(n)[0] for n in (last - 2, last - 1))
+    raw = b"".join(packed_cursor(n) for n in (last - 2, last - 1))
     (tmp_path / "state").write_bytes(raw)
     counter = ReservedCounter(tmp_path / "state")
     assert counter.next() == GREATEST - BLOCK + 1
@@ -192,10 +192,27 @@ def test_what_was_heard_is_synced_now_and_then(tmp_path: Path) -> None:
     assert disk.synced == 1
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_flipped_bit_forgets_nothing_that_was_heard(tmp_path: Path, place: int) -> None:
+    """In either place, also where all numbers are even, as those of commands are."""
+    path = tmp_path / "heard"
+    heard = HighestHeard(path, clock=FakeClock())
+    heard.note(3, BLOCK, at_once=True)
+    heard.note(3, 2 * BLOCK, at_once=True)
+    heard.close()
+    raw = bytearray(path.read_bytes())
+    raw[3 * CURSORS_BYTES + place * CURSOR_BYTES] ^= 1
+    path.write_bytes(raw)
+
+    again = HighestHeard(path, clock=FakeClock())
+    assert again.of(3) == 2 * BLOCK
+    again.close()
+
+
 def test_damage_to_what_was_heard_is_an_error(tmp_path: Path) -> None:
     """What it held cannot be known; one place is enough, though."""
     path = tmp_path / "heard"
-    raw = bytearray(packed_cursor(6)[0] + packed_cursor(7)[0])
+    raw = bytearray(packed_cursor(6) + packed_cursor(7))
     raw[-1] ^= 1
     path.write_bytes(bytes(CURSORS_BYTES) + raw)
     heard = HighestHeard(path, clock=FakeClock())

@@ -14,7 +14,7 @@ def test_two_share_an_instrument(desk: Desk, small_bundle: Path, aviris: Path) -
     ground = desk.ground(small_bundle, "output.format=npy").until_ready()
     flights = [
         desk.flight(small_bundle, f"link.apid={apid}", file="flight-shared.yaml").until_ready()
-        for apid in (100, 101)
+        for apid in (100, 110)
     ]
 
     fed = desk.feed(

@@ -34,7 +34,7 @@ class Rig:
         """A frame of so many packets was spooled and sent; handles are 100 · frame + segment."""
         self.target.note(lane, (boot, frame_id))
         handles = [100 * frame_id + index for index in range(packets)]
-        self.target.add(lane, (boot, frame_id), range(packets), handles)
+        self.target.add(lane, (boot, frame_id), range(packets), handles, 0)
 
     def hear(self, number: int, **said: object) -> None:
         """A report came, while nothing waits."""
@@ -59,7 +59,7 @@ def test_what_is_done_is_released_once() -> None:
     rig.hear(2, below=4)
     assert sorted(map(int, rig.released)) == [f * 100 + i for f in range(4) for i in range(2)]
     assert rig.target.frames == 2
-    rig.target.add(Lane.PATCH, (BOOT, 3), [2], [302])  # a repair packet that was on its way
+    rig.target.add(Lane.PATCH, (BOOT, 3), [2], [302], 0)  # a repair packet that was on its way
     assert rig.released[-1] == 302
 
 

@@ -112,7 +112,7 @@ def test_the_end_leaves_all_on_the_disk(tmp_path: Path) -> None:
     """A last sync; nothing is given up."""
     rig = Rig(tmp_path, sync_packets=1000)
     rig.spool.append([b"a", b"b"], PATCH)
-    assert rig.spool.end("shutdown") == 0
+    assert rig.spool.end("shutdown") == (0, 2)
     assert rig.drops.told == []
     assert send_all(Rig(tmp_path).spool) == [b"a", b"b"]
 
@@ -158,7 +158,7 @@ def test_without_a_folder_a_spool_is_in_memory(tmp_path: Path) -> None:
     packet = rig.spool.take(0.0)
     assert packet is not None
     assert rig.spool.sent(packet)
-    assert rig.spool.end("shutdown") == 1
+    assert rig.spool.end("shutdown") == (1, 0)
     rig.spool.append([b"late"], PATCH)
     assert rig.drops.told == [(b"b", PATCH, "shutdown"), (b"late", PATCH, "ended")]
 
@@ -257,7 +257,7 @@ def test_one_thread_appends_while_another_takes(tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded_while_the_disk_fails(tmp_path: Path) -> None:
-    """The lowest priority goes first, oldest first; what is on the disk is left alone."""
+    """What came first goes first, of the least urgent; what is on the disk is left alone."""
     disk = FailingDisk()
     rig = Rig(tmp_path, disk, max_memory_bytes=6)
     rig.spool.append([b"disk"], PATCH)
@@ -265,9 +265,10 @@ def test_memory_is_bounded_while_the_disk_fails(tmp_path: Path) -> None:
     rig.spool.append([b"s1"], SIDE)
     rig.spool.append([b"p1", b"p2"], PATCH)
     rig.spool.append([b"s2"], SIDE)
+    rig.spool.append([b"l1"], Lane.SIDE_LOW)
 
-    assert rig.drops.told == [(b"p1", PATCH, "evicted")]
-    assert send_all(rig.spool) == [b"s1", b"s2", b"disk", b"p2"]
+    assert rig.drops.told == [(b"s1", SIDE, "evicted"), (b"l1", Lane.SIDE_LOW, "evicted")]
+    assert send_all(rig.spool) == [b"s2", b"disk", b"p1", b"p2"]
 
 
 def test_a_record_that_rots_is_counted_and_skipped(tmp_path: Path) -> None:
@@ -292,6 +293,38 @@ def test_room_of_an_earlier_process_counts(tmp_path: Path) -> None:
     assert rig.drops.told == [(b"old1", PATCH, "evicted")]
     with pytest.raises(SpoolFullError):
         rig.spool.append([b"too", b"large"], PATCH)
+
+
+def test_what_came_first_goes_first_across_processes_and_failures(tmp_path: Path) -> None:
+    """Tiles go whole, in the order they came, whichever process and on whatever they were kept."""
+    disk, tiles, told = FailingDisk(), iter(range(10, 100)), list[bytes]()
+    rig = Rig(tmp_path, disk, max_bytes=36, retry_s=5.0)
+
+    def come(number: int) -> None:
+        for _ in range(number):
+            tile = next(tiles)
+            rig.spool.append([b"%d" % tile], SIDE)
+            rig.spool.append([b"%d" % tile, b"%d" % tile], PATCH)
+
+    for _ in range(3):
+        come(10)
+        told += [raw for raw, *_ in rig.drops.told]
+        rig = Rig(tmp_path, disk, max_bytes=36, retry_s=5.0)
+        come(2)
+        disk.fails = {"write"}
+        come(2)
+        rig.clock.advance(5.0)
+        rig.spool.tick()
+        disk.fails = set()
+        come(1)
+        rig.clock.advance(5.0)
+        rig.spool.tick()
+        assert rig.spool.degraded is None
+    come(3)
+    told += [raw for raw, *_ in rig.drops.told]
+
+    assert told == [b"%d" % tile for tile in range(10, 52) for _ in "spp"]
+    assert sorted(send_all(rig.spool)) == [b"%d" % tile for tile in range(52, 58) for _ in "spp"]
 
 
 def test_a_thousand_crashes_lose_nothing_durable(tmp_path: Path) -> None:

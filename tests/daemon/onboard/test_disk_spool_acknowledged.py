@@ -180,7 +180,25 @@ def test_what_a_failing_disk_left_in_memory_is_kept_there(tmp_path: Path) -> Non
     send(rig.spool)
     report(rig.spool, 3, 6)
     assert (rig.spool.used_bytes, rig.spool.kept_frames) == (0, 0)
-    assert rig.spool.end("shutdown") == 0
+    assert rig.spool.end("shutdown") == (0, 0)
+
+
+def test_the_end_tells_what_was_sent_from_what_waits(tmp_path: Path) -> None:
+    """What memory kept of what was sent is given up, and is none of what the disk keeps."""
+    disk = FailingDisk()
+    rig, frames = Rig(tmp_path, disk), Frames()
+    disk.fails = {"write"}
+    for _ in range(3):
+        rig.spool.append(frames.packets(), PATCH)
+    send(rig.spool)
+    disk.fails = set()
+    rig.clock.advance(10.0)
+    rig.spool.tick()
+    for _ in range(2):
+        rig.spool.append(frames.packets(), PATCH)
+
+    ended = rig.spool.end("shutdown")
+    assert (ended.given_up, ended.kept) == (3, 2)
 
 
 def test_a_disk_found_late_holds_older_boots(tmp_path: Path) -> None:

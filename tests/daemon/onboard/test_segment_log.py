@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from daemon.disk import LocalDisk
 from daemon.errors import DamagedRecordError
 from daemon.onboard.segment_log import SegmentLog
-from daemon.records import MAGIC, OVERHEAD_BYTES
+from daemon.records import CURSOR_BYTES, MAGIC, OVERHEAD_BYTES
 from fakes.disk import FailingDisk
 
 SEGMENT_BYTES = 200
@@ -246,7 +246,7 @@ def test_what_a_failed_sync_leaves_open_is_given_back(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Input/output"):
         log.sync_files()
 
-    assert log.abandon() == [(b"1" * 30, 0.0), (b"2", 0.0), (b"3", 0.0)]
+    assert log.abandon() == [(b"1" * 30, 0.0, 1), (b"2", 0.0, 2), (b"3", 0.0, 3)]
     assert (log.packets, log.unsynced) == (1, 0)
     disk.fails = set()
     assert opened(tmp_path).recovery.records == 1
@@ -264,6 +264,22 @@ def test_a_cursor_half_written_is_not_believed(tmp_path: Path) -> None:
     (tmp_path / "cursor").write_bytes(bytes(data))
 
     assert taken(opened(tmp_path)) == [b"b", b"c"]
+
+
+@pytest.mark.parametrize("place", [0, CURSOR_BYTES])
+def test_a_cursor_has_a_second_place_whatever_its_numbers(tmp_path: Path, place: int) -> None:
+    """Also where all of them are odd, as where packets of other lanes come in between."""
+    log = opened(tmp_path)
+    for number in range(4):
+        log.append([b"%d" % number], 0.0, least=2 * number)
+    log.sync_files()
+    log.note_synced()
+    taken(log, 3)
+    data = bytearray((tmp_path / "cursor").read_bytes())
+    data[place] ^= 0x80
+    (tmp_path / "cursor").write_bytes(bytes(data))
+
+    assert taken(opened(tmp_path)) in ([b"3"], [b"2", b"3"])
 
 
 def test_a_segment_that_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -26,18 +26,22 @@ from daemon.config_models import FlightModelSettings
 from daemon.errors import AddressError, ConfigError
 from daemon.keys import write_keys
 from daemon.lifecycle import WARN_S, StopSignal
+from daemon.link.lanes import Lane
 from daemon.link.packet import Channel, Packet
 from daemon.link.reassembly import Reassembler
 from daemon.link.seal import OVERHEAD_BYTES, Opener, derived_key
+from daemon.link.segment import Segmenter
 from daemon.link.sockets import Endpoint, TileSender
 from daemon.metrics import FlightMetrics
+from daemon.notify import LOADING_S, Notifier
 from daemon.onboard import service
+from daemon.onboard.disk_spool import DiskSpool, DiskSpoolLimits
 from daemon.onboard.items import Batch
 from daemon.onboard.models import Model, control_steps
 from daemon.tile_message import Part, TileMessage
 from fakes import cubes
 from fakes.bundles import klt_bundle
-from fakes.systemd import UNHEARD
+from fakes.systemd import UNHEARD, FakeSystemd
 
 
 class FakeListener:
@@ -166,11 +170,12 @@ def fly(
     *,
     sender: FakeSender | None = None,
     encoder: Moody | None = None,
+    notifier: Notifier = UNHEARD,
 ) -> dict[str, float]:
     """Run the process over messages; return its metrics."""
     sender = sender or FakeSender(up=True)
     with around(messages, sender, encoder or Moody()) as stop:
-        return service.run(options, stop=stop, clock=SystemClock(), notifier=UNHEARD)
+        return service.run(options, stop=stop, clock=SystemClock(), notifier=notifier)
 
 
 def message(sequence: int, rows: int = 8) -> Sequence[Part]:
@@ -403,6 +408,26 @@ def test_a_stop_with_the_link_down_does_not_pull_the_socket_away(
     assert totals['prismlink_spool_dropped_packets_total{reason="shutdown"}'] > 0
     assert total(totals, "packets") == 0
     assert (sender.closed, sender.closed_in_use, sender.used_closed) == (True, False, False)
+
+
+def test_a_long_spool_is_given_the_time_to_be_opened(bundle_file: Path, tmp_path: Path) -> None:
+    """Of systemd more is asked with every file, or it would end a start that goes on well."""
+    limits = DiskSpoolLimits(
+        max_bytes=1 << 20, max_memory_bytes=1 << 20, segment_bytes=1, sync_packets=1, sync_s=1.0,
+        retry_s=1.0,
+    )  # fmt: skip
+    left = DiskSpool(
+        tmp_path / "spool", limits=limits, clock=SystemClock(), on_drop=lambda *_: None
+    )
+    segmenter = Segmenter(boot_id=1, apid=1, mtu_bytes=1024, repair={})
+    for _ in range(5):
+        left.append(segmenter.packets(b"a patch", Channel.PATCH, 0.0), Lane.PATCH)
+    left.end("shutdown")
+    options = load(bundle_file, tmp_path, "spool.kind=disk", f"spool.directory={tmp_path}/spool")
+    with FakeSystemd(tmp_path / "notify") as systemd:
+        fly([], options, notifier=Notifier(systemd.address, clock=SystemClock()))
+
+    assert systemd.lines.count(f"EXTEND_TIMEOUT_USEC={LOADING_S * 1e6:.0f}") == 2 + 5
 
 
 def test_an_address_that_cannot_be_had_leaves_nothing_open(

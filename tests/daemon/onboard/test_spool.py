@@ -29,13 +29,13 @@ class TestMemorySpool(SpoolContract):
         spool.append([b"s"], Lane.SIDE)
         spool.append([b"p", b"q"], Lane.PATCH)
 
-        assert spool.end("shutdown") == 3
+        assert spool.end("shutdown") == (3, 0)
         assert sorted(drops.told) == [
             (b"p", Lane.PATCH, "shutdown"),
             (b"q", Lane.PATCH, "shutdown"),
             (b"s", Lane.SIDE, "shutdown"),
         ]
-        assert (spool.packets, spool.used_bytes, spool.end("shutdown")) == (0, 0, 0)
+        assert (spool.packets, spool.used_bytes, spool.end("shutdown")) == (0, 0, (0, 0))
 
 
 class TestMemorySpoolAcknowledged(AcknowledgedContract):
