@@ -14,6 +14,7 @@ from typing import Any, Self
 from daemon.bulk.jobs import DecodedTile, Output
 from daemon.errors import OutputError
 from daemon.files import lock_folder
+from daemon.ground.products import is_whole
 from daemon.ground.write import make_clean
 
 NAME = "decoded.jsonl"
@@ -33,7 +34,7 @@ class Journal:
     """
 
     def __init__(self, output: Output) -> None:
-        self._folder = output.folder
+        self._folder, self._is_store = output.folder, output.is_store
         # Beside a store: what is no array would be found by whoever lists it.
         beside = output.folder.with_name(f"{output.folder.name}.jsonl")
         self._path = beside if output.is_store else output.folder / NAME
@@ -50,15 +51,16 @@ class Journal:
         os.close(self._lock)
 
     def finds(self, mark: str) -> Mapping[str, Any] | None:
-        """What is told of the product of these frames, if it is there."""
-        told = self._files.get(mark)
-        if told is None or not (self._folder / str(told["file"])).exists():
-            return None
-        return told
+        """What is told of the product of these frames, if it is there, in a folder whole."""
+        told = self._there(mark)
+        if told is None or self._is_store:
+            return told
+        path = self._folder / str(told["file"])
+        return told if is_whole(path.with_suffix("")) else None
 
     def of_file(self, file: str) -> Mapping[str, Any] | None:
         """What is told of a product, of whatever frames it is, if it is there."""
-        return self.finds(self.marks.get(file, ""))
+        return self._there(self.marks.get(file, ""))
 
     def made_of(self, file: str) -> dict[tuple[int, int], tuple[str, str]]:
         """Tiles that a product was made of, as `add` was told, if it is there."""
@@ -91,6 +93,12 @@ class Journal:
         except OSError as error:
             raise OutputError(self._path, str(error)) from None
         self.marks[str(made.file)] = mark
+
+    def _there(self, mark: str) -> Mapping[str, Any] | None:
+        told = self._files.get(mark)
+        if told is None or not (self._folder / str(told["file"])).exists():
+            return None
+        return told
 
     def _read(self) -> dict[str, dict[str, Any]]:
         """The last line of each file, by its mark."""

@@ -457,6 +457,17 @@ def test_a_run_that_was_killed_goes_on(run: Run, tmp_path: Path) -> None:
     assert run(source).kept == 3
 
 
+def test_a_product_that_was_being_replaced_is_made_again(run: Run, tmp_path: Path) -> None:
+    """A run that is killed just then leaves no item, and the next one gives it back."""
+    source = recordings.frame_file(tmp_path / "all.prism", 0, 1)
+    run(source)
+    next(run.output.glob(f"*{STAC}")).unlink()
+    report = run(source)
+
+    assert (report.decoded, report.kept) == (1, 1)
+    run.check(0, 1)
+
+
 def test_two_runs_do_not_share_a_folder(run: Run, tmp_path: Path) -> None:
     """The second is told so, before it removes what the first has begun."""
     source = recordings.frame_file(tmp_path / "x.prism", 0)
