@@ -27,7 +27,7 @@ STAY_FOR_EVER = (
     "asyncio_",  # that loop's default executor
 )
 ZMQ_GARBAGE = "zmq.utils.garbage"  # its thread, one per process, frees messages that are not copied
-JOIN_S = 2.0  # a thread that was told to stop may need a moment to be gone
+JOIN_S = 20.0  # a thread that was told to stop may need a moment to be gone, or many
 
 
 @pytest.fixture(autouse=True)

@@ -46,9 +46,10 @@ def test_ends_its_thread():
 
 def test_a_stray_thread_is_named(tmp_path: Path) -> None:
     """A test that leaves a thread behind fails with the thread's name; another does not."""
-    (tmp_path / "conftest.py").write_text(
-        Path(__file__).with_name("conftest.py").read_text(encoding="utf-8"), encoding="utf-8"
-    )
+    guard = Path(__file__).with_name("conftest.py").read_text(encoding="utf-8")
+    assert "JOIN_S = 20.0" in guard
+    sooner = guard.replace("JOIN_S = 20.0", "JOIN_S = 5.0")  # one of them never ends
+    (tmp_path / "conftest.py").write_text(sooner, encoding="utf-8")
     (tmp_path / "test_stray.py").write_text(STRAY, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "."]
 

@@ -28,7 +28,7 @@ from fakes.clock import FakeClock
 from fakes.processes import until
 
 TEXT = b"# HELP prismlink_x X.\n# TYPE prismlink_x gauge\nprismlink_x 1.0\n"
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Rig:
@@ -187,7 +187,10 @@ def test_who_says_nothing_keeps_nobody_out(rig: Rig) -> None:
             one = socket.create_connection(rig.address, timeout=PATIENCE_S)
             stack.callback(one.close)
             one.sendall(b"GET /metrics HTTP/1.1\r\n"[: number % 20])
-            assert http_threads() <= MAX_CONNECTIONS + 2  # one that listens, one that just ended
+            assert http_threads() < 2 * MAX_CONNECTIONS  # some have just ended
+        until(
+            lambda: http_threads() <= MAX_CONNECTIONS + 1, "one thread each, and one that listens"
+        )
         assert rig.ask("/metrics")[1] == TEXT
 
 

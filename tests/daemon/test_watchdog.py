@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from daemon.clock import SystemClock
 from daemon.mailbox import LOOK_S, Mailbox, Policy
 from daemon.notify import Notifier
 from daemon.stage import KeepsNothing, Source, Stage
@@ -19,13 +18,15 @@ from fakes.processes import until
 from fakes.systemd import FakeSystemd
 
 LIMIT_S = 3.0
+TICK_S = 0.125
+"""A binary fraction, as `LOOK_S` is: sums of them are exact."""
 
 
 class Rig:
     """A line of stages whose calls a test holds and lets go; time goes by when it says so."""
 
-    def __init__(self, clock: Any = None) -> None:
-        self.clock = FakeClock() if clock is None else clock
+    def __init__(self) -> None:
+        self.clock = FakeClock()
         self.pulses = Pulses(self.clock)
         self.called, self.go_on = threading.Event(), threading.Event()
         self.stages: list[Any] = []
@@ -68,7 +69,7 @@ class Rig:
                 worker,  # type: ignore[arg-type]
                 box,
                 deliver,
-                tick_s=0.1,
+                tick_s=TICK_S,
                 clock=self.clock,
                 observer=self,
                 pulses=self.pulses,
@@ -91,7 +92,7 @@ class Rig:
             stage.stop_intake()
         for stage in self.stages:
             stage.abandon()
-            self.clock.advance(9.0) if isinstance(self.clock, FakeClock) else None
+            self.clock.advance(9.0)
             stage.drain(9.0)
 
     def _start(self, stage: Any) -> None:
@@ -107,26 +108,25 @@ def rig() -> Iterator[Rig]:
     made.close()
 
 
-@pytest.fixture
-def real() -> Iterator[Rig]:
-    """Stages in real time."""
-    made = Rig(SystemClock())
-    yield made
-    made.close()
-
-
 def test_who_is_late() -> None:
     """Longer than the limit, not as long; who was seen first stands first."""
     assert late({"a": 3.0, "b": 3.1, "c": 9.0}, 3.0) == ["c", "b"]
 
 
-def test_an_idle_stage_is_alive(real: Rig) -> None:
-    """It has nothing to do and goes around; so does a source whose poll returns."""
-    real.stage("idle", real.hold, real.mailbox(), None)
-    real.source("downlink", lambda: real.clock.sleep(0.05))
-    real.clock.sleep(1.0)
+def test_an_idle_stage_is_alive(rig: Rig) -> None:
+    """It has nothing to do and goes around, every time; so does a source whose poll returns."""
+    air = threading.Condition()
 
-    assert real.late(0.9) == []
+    def poll() -> None:
+        with air:
+            rig.clock.wait(air, rig.clock.monotonic_s() + TICK_S)
+
+    rig.stage("idle", rig.hold, rig.mailbox(), None)
+    rig.source("downlink", poll)
+    for _ in range(20):
+        rig.clock.until_waiting(2)
+        assert rig.pulses.ages_s() == {"idle": 0.0, "downlink": 0.0}
+        rig.clock.advance(TICK_S)
 
 
 @pytest.mark.parametrize("call", ["accept", "deliver", "poll"])
@@ -148,19 +148,20 @@ def test_a_call_that_does_not_return_hangs(rig: Rig, call: str) -> None:
     assert rig.late() == ["stuck"]
 
 
-def test_who_waits_for_room_does_not_hang(real: Rig) -> None:
+def test_who_waits_for_room_does_not_hang(rig: Rig) -> None:
     """Of two stages the one whose worker is stuck is late, and not the one that waits for it."""
-    first, second = real.mailbox(), real.mailbox(max_items=1)
-    real.stage("stuck", real.hold, second, None)
-    real.stage("waits", lambda item: [item], first, second.put)
+    first, second = rig.mailbox(), rig.mailbox(max_items=1)
+    rig.stage("stuck", rig.hold, second, None)
+    rig.stage("waits", lambda item: [item], first, second.put)
     for item in range(5):
         first.put(item)
-    assert real.called.wait(9.0)
-    limit_s = 4 * LOOK_S
-    until(lambda: real.late(limit_s), "a stage that is late")
-    real.clock.sleep(limit_s)
+    until(lambda: first.items == 2, "one item that is stuck, one behind it, one without room")
+    for look in range(20):
+        rig.clock.until_waiting()
+        assert rig.pulses.ages_s() == {"stuck": look * LOOK_S, "waits": 0.0}
+        rig.clock.advance(LOOK_S)
 
-    assert real.late(limit_s) == ["stuck"]
+    assert rig.late() == ["stuck"]
 
 
 def test_one_item_may_free_many(rig: Rig) -> None:

@@ -17,7 +17,7 @@ from spacepackets.ccsds.spacepacket import (  # type: ignore[import-untyped]
 from daemon.link.sockets import Endpoint, PacketListener, PacketSender, TileSender
 from daemon.tile_message import TileMessage
 from fakes.cubes import tile as fake_tile
-from fakes.processes import PATIENCE_S, Desk, until
+from fakes.processes import PATIENCE_S, Desk, towards, until
 
 TILES, PATCHES = 3, 4
 APID, HOUSEKEEPING = 100, 101
@@ -54,7 +54,7 @@ def test_strangers_read_what_was_captured(desk: Desk, small_bundle: Path) -> Non
             small_bundle, f"link.address={air}", f"link.uplink={{address: '{up}', beacon_s: 0.2}}",
             "link.mtu_bytes=512",
         ).until_ready()  # fmt: skip
-        with TileSender(Endpoint(address=desk.tiles, bind=False)) as sender:
+        with TileSender(towards(desk.tiles)) as sender:
             for sequence in range(TILES):
                 tile = fake_tile(bands=6, rows=128, cols=128 * PATCHES, sequence=sequence)
                 assert sender.send(TileMessage.pack(tile), PATIENCE_S)

@@ -18,7 +18,7 @@ from daemon.link.sockets import Endpoint, PacketListener, PacketSender, TileSend
 from daemon.tile_message import TileMessage
 from fakes.cubes import tile as fake_tile
 from fakes.ground import frames
-from fakes.processes import PATIENCE_S, Desk, Numbers, until
+from fakes.processes import PATIENCE_S, Desk, Numbers, towards, until
 
 PATCHES = 4
 """Of every tile here."""
@@ -27,7 +27,7 @@ PATCHES = 4
 @contextmanager
 def instrument(desk: Desk) -> Iterator[TileSender]:
     """An instrument in the test's own hands."""
-    with TileSender(Endpoint(address=desk.tiles, bind=False)) as sender:
+    with TileSender(towards(desk.tiles)) as sender:
         yield sender
 
 
@@ -77,11 +77,11 @@ def test_the_board_goes_on_without_the_ground(desk: Desk, small_bundle: Path) ->
 
 def test_the_ground_goes_on_without_the_board(desk: Desk, small_bundle: Path) -> None:
     """Killed in the middle of a tile, the board leaves one with holes, and each is counted."""
-    link, short = f"{desk.link}-2", ("collect.max_age_s=1", "tile_deadline_s=2")
+    link, short = f"{desk.link}-2", ("collect.max_age_s=6", "tile_deadline_s=6")
     ground = desk.ground(small_bundle, f"link.address={link}", *short).until_ready()
     with (
         PacketListener(Endpoint(address=desk.link, bind=True)) as board,
-        PacketSender(Endpoint(address=link, bind=False)) as air,
+        PacketSender(towards(link)) as air,
         instrument(desk) as sender,
     ):
         flight = desk.flight(small_bundle, "link.mtu_bytes=256").until_ready()
@@ -130,7 +130,7 @@ def test_a_killed_ground_goes_on_with_what_it_archived(desk: Desk, small_bundle:
     )
 
     def play(raw: list[bytes]) -> None:
-        with PacketSender(Endpoint(address=desk.link, bind=False)) as air:
+        with PacketSender(towards(desk.link)) as air:
             assert all(air.send(packet, PATIENCE_S) for packet in raw)
 
     ground = desk.ground(small_bundle, *settings).until_ready()
@@ -179,7 +179,7 @@ def test_half_of_each_frame_survives_the_ground(desk: Desk, small_bundle: Path, 
     )
 
     def play(frames: list[list[bytes]]) -> None:
-        with PacketSender(Endpoint(address=desk.link, bind=False)) as air:
+        with PacketSender(towards(desk.link)) as air:
             assert all(air.send(packet, PATIENCE_S) for packet in chain(*frames))
 
     ground = desk.ground(small_bundle, *settings).until_ready()

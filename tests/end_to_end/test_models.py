@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from daemon.link.sockets import Endpoint, TileSender
+from daemon.link.sockets import TileSender
 from daemon.tile_message import TileMessage
 from fakes.cubes import tile as fake_tile
 from fakes.models import SPOILED, model, put, put_model, put_spoiled, write_key
-from fakes.processes import DEPLOY, PATIENCE_S, ROOT, Desk, Numbers, Process
+from fakes.processes import DEPLOY, PATIENCE_S, ROOT, Desk, Numbers, Process, towards
 
 PATCHES = 2
+WAITS = ("instrument.pattern=pull", "mailboxes.tiles.policy=block")
+"""The instrument waits while the board is busy: what is dropped then is no model's doing."""
 
 
 class Instrument:
@@ -39,8 +41,7 @@ class Instrument:
             self._thread.join()
 
     def _show(self) -> None:
-        endpoint = Endpoint(address=self._address, bind=False)
-        with TileSender(endpoint, pattern="pull") as sender:
+        with TileSender(towards(self._address), pattern="pull") as sender:
             while not self._end.is_set():
                 tile = fake_tile(
                     bands=8, rows=128, cols=128 * PATCHES, scene="s", sequence=self.shown
@@ -96,7 +97,7 @@ def test_models_are_exchanged_under_full_load(
     )  # fmt: skip
     ground = desk.ground(own, *ground_words).until_ready()
     flight = desk.flight(
-        own, "instrument.pattern=pull", "model.backend=torch-cpu", "spool.kind=disk",
+        own, *WAITS, "model.backend=torch-cpu", "spool.kind=disk",
         f"spool.directory={tmp_path / 'spool'}", f"link.uplink={{address: {up}, bind: true}}",
         f"model.store.directory={board}", "model.self_test_s=1.0", *store,
     ).until_ready()  # fmt: skip
@@ -186,7 +187,7 @@ def test_a_flipped_bit_is_found_and_mended_in_flight(desk: Desk, own: Path, tmp_
     """Within the period, while tiles flow; none is lost, and the model at work is sound again."""
     period_s = 2.0
     words = (
-        "instrument.pattern=pull", "model.backend=torch-cpu", f"model.self_test_s={period_s}",
+        *WAITS, "model.backend=torch-cpu", f"model.self_test_s={period_s}",
         "spool.kind=disk", f"spool.directory={tmp_path / 'spool'}",
     )  # fmt: skip
     flight = desk.flight(own, *words, module="fakes.flips", env=_with_fakes()).until_ready()

@@ -16,11 +16,11 @@ from urllib.request import urlopen
 
 import yaml
 
-from daemon.link.sockets import Endpoint, TileSender
+from daemon.link.sockets import TileSender
 from fakes.instrument import Instrument
 from fakes.models import STRANGER, put_model, write_key
 from fakes.monitoring import alerts, dashboard_expressions, needs_gpu, selectors, told
-from fakes.processes import DEPLOY, PATIENCE_S, Desk, Process, until
+from fakes.processes import DEPLOY, PATIENCE_S, Desk, Process, towards, until
 
 
 class Prometheus:
@@ -150,7 +150,7 @@ def test_all_that_is_asked_has_an_answer(
             assert {refused, distrusted}.isdisjoint(server.firing())
             put_model(models, 1, STRANGER)
             until(lambda: distrusted in server.firing(), distrusted)
-            with TileSender(Endpoint(address=desk.tiles, bind=False)) as sender:
+            with TileSender(towards(desk.tiles)) as sender:
                 assert sender.send([b"no tile"], PATIENCE_S)
             until(lambda: refused in server.firing(), refused)
     finally:
@@ -165,12 +165,15 @@ def check_expressions(server: Prometheus) -> None:
         server.is_empty(expression)  # raises where it is none
     expressions = [expression for expression in asked if not needs_gpu(expression)]
 
-    def empty() -> list[str]:
-        return [expression for expression in expressions if server.is_empty(expression)]
+    empty: list[str] = []
+
+    def answered() -> bool:
+        empty[:] = [expression for expression in expressions if server.is_empty(expression)]
+        return not empty
 
     with suppress(TimeoutError):  # a rate needs two samples, and one that is new has none at first
-        until(lambda: not empty(), "answers", timeout_s=20)
-    assert empty() == []
+        until(answered, "answers")
+    assert empty == []
     named = {selector for text in expressions for selector in selectors(text)}
     assert [selector for selector in sorted(named) if server.is_empty(selector)] == []
     groups = server.ask("rules")["groups"]

@@ -19,15 +19,16 @@ import pytest
 from codec.tile import Tile
 from daemon.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OUTPUT, EXIT_UNAVAILABLE
 from daemon.link.segment import Segmenter
-from daemon.link.sockets import Endpoint, PacketSender, TileSender
+from daemon.link.sockets import PacketSender, TileSender
 from daemon.radio import LossyLink, Radio
 from daemon.tile_message import TileMessage
+from fakes import clock_off
 from fakes.cubes import tile as fake_tile
 from fakes.ground import frames
 from fakes.instrument import PATCHES, message
 from fakes.monitoring import Look, fires
 from fakes.namespaces import NotAllowedError
-from fakes.processes import DEPLOY, PATIENCE_S, ROOT, Desk, Process
+from fakes.processes import DEPLOY, PATIENCE_S, ROOT, Desk, Process, towards
 from fakes.small_disks import TOOLS, SmallDisks
 
 Alarm = Callable[[str, Look, Look], bool]
@@ -48,7 +49,7 @@ def fault(**environment: object) -> dict[str, Any]:
 
 def show(desk: Desk, *sequences: int) -> None:
     """Be an instrument: send tiles with these numbers."""
-    with TileSender(Endpoint(address=desk.tiles, bind=False)) as sender:
+    with TileSender(towards(desk.tiles)) as sender:
         for sequence in sequences:
             assert sender.send(message(sequence), PATIENCE_S)
 
@@ -73,7 +74,7 @@ def until_whole(desk: Desk, ground: Process, tiles: int) -> None:
 def play(desk: Desk, tile: Tile) -> None:
     """Be a board: send all packets of a tile, each tile's with a boot id of its own."""
     segmenter = Segmenter(boot_id=1 + tile.info.sequence, apid=1, mtu_bytes=256, repair={})
-    with PacketSender(Endpoint(address=desk.link, bind=False)) as air:
+    with PacketSender(towards(desk.link)) as air:
         for frame in frames(tile):
             for raw in segmenter.packets(frame.raw, frame.channel, 0.0):
                 assert air.send(raw, PATIENCE_S)
@@ -282,15 +283,15 @@ def test_a_clock_that_jumps_moves_passes_and_nothing_else(
     Nothing grows too old meanwhile, and no stage hangs.
     """
     offset, opens = tmp_path / "offset", datetime.now(UTC) - timedelta(minutes=10)
-    offset.write_text("-3600")
+    clock_off.put(offset, -3600)
     plan = f"[{{opens: {opens.isoformat()}, closes: {(opens + timedelta(hours=1)).isoformat()}}}]"
     ground = desk.ground(small_bundle, "output.format=npy").until_ready()
     flight = desk.flight(
         small_bundle, f"link.passes={plan}", "mailboxes.tiles.max_age_s=600",
-        module="fakes.clock_off", **fault(CLOCK_OFF_S=offset),
+        **clock_off.given(offset),
     ).until_ready()  # fmt: skip
-    for late, tiles in (("-3600", 1), ("7200", 2)):
-        offset.write_text(late)
+    for late, tiles in ((-3600, 1), (7200, 2)):
+        clock_off.put(offset, late)
         flight.until_metrics(lambda n: n.total("link_open") == 0, "a closed link")
         sent = flight.metrics().total("packets_total")
         show(desk, tiles - 1)
@@ -298,7 +299,7 @@ def test_a_clock_that_jumps_moves_passes_and_nothing_else(
         waiting = flight.metrics()
         assert waiting.total("spool_packets") > 0
         assert waiting.total("packets_total") == sent
-        offset.write_text("0")
+        clock_off.put(offset, 0)
         until_whole(desk, ground, tiles)
     assert not flight.events("stage hangs")
     assert flight.stop().total("spool_dropped_packets_total") == 0
@@ -354,7 +355,7 @@ def test_a_process_that_cannot_finish_says_so(side: str, desk: Desk, small_bundl
     process = getattr(desk, side)(*words, module="fakes.hangs", **fault()).until_ready()
     tile = fake_tile(bands=6, rows=128, cols=128, scene="hang")
     if side == "flight":
-        with TileSender(Endpoint(address=desk.tiles, bind=False)) as sender:
+        with TileSender(towards(desk.tiles)) as sender:
             assert sender.send(TileMessage.pack(tile), PATIENCE_S)
         process.until_metrics(lambda n: n.total("tiles_received_total"), "a tile")
     else:

@@ -24,12 +24,12 @@ from codec.quality import max_abs_error, psnr_db
 from codec.tile import Georeference, Tile
 from codec.tile_files import read_tile
 from daemon.ground.products import parts_of
-from daemon.link.sockets import Endpoint, TileSender
+from daemon.link.sockets import TileSender
 from daemon.radio import LossyLink, Radio
 from daemon.tile_message import TileMessage
 from fakes.cubes import tile as fake_tile
 from fakes.instrument import SAME_SPEED
-from fakes.processes import PATIENCE_S, Desk, Process, until
+from fakes.processes import PATIENCE_S, Desk, Process, towards, until
 from fakes.product_reader import SUFFIXES
 from fakes.scenes import cut
 from fakes.web import Visitor
@@ -99,7 +99,7 @@ def undisturbed(desk: Desk, bundle: Path, cubes: Path, file_format: str, *tiles:
 
 def send(desk: Desk, *tiles: Tile) -> None:
     """Tiles to the board."""
-    with TileSender(Endpoint(address=desk.tiles, bind=False)) as sender:
+    with TileSender(towards(desk.tiles)) as sender:
         for tile in tiles:
             assert sender.send(TileMessage.pack(tile), PATIENCE_S)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 
 from zmq.utils import z85
@@ -12,7 +13,7 @@ from daemon.link.seal import DOWNLINK_SPI, OPERATOR_SPI, UPLINK_SPI, derived_key
 from daemon.link.sockets import Endpoint, PacketListener, PacketSender, TileSender
 from daemon.tile_message import TileMessage
 from fakes.cubes import tile as fake_tile
-from fakes.processes import PATIENCE_S, Desk, until
+from fakes.processes import PATIENCE_S, Desk, Process, towards, until
 
 TILES = 3
 
@@ -34,11 +35,18 @@ def keys(own: Path, peer: Path) -> CurveKeys:
     )
 
 
-def heard(board: PacketListener) -> list[bytes]:
-    """All that the board sends until it is silent."""
+def heard(air: PacketListener, board: Process) -> list[bytes]:
+    """All packets of the tiles, once the board has no more."""
     packets: list[bytes] = []
-    while more := board.recv_many(1000, PATIENCE_S if not packets else 1.0):
-        packets += more
+
+    def all_of_them() -> bool:
+        packets.extend(air.recv_many(1000, 0.05))
+        told = board.metrics()
+        all_spooled = told.total("frames_total", channel="patch") == TILES
+        all_sent = all_spooled and told.total("spool_packets") == 0
+        return all_sent and told.total("packets_total") == len(packets)
+
+    until(all_of_them, "all packets")
     return packets
 
 
@@ -51,12 +59,12 @@ def test_a_recording_is_of_no_use(desk: Desk, small_bundle: Path, tmp_path: Path
     for folder in (board, ground, stranger):
         desk.start("keys", "keys", folder).end_well()
     spoken = Endpoint(address=desk.link, bind=True, curve=keys(ground, board))
-    with PacketListener(spoken) as air, TileSender(Endpoint(address=desk.tiles, bind=False)) as eye:
+    with PacketListener(spoken) as air, TileSender(towards(desk.tiles)) as eye:
         flight = desk.flight(small_bundle, *settings(board, ground, tmp_path / "up")).until_ready()
         for sequence in range(TILES):
             tile = fake_tile(bands=6, rows=128, cols=128, scene="s", sequence=sequence)
             assert eye.send(TileMessage.pack(tile), PATIENCE_S)
-        packets = heard(air)
+        packets = heard(air, flight)
         flight.stop()
 
     secured = settings(ground, board, tmp_path / "down")
@@ -64,7 +72,7 @@ def test_a_recording_is_of_no_use(desk: Desk, small_bundle: Path, tmp_path: Path
     landing = desk.ground(
         small_bundle, *secured, f"link.address={link}", "output.format=npy"
     ).until_ready()
-    known = Endpoint(address=link, bind=False, curve=keys(board, ground))
+    known = replace(towards(link), curve=keys(board, ground))
     unknown = Endpoint(address=link, bind=False, curve=keys(stranger, ground), linger_s=0.0)
     with PacketSender(unknown) as mute:
         assert not mute.send(packets[0], 0.5)
@@ -99,7 +107,7 @@ def test_no_log_holds_a_key(desk: Desk, small_bundle: Path, tmp_path: Path) -> N
     up, down = settings(board, ground, tmp_path / "up"), settings(ground, board, tmp_path / "down")
     landing = desk.ground(small_bundle, *down, "log.level=debug").until_ready()
     flight = desk.flight(small_bundle, *up, "log.level=debug").until_ready()
-    with TileSender(Endpoint(address=desk.tiles, bind=False)) as eye:
+    with TileSender(towards(desk.tiles)) as eye:
         assert eye.send(TileMessage.pack(fake_tile(bands=6, rows=9, cols=9)), PATIENCE_S)
         assert eye.send([b"no tile"], PATIENCE_S)
         landing.until_metrics(lambda n: n.total("frames_complete_total") == 2, "a tile")

@@ -437,10 +437,16 @@ def check_what_is_asked(look: Look) -> None:
         """What was asked for of these bands."""
         return [url for url in look.asked if "/bands?r=11&g=9&b=5" in url]
 
+    def so_many(count: int) -> bool:
+        look.page.wait_for_timeout(50)  # meanwhile we are told
+        return len(asked()) >= count
+
+    until(lambda: so_many(1), "the first question")
     look.page.wait_for_timeout(1000)
     assert 0 < len(asked()) == len(set(asked())) < STRIP_TILES / 2
     look.page.get_by_role("button", name="Fit").click()
     look.until(f"() => document.getElementById('canvas').dataset.drawn === '{STRIP_TILES}'")
+    until(lambda: so_many(STRIP_TILES), "all questions")
     assert len(asked()) == len(set(asked())) == STRIP_TILES
 
 

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 from typing import Final
 
-STUCK_S: Final = 10.0
+STUCK_S: Final = 60.0
 """Real seconds after which a thread that should have been waiting is given up on."""
 
 

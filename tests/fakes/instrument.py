@@ -10,7 +10,7 @@ from typing import Final
 from daemon.link.sockets import Endpoint, TileSender
 from daemon.tile_message import TileMessage
 from fakes.cubes import tile as fake_tile
-from fakes.processes import PATIENCE_S, Desk
+from fakes.processes import PATIENCE_S, Desk, towards
 
 PATCHES: Final = 2
 """Of every tile."""
@@ -47,7 +47,7 @@ class Instrument:
         self._thread.join()
 
     def _run(self) -> None:
-        with TileSender(Endpoint(address=self._address, bind=False)) as sender:
+        with TileSender(Endpoint(address=self._address, bind=False, linger_s=10)) as sender:
             while not self._stopping.is_set():
                 if sender.send(message(self.sent), 0.2):
                     self.sent += 1
@@ -59,11 +59,10 @@ def undisturbed_run(
 ) -> dict[int, bytes]:
     """The same tiles through processes that nobody kills."""
     ground = desk.ground(bundle, f"output.directory={cubes}", "output.format=npy").until_ready()
-    flight = desk.flight(bundle, SAME_SPEED).until_ready()
-    with TileSender(Endpoint(address=desk.tiles, bind=False)) as sender:
+    flight = desk.flight(bundle, SAME_SPEED, "mailboxes.tiles.policy=block").until_ready()
+    with TileSender(towards(desk.tiles)) as sender:
         for sequence in sequences:
             assert sender.send(message(sequence), PATIENCE_S)
-            time.sleep(0.05)
     ground.until_metrics(
         lambda n: n.total("tiles_written_total", state="complete") == len(sequences), "all tiles"
     )

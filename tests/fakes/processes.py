@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 from urllib.request import urlopen
 
 from daemon.ground.metrics import GroundMetrics
+from daemon.link.sockets import Endpoint
 from daemon.metrics import FlightMetrics, new_registry
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -47,6 +48,11 @@ def until(condition: Callable[[], T | None], what: str, *, timeout_s: float = PA
             raise TimeoutError(f"waited {timeout_s:.0f} s for {what}")
         time.sleep(_ASK_EVERY_S)
     return answer
+
+
+def towards(address: str) -> Endpoint:
+    """The end that connects; closed, it waits for what was sent to leave: the other may be busy."""
+    return Endpoint(address=address, bind=False, linger_s=PATIENCE_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +163,9 @@ class Process:
         return self._log_path.read_text(encoding="utf-8", errors="replace")
 
     def events(self, event: str = "") -> list[dict[str, Any]]:
-        """Log lines so far, of one event or all."""
-        lines = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+        """Log lines so far, of one event or all; not a last one that is being written."""
+        whole = self.log.rpartition("\n")[0]
+        lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         return [line for line in lines if not event or line["event"] == event]
 
     def until_ready(self) -> Process:

@@ -9,9 +9,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import zmq
@@ -29,10 +30,14 @@ from daemon.link.sockets import (
     TileListener,
     TileSender,
 )
+from fakes.processes import until
 
-SOON_S = 5.0  # longest a thing that does happen may take
+SOON_S = 60.0  # longest a thing that does happen may take, however busy the machine
 NEVER_S = 0.05  # how long is waited for a thing that must not happen
+SLACK_S = 10.0  # what a busy machine may add to a linger
 PATTERNS: list[Pattern] = ["sub", "pull"]
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -66,6 +71,16 @@ def meet(listener: TileListener, sender: TileSender) -> None:
 def whole(parts: list[memoryview] | None) -> list[bytes] | None:
     """The bytes of a received message."""
     return None if parts is None else [bytes(part) for part in parts]
+
+
+def sent_until_it_comes(send: Callable[[], object], come: Callable[[], T | None]) -> T:
+    """Send over and over, for a connection is made anew; return the first thing that comes."""
+
+    def sent_again() -> T | None:
+        send()
+        return come()
+
+    return until(sent_again, "what was sent")
 
 
 def drain(listener: PacketListener, count: int) -> list[bytes]:
@@ -244,13 +259,9 @@ def test_an_oversized_packet_is_refused_and_the_link_goes_on(
         Packet.unpack(too_long)
 
     assert sender.send(bytes(MAX_MESSAGE_BYTES + 1), SOON_S)
-    got: list[bytes] = []
-    for _ in range(100):  # sent until the connection is there again
-        sender.send(b"sound", NEVER_S)
-        got += listener.recv_many(10, NEVER_S)
-        if got:
-            break
-
+    got = sent_until_it_comes(
+        lambda: sender.send(b"sound", NEVER_S), lambda: listener.recv_many(10, NEVER_S)
+    )
     assert set(got) == {b"sound"}
 
 
@@ -307,11 +318,12 @@ def test_a_slow_listener_loses_nothing(
             parts = listener.recv(SOON_S)
             assert parts is not None
             received.append(int.from_bytes(parts[2], "big"))
-    while (parts := listener.recv(0.2)) is not None:
+    while len(received) < 60 and (parts := listener.recv(SOON_S)) is not None:
         received.append(int.from_bytes(parts[2], "big"))
 
     assert refused > 0
     assert received == list(range(60))
+    assert listener.recv(NEVER_S) is None
 
 
 def test_nothing_is_sent_to_nobody(tmp_path: Path, keep: Callable[[Any], Any]) -> None:
@@ -325,10 +337,8 @@ def test_nothing_is_sent_to_nobody(tmp_path: Path, keep: Callable[[Any], Any]) -
         assert sender.send([b"t"], SOON_S)
         assert whole(listener.recv(SOON_S)) == [b"t"]
 
-    for _ in range(1_000_000):  # until the goodbye has come; each takes microseconds
-        if not sender.send([b"t"], NEVER_S):
-            break
-    assert not sender.wait_for_listener(0.0)
+    until(lambda: not sender.wait_for_listener(0.0), "the goodbye")
+    assert not sender.send([b"t"], NEVER_S)
 
 
 def test_a_topic_filters(tmp_path: Path, keep: Callable[[Any], Any]) -> None:
@@ -348,12 +358,9 @@ def test_an_oversized_part_is_refused(tmp_path: Path, keep: Callable[[Any], Any]
     listener = keep(TileListener(ipc(tmp_path, bind=True), pattern="pull", max_part_bytes=1000))
     sender = keep(TileSender(ipc(tmp_path, bind=False), pattern="pull"))
     assert sender.send([b"t", bytes(1001)], SOON_S)
-    parts: list[memoryview] | None = None
-    for _ in range(100):
-        sender.send([b"t", bytes(1000)], NEVER_S)
-        if (parts := listener.recv(NEVER_S)) is not None:
-            break
-
+    parts = sent_until_it_comes(
+        lambda: sender.send([b"t", bytes(1000)], NEVER_S), lambda: listener.recv(NEVER_S)
+    )
     assert whole(parts) == [b"t", bytes(1000)]
 
 
@@ -421,10 +428,10 @@ def test_a_killed_peer_does_not_hold_up_closing(
         start_s = time.monotonic()
         sender.close()
 
-    assert time.monotonic() - start_s < 0.3 + 1.0
+    assert time.monotonic() - start_s < 0.3 + SLACK_S
 
 
-@pytest.mark.parametrize("linger_s", [0.2, 10.0])
+@pytest.mark.parametrize("linger_s", [0.2, 60.0])
 def test_a_queue_for_a_silent_peer_does_not_hold_up_closing(
     linger_s: float, tmp_path: Path, keep: Callable[[Any], Any]
 ) -> None:
@@ -435,21 +442,24 @@ def test_a_queue_for_a_silent_peer_does_not_hold_up_closing(
     keep(TileListener(ipc(tmp_path, bind=True), pattern="pull", queued=1))
     sender = TileSender(Endpoint(address=f"ipc://{tmp_path}/s", bind=False, linger_s=linger_s),
                         pattern="pull")  # fmt: skip
-    while sender.send([bytes(1_000_000)], 0.2):
-        pass
+    sent = 0
+    while sender.send([bytes(1_000_000)], SOON_S if sent == 0 else 0.2):
+        sent += 1
+    assert sent > 0
     if linger_s > 0.2:
         sender.hurry(0.2)
     start_s = time.monotonic()
     sender.close()
     sender.close()
 
-    assert 0.1 < time.monotonic() - start_s < 1.2
+    assert 0.1 < time.monotonic() - start_s < 0.2 + SLACK_S
 
 
 def test_closing_lets_the_queue_leave(tmp_path: Path, keep: Callable[[Any], Any]) -> None:
     """What was accepted arrives, though the sender closes at once."""
     listener = keep(PacketListener(ipc(tmp_path, bind=True)))
-    with PacketSender(ipc(tmp_path, bind=False)) as sender:
+    at = Endpoint(address=f"ipc://{tmp_path}/s", bind=False, linger_s=SOON_S)
+    with PacketSender(at) as sender:
         assert all(sender.send(b"%d" % i, SOON_S) for i in range(50))
 
     assert drain(listener, 50) == [b"%d" % i for i in range(50)]
@@ -460,13 +470,11 @@ def test_a_restarted_listener_is_found_again(tmp_path: Path, keep: Callable[[Any
     sender = keep(PacketSender(ipc(tmp_path, bind=False)))
     for word in (b"first", b"second"):
         with PacketListener(ipc(tmp_path, bind=True)) as listener:
-            got: list[bytes] = []
-            for _ in range(100):
-                sender.send(word, NEVER_S)
-                got += listener.recv_many(10, NEVER_S)
-                if word in got:
-                    break
-            assert word in got
+
+            def comes(word: bytes = word, listener: PacketListener = listener) -> bool:
+                return word in listener.recv_many(10, NEVER_S)
+
+            sent_until_it_comes(partial(sender.send, word, NEVER_S), comes)
 
 
 FULL_AND_GONE = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +32,7 @@ from daemon.link.reassembly import Reassembler
 from daemon.link.seal import OVERHEAD_BYTES, Opener, derived_key
 from daemon.link.segment import Segmenter
 from daemon.link.sockets import Endpoint, TileSender
-from daemon.metrics import FlightMetrics
+from daemon.metrics import FlightMetrics, new_registry
 from daemon.notify import LOADING_S, Notifier
 from daemon.onboard import service
 from daemon.onboard.disk_spool import DiskSpool, DiskSpoolLimits
@@ -41,6 +41,7 @@ from daemon.onboard.models import Model, control_steps
 from daemon.tile_message import Part, TileMessage
 from fakes import cubes
 from fakes.bundles import klt_bundle
+from fakes.processes import until
 from fakes.systemd import UNHEARD, FakeSystemd
 
 
@@ -131,21 +132,25 @@ class Closable:
 
 
 class StopAt(StopSignal):
-    """Asks to stop once the instrument has nothing more."""
+    """Asks to stop once the instrument has nothing more, and what else is waited for is so."""
 
-    def __init__(self, exhausted: threading.Event) -> None:
+    def __init__(self, exhausted: threading.Event, is_time: Callable[[], bool]) -> None:
         super().__init__()
-        self._exhausted = exhausted
+        self._exhausted, self._is_time = exhausted, is_time
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the instrument."""
         assert timeout_s in (None, WARN_S)
-        return self._exhausted.wait(30.0)
+        until(lambda: self._exhausted.is_set() and self._is_time(), "the moment to stop")
+        return True
 
 
 @contextmanager
 def around(
-    messages: Sequence[Sequence[Part]], sender: FakeSender, encoder: Moody
+    messages: Sequence[Sequence[Part]],
+    sender: FakeSender,
+    encoder: Moody,
+    is_time: Callable[[], bool] = lambda: True,
 ) -> Iterator[StopSignal]:
     """Put fakes where the process would open sockets and load a model."""
     exhausted = threading.Event()
@@ -154,7 +159,7 @@ def around(
         patch.setattr(service, "PacketSender", lambda *_, **__: sender)
         patch.setattr(service, "load_model", partial(at_work, encoder))
         patch.setattr(service, "StatusServer", lambda *_: Closable())
-        yield StopAt(exhausted)
+        yield StopAt(exhausted, is_time)
 
 
 def load(bundle: Path, folder: Path, *overrides: str) -> FlightSettings:
@@ -171,10 +176,11 @@ def fly(
     sender: FakeSender | None = None,
     encoder: Moody | None = None,
     notifier: Notifier = UNHEARD,
+    is_time: Callable[[], bool] = lambda: True,
 ) -> dict[str, float]:
-    """Run the process over messages; return its metrics."""
+    """Run the process over messages, until it is time, too; return its metrics."""
     sender = sender or FakeSender(up=True)
-    with around(messages, sender, encoder or Moody()) as stop:
+    with around(messages, sender, encoder or Moody(), is_time) as stop:
         return service.run(options, stop=stop, clock=SystemClock(), notifier=notifier)
 
 
@@ -290,12 +296,21 @@ def test_drops_are_counted_under_the_stage_they_were_meant_for(
     }
 
 
-def test_what_the_spool_has_no_room_for_is_counted(bundle_file: Path, tmp_path: Path) -> None:
+def told_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, float]]:
+    """What gives the metrics of the process that begins next, while it runs."""
+    made = FlightMetrics(new_registry())
+    monkeypatch.setattr(service, "FlightMetrics", lambda _: made)
+    return made.totals
+
+
+def test_what_the_spool_has_no_room_for_is_counted(
+    bundle_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the link down the spool keeps within its limit; every packet is sent, told or left."""
     sender = FakeSender(up=False)
     options = load(
         bundle_file, tmp_path, "spool.max_mib=1", "link.repair.min_patch=64",
-        "link.mtu_bytes=4096", "shutdown_deadline_s=3.0",
+        "link.mtu_bytes=4096", "shutdown_deadline_s=0.5",
     )  # fmt: skip
     noisy = [
         TileMessage.pack(
@@ -303,7 +318,11 @@ def test_what_the_spool_has_no_room_for_is_counted(bundle_file: Path, tmp_path: 
         )
         for i in range(4)
     ]
-    totals = fly(noisy, options, sender=sender)
+    told = told_by(monkeypatch)
+    totals = fly(
+        noisy, options, sender=sender,
+        is_time=lambda: told()['prismlink_frames_total{channel="patch"}'] == 4,
+    )  # fmt: skip
 
     assert totals['prismlink_frames_total{channel="patch"}'] == 4
     assert totals['prismlink_spool_dropped_packets_total{reason="evicted"}'] > 0
@@ -341,10 +360,12 @@ def test_a_batch_given_up_is_not_encoded_as_well(
     bundle_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes out of the encoder while the process still ends: dropped it is, and nothing else."""
-    encoder, given_up, encoded = Moody(), threading.Event(), threading.Event()
+    encoder, begun = Moody(), threading.Event()
+    given_up, encoded = threading.Event(), threading.Event()
     encode, count_drop = encoder.encode_batch, service._count_drop
 
     def late(patches: Sequence[PatchJob]) -> list[bytes]:
+        begun.set()
         given_up.wait(30.0)
         frames = encode(patches)
         encoded.set()
@@ -359,14 +380,16 @@ def test_a_batch_given_up_is_not_encoded_as_well(
     encoder.encode_batch = late  # type: ignore[method-assign]
     monkeypatch.setattr(service, "_count_drop", count)
     options = load(bundle_file, tmp_path, "shutdown_deadline_s=0.5", "batch.max_age_ms=1.0")
-    totals = fly([message(0)], options, encoder=encoder)
+    totals = fly([message(0)], options, encoder=encoder, is_time=begun.is_set)
 
     dropped = 'prismlink_dropped_patches_total{stage="encode",reason="shutdown"}'
     assert (totals[dropped], total(totals, "dropped_patches")) == (1, 1)
     assert totals["prismlink_patches_encoded_total"] == 0
 
 
-def test_a_tile_above_the_limit_is_counted(bundle_file: Path, tmp_path: Path) -> None:
+def test_a_tile_above_the_limit_is_counted(
+    bundle_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The socket lets through what is only somewhat too long; the instrument stays connected."""
     address = f"ipc://{tmp_path}/tiles"
     stop = StopSignal()
@@ -375,6 +398,7 @@ def test_a_tile_above_the_limit_is_counted(bundle_file: Path, tmp_path: Path) ->
         "instrument.pattern=pull",
     )  # fmt: skip
     reports: list[dict[str, float]] = []
+    told = told_by(monkeypatch)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service, "PacketSender", lambda *_, **__: FakeSender(up=True))
         patch.setattr(service, "load_model", partial(at_work, Moody()))
@@ -389,6 +413,7 @@ def test_a_tile_above_the_limit_is_counted(bundle_file: Path, tmp_path: Path) ->
         with TileSender(Endpoint(address=address, bind=False), pattern="pull") as sender:
             assert sender.send(large, 10.0)
             assert sender.send(message(0), 10.0)
+            until(lambda: told()["prismlink_tiles_received_total"] == 1, "both messages")
         stop.set()
         flying.join(30.0)
 
@@ -398,12 +423,16 @@ def test_a_tile_above_the_limit_is_counted(bundle_file: Path, tmp_path: Path) ->
 
 
 def test_a_stop_with_the_link_down_does_not_pull_the_socket_away(
-    bundle_file: Path, tmp_path: Path
+    bundle_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The downlink is late, what waits is counted, and its socket is closed once it has left it."""
     sender = FakeSender(up=False)
     options = load(bundle_file, tmp_path, "shutdown_deadline_s=0.01")
-    totals = fly([message(0)], options, sender=sender)
+    told = told_by(monkeypatch)
+    totals = fly(
+        [message(0)], options, sender=sender,
+        is_time=lambda: told()['prismlink_frames_total{channel="patch"}'] == 1,
+    )  # fmt: skip
 
     assert totals['prismlink_spool_dropped_packets_total{reason="shutdown"}'] > 0
     assert total(totals, "packets") == 0

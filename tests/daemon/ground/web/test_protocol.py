@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -14,6 +16,27 @@ from daemon.ground.web.tile_view import TileView
 from fakes import cubes
 from fakes.processes import until
 from fakes.web import Site
+
+
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Lets seconds pass for the server at once; else its clock goes as ever.
+
+    To be asked for before the page: while that is open its clock must not go back.
+    """
+    ahead_s = 0.0
+
+    def advance(seconds: float) -> None:
+        nonlocal ahead_s
+        ahead_s += seconds
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "time", lambda _: time.monotonic() + ahead_s)
+    return advance
+
+
+def until_read(site: Site) -> None:
+    """Return once the server has read what it was sent: another visitor is answered after that."""
+    assert site.get("/login").status in (200, 303)
 
 
 def is_closed(connection: socket.socket) -> bool:
@@ -50,55 +73,59 @@ def test_there_are_so_many_connections(site: Site) -> None:
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
 def test_who_asks_nothing_is_cut_off(
-    site: Site, monkeypatch: pytest.MonkeyPatch, begun: bytes
+    pass_time: Callable[[float], None], site: Site, begun: bytes
 ) -> None:
     """Having connected is no reason to be kept; nor is the beginning of a request."""
-    monkeypatch.setattr(protocol, "REQUEST_S", 0.2)
     with site.connect() as connection:
         connection.sendall(begun)
+        until_read(site)
+        pass_time(protocol.REQUEST_S)
         assert is_closed(connection)
 
 
-def test_who_asks_for_more_slowly_is_cut_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_asks_for_more_slowly_is_cut_off(
+    pass_time: Callable[[float], None], site: Site
+) -> None:
     """The second request has a deadline, too."""
-    monkeypatch.setattr(protocol, "REQUEST_S", 0.2)
     with site.connect() as connection:
         connection.sendall(b"GET /login HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 303")
         connection.sendall(b"GET / HTTP/1.1\r\n")
+        until_read(site)
+        pass_time(protocol.REQUEST_S)
         assert is_closed(connection)
 
 
 def test_who_does_not_send_its_form_is_cut_off(
-    open_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+    pass_time: Callable[[float], None], open_site: Callable[..., Site]
 ) -> None:
     """The beginning of a form is no request either; and that it ends there is no error of ours."""
-    monkeypatch.setattr(protocol, "REQUEST_S", 0.2)
     site = open_site(token=b"0123456789abcdef0123456789abcdef")
     with site.connect() as connection:
         connection.sendall(
             b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\ntok"
         )
+        until_read(site)
+        pass_time(protocol.REQUEST_S)
         assert is_closed(connection)
     assert site.get("/login").status == 200
     assert not site.errors
 
 
-def test_events_have_no_deadline(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_have_no_deadline(pass_time: Callable[[float], None], site: Site) -> None:
     """A request that was whole is answered as long as it takes."""
-    monkeypatch.setattr(protocol, "REQUEST_S", 0.05)
     with site.stream() as connection, connection.makefile("rb") as file:
         for _ in range(3):
             while not file.readline().startswith(b"data: "):
                 pass
+            pass_time(protocol.REQUEST_S)
             site.show()
 
 
 def test_who_takes_nothing_is_cut_off(
-    open_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+    pass_time: Callable[[float], None], open_site: Callable[..., Site]
 ) -> None:
     """What waits for it would be held for ever; those that take it in their time get all."""
-    monkeypatch.setattr(protocol, "STALL_S", 0.3)
     site = open_site(max_bytes=1 << 26)
     tile = cubes.tile(bands=3, rows=1024, cols=1024, materials=2)
     view: TileView = site.write(tile)
@@ -111,7 +138,12 @@ def test_who_takes_nothing_is_cut_off(
         )
         connection.settimeout(30.0)
         got = len(connection.recv(1024))
-        until(lambda: is_reset(connection), "the end of patience")
+
+        def cut_off() -> bool:
+            pass_time(protocol.STALL_S)  # the server may have stopped writing only now
+            return is_reset(connection)
+
+        until(cut_off, "the end of patience")
         with suppress(ConnectionError):
             while piece := connection.recv(1 << 20):  # what was on its way already
                 got += len(piece)
