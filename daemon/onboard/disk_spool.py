@@ -13,8 +13,8 @@ Where the ground acknowledges, a packet that was sent stays in its log until tha
 is written down now and then, in the file `acknowledged`: a process that begins anew keeps all else
 that was sent, and repeats none of it unasked.
 
-The sequences of all logs are drawn from one count, so that they tell what came before what, by
-whichever process.
+The sequences of all logs are drawn from one count (`daemon.onboard.arrivals`), so that they tell
+what came before what, by whichever process.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ import contextlib
 import errno
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from heapq import merge
-from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -42,6 +41,7 @@ from daemon.link.commands import Report
 from daemon.link.lanes import LANES, Lane
 from daemon.link.packet import FrameKey, header_of
 from daemon.link.repeats import Handle, Unacknowledged
+from daemon.onboard.arrivals import Arrivals
 from daemon.onboard.lane_queue import FoundPackets, LaneQueue
 from daemon.onboard.segment_log import SegmentLog
 from daemon.onboard.spool import (
@@ -126,12 +126,13 @@ class DiskSpool:
         self._folder, self._limits, self._clock = folder, limits, clock
         self._on_drop, self._disk = on_drop, disk or LocalDisk()
         self._changed = threading.Condition()
-        self._queues = {lane: LaneQueue(lane) for lane in LANES}
+        self._arrivals = Arrivals()
+        self._queues = {lane: LaneQueue(lane, self._arrivals.order_of) for lane in LANES}
         self._kept = Unacknowledged(self._release) if acknowledged else None
         self._turns = Turns()
         self._unsynced_since_s: float | None = None
         self._tried_s = self._written_s = clock.monotonic_s()
-        self._changes = self._came = 0
+        self._changes = 0
         self._is_off = self._ended = False
         self.degraded: str | None = None
         self.recovery = Recovery()
@@ -145,7 +146,10 @@ class DiskSpool:
         if size > self._limits.max_bytes:
             raise SpoolFullError(size, self._limits.max_bytes)
         now_s = self._clock.monotonic_s()
-        came = [SpooledPacket(raw=raw, lane=lane, spooled_s=now_s) for raw in packets]
+        came = [
+            SpooledPacket(raw=raw, lane=lane, spooled_s=now_s, order=order)
+            for raw, order in zip(packets, self._arrivals.come(len(packets)), strict=True)
+        ]
         evicted: list[_Drop] = []
         if self._ended:  # a stage that was given up
             evicted, came = [(packet, ENDED) for packet in came], []
@@ -307,17 +311,18 @@ class DiskSpool:
         return sum(queue.log.unsynced for queue in self._queues.values() if queue.log is not None)
 
     def _keep(self, packets: Sequence[SpooledPacket], queue: LaneQueue, now_s: float) -> None:
-        first, self._came = self._came, self._came + len(packets)
+        """Write packets to the log of their lane, or to memory; no other came between them."""
         if packets and not self._is_off and queue.log is not None:
+            least = self._arrivals.sequence_of(packets[0].order)
             try:
-                queue.log.append([packet.raw for packet in packets], now_s, least=first)
+                queue.log.append([packet.raw for packet in packets], now_s, least=least)
             except OSError as error:
                 self._degrade(error)
             else:
                 if self._unsynced_since_s is None:
                     self._unsynced_since_s = now_s
                 return
-        queue.remember([replace(p, order=order) for order, p in enumerate(packets, start=first)])
+        queue.remember(packets)
         self._changed.notify_all()
 
     def _next(self, damaged: list[_Drop]) -> SpooledPacket | None:
@@ -357,7 +362,7 @@ class DiskSpool:
                     raw=raw,
                     lane=queue.lane,
                     spooled_s=queue.log.oldest_s,
-                    order=queue.log.oldest_sequence,
+                    order=self._arrivals.order_of(queue.log.oldest_sequence),
                 )
         waits = queue.logged and now_s >= queue.unreadable_until_s
         if queue.offered is None and not waits and queue.memory:
@@ -475,10 +480,14 @@ class DiskSpool:
                     break
                 with self._changed:
                     queue.log = log_
-                    self._came = max(self._came, log_.next_sequence)
                 opened[lane] = found
                 self.recovery += log_.recovery
         with self._changed:
+            logs = [queue.log for queue in self._queues.values() if queue.log is not None]
+            self._arrivals.begin(
+                max((log_.next_sequence for log_ in logs), default=0),
+                max((log_.newest_sequence for log_ in logs), default=-1),
+            )
             if self._kept is not None and opened:
                 self._kept.begin_with(self._read_done())
             self._take_back(opened)
@@ -492,7 +501,8 @@ class DiskSpool:
             if found.head is not None:
                 self._queues[lane].head = found.head
             for key, indexes, sequences in found.sent():
-                self._kept.add(lane, key, indexes, sequences, sequences[0])
+                order = self._arrivals.order_of(sequences[0])
+                self._kept.add(lane, key, indexes, sequences, order)
 
     def _write_done(self) -> None:
         """Write down what the ground has, not synced: a loss of power costs knowing it, no more."""
@@ -529,7 +539,19 @@ class DiskSpool:
             now_s = self._clock.monotonic_s()
             held = [queue.empty_memory() for queue in self._queues.values()]
             came = merge(*held, key=attrgetter("order"))
-            for lane, packets in groupby(came, key=attrgetter("lane")):
-                while some := list(islice(packets, _AT_ONCE)):
-                    self._keep(some, self._queues[lane], now_s)
+            for run in _runs(came):
+                self._keep(run, self._queues[run[0].lane], now_s)
         self._sync()
+
+
+def _runs(packets: Iterable[SpooledPacket]) -> Iterator[list[SpooledPacket]]:
+    """Packets of one lane between which no other came, so many at once."""
+    run = list[SpooledPacket]()
+    for packet in packets:
+        follows = run and (packet.lane, packet.order) == (run[-1].lane, run[-1].order + 1)
+        if run and (not follows or len(run) == _AT_ONCE):
+            yield run
+            run = []
+        run.append(packet)
+    if run:
+        yield run

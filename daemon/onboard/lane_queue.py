@@ -7,7 +7,7 @@ import math
 import struct
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from daemon.errors import DamagedRecordError
 from daemon.link.lanes import Lane
@@ -60,6 +60,7 @@ class LaneQueue:
 
     Args:
         lane: Which.
+        order_of: Tells the place among what came by the sequence of a record.
 
     Attributes:
         log: None while the disk was never there.
@@ -71,8 +72,8 @@ class LaneQueue:
         no_repeats_until_s: When what was asked for is read again, likewise.
     """
 
-    def __init__(self, lane: Lane) -> None:
-        self.lane = lane
+    def __init__(self, lane: Lane, order_of: Callable[[int], int]) -> None:
+        self.lane, self._order_of = lane, order_of
         self.log: SegmentLog | None = None
         self.memory: deque[SpooledPacket] = deque()
         self.memory_bytes = 0
@@ -111,7 +112,7 @@ class LaneQueue:
     def oldest_order(self) -> int | None:
         """The place among what came of the packet that `give_up` would drop; None: none waits."""
         if self.log is not None and self.log.packets and not self.offers_memory:
-            return self.log.oldest_sequence
+            return self._order_of(self.log.oldest_sequence)
         return self.oldest_in_memory
 
     @property
@@ -176,7 +177,9 @@ class LaneQueue:
         if self.log is None:
             return
         again = [
-            SpooledPacket(raw=raw, lane=self.lane, spooled_s=spooled_s, order=sequence)
+            SpooledPacket(
+                raw=raw, lane=self.lane, spooled_s=spooled_s, order=self._order_of(sequence)
+            )
             for raw, spooled_s, sequence in self.log.abandon()
         ]
         in_hand = [self.memory.popleft()] if self.offers_memory else []

@@ -143,6 +143,12 @@ class SegmentLog:
         """Above every sequence of a record that is or may be there."""
         return self._next
 
+    @property
+    def newest_sequence(self) -> int:
+        """The highest of a record that waits or is kept, or -1."""
+        segments = (*self._done, *self._segments)
+        return max((held.sequences[-1] for held in segments if held.sequences), default=-1)
+
     def append(self, packets: Sequence[bytes], now_s: float, *, least: int = 0) -> None:
         """Write packets; they can be read once they are synced.
 

@@ -201,6 +201,29 @@ def test_the_end_tells_what_was_sent_from_what_waits(tmp_path: Path) -> None:
     assert (ended.given_up, ended.kept) == (3, 2)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_tiles_go_whole_after_a_disk_has_healed(tmp_path: Path, fails: bool) -> None:
+    """What memory keeps of what was sent is no older than what was written of it meanwhile."""
+    disk = FailingDisk()
+    rig, frames = Rig(tmp_path, disk, max_bytes=50 * PACKET_BYTES), Frames()
+
+    def tiles(count: int) -> None:
+        for _ in range(count):
+            rig.spool.append(frames.packets(SIDE), SIDE)
+            rig.spool.append(frames.packets(PATCH, 4), PATCH)
+
+    disk.fails = {"write"} if fails else set()
+    tiles(10)
+    assert len(send(rig.spool, 12)) == 12  # side information runs ahead
+    disk.fails = set()
+    rig.clock.advance(10.0)
+    rig.spool.tick()
+    assert rig.spool.degraded is None
+    tiles(3)
+
+    assert [lane for _, lane, _ in rig.drops.told] == 3 * [SIDE, *4 * [PATCH]]
+
+
 def test_a_disk_found_late_holds_older_boots(tmp_path: Path) -> None:
     """Their frames were not all sent, and those of this boot wait behind them."""
     old = Frames(boot_id=3)
