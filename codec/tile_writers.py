@@ -41,6 +41,9 @@ ENVI_SUFFIX: Final = ".hdr"
 MASK: Final = ".img.msk"
 """What the mask of an ENVI image ends in, where it has one: GDAL looks for it there."""
 
+SCRATCH: Final = ".partial-"
+"""What folders begin with that hold what is half written, or on its way out."""
+
 
 def write_envi(tile: Tile, path: Path, layers: PatchLayers | None = None) -> Sequence[Path]:
     """Write an ENVI image, band by band, little-endian: `.img` and its header `.hdr`.
@@ -62,9 +65,10 @@ def write_envi(tile: Tile, path: Path, layers: PatchLayers | None = None) -> Seq
         "interleave": "bsq",
         "byte order": 0,
         "reflectance scale factor": info.reflectance_scale,
-        "acquisition time": datetime.fromtimestamp(info.start_utc_s, UTC).isoformat(),
         **{name.lower(): text for name, text in (to_text_tags(info) | fill_tag).items()},
     }
+    if info.start_utc_s:
+        fields["acquisition time"] = datetime.fromtimestamp(info.start_utc_s, UTC).isoformat()
     if fill is not None:
         fields["data ignore value"] = fill
     for name, values in (("wavelength", info.wavelengths_nm), ("fwhm", info.fwhm_nm)):
@@ -122,7 +126,7 @@ def publish(
         writer: How.
         before_replacing: Called once all is on the disk, before anything has its name.
     """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as scratch:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=SCRATCH) as scratch:
         parts = writer(tile, Path(scratch) / path.name)
         for part in parts:
             _flush(part)

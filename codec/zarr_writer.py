@@ -71,7 +71,7 @@ def write_zarr(tile: Tile, path: Path, layers: PatchLayers | None = None) -> Seq
 
 
 def _bands(tile: Tile) -> dict[str, Any]:
-    """Coordinates of the bands, and the time of the first line."""
+    """Coordinates of the bands, and the time of the first line, where it is known."""
     info, coords = tile.info, dict[str, Any]()
     if info.wavelengths_nm:
         told = {"standard_name": "radiation_wavelength", "long_name": "center", "units": "nm"}
@@ -79,7 +79,7 @@ def _bands(tile: Tile) -> dict[str, Any]:
     if info.fwhm_nm:
         told = {"long_name": "width of the band, full at half maximum", "units": "nm"}
         coords["fwhm"] = ("band", np.array(info.fwhm_nm), told)
-    if _FIRST_NS_S < info.start_utc_s < _LAST_NS_S:
+    if info.start_utc_s and _FIRST_NS_S < info.start_utc_s < _LAST_NS_S:
         told = {
             "standard_name": "time",
             "long_name": "first line",

@@ -46,9 +46,15 @@ SceneGlob = Annotated[
 ]
 Since = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Only tiles from then on: ISO 8601, UTC, or seconds."),
+    typer.Option(
+        metavar="TIME",
+        help="Only tiles from then on: ISO 8601, UTC, or seconds; none of unknown time.",
+    ),
 ]
-Until = Annotated[str | None, typer.Option(metavar="TIME", help="Only tiles before then.")]
+Until = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Only tiles before then; none of unknown time."),
+]
 ModelName = Annotated[
     str, typer.Option("--model", metavar="HEX", help="Only tiles of models that begin so.")
 ]

@@ -32,7 +32,8 @@ class Selection:
     Attributes:
         scene: Glob of scene names.
         since_s: No tile whose first line is before this [s since 1970-01-01 UTC].
-        until_s: None whose first line is then or later [s since 1970-01-01 UTC].
+        until_s: None whose first line is then or later [s since 1970-01-01 UTC]. With either none
+            of which that is not known.
         model: Beginning of the model's name, hexadecimal.
 
     Raises:
@@ -40,8 +41,8 @@ class Selection:
     """
 
     scene: str = "*"
-    since_s: float = float("-inf")
-    until_s: float = float("inf")
+    since_s: float = -math.inf
+    until_s: float = math.inf
     model: str = ""
 
     def __post_init__(self) -> None:
@@ -52,9 +53,15 @@ class Selection:
         """Whether a tile is wanted."""
         return (
             fnmatchcase(side.info.scene, self.scene)
-            and self.since_s <= side.info.start_utc_s < self.until_s
+            and self._spans(side.info.start_utc_s)
             and side.model.hex().startswith(self.model.lower())
         )
+
+    def _spans(self, start_utc_s: float) -> bool:
+        """Whether a first line is in the span; one of unknown time is in none but that of all."""
+        if not start_utc_s:
+            return (self.since_s, self.until_s) == (-math.inf, math.inf)
+        return self.since_s <= start_utc_s < self.until_s
 
 
 def utc_seconds(text: str) -> float:

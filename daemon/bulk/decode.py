@@ -317,13 +317,13 @@ def _kept(
 ) -> Mapping[str, Any] | None:
     """What is told of a tile's product that is there, if it has patches that are not at hand.
 
-    If of those at hand some are not in it, or they are of other side information, a line says so.
+    If of those at hand some are not in it, or they are of other side information, or it is in
+    another format, a line says so.
     """
-    suffix, _ = WRITERS.get(output.file_format, ("", None))
-    file = file_stem(tile.side.info) + suffix
-    there = journal.of_file(file)
+    there = journal.of_name(file_stem(tile.side.info))
     if there is None:
         return None
+    file = Path(str(there["file"]))
     grid = tile.side.grid
     rows, cols = grid.shape
     found = {at for at in tile.positions if at[0] < rows and at[1] < cols}
@@ -336,6 +336,8 @@ def _kept(
         why, remedy = "was sent anew", "--again replaces it all the same"
     elif found & missing:
         why, remedy = f"has {len(found & missing)} other patches", "give all sources in one command"
+    elif file.suffix != WRITERS[output.file_format][0]:
+        why, remedy = f"is wanted as {output.file_format}", "--again replaces it all the same"
     else:
         return there
     tell(

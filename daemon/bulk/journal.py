@@ -11,10 +11,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+from codec.tile_writers import WRITERS
 from daemon.bulk.jobs import DecodedTile, Output
 from daemon.errors import OutputError
 from daemon.files import lock_folder
-from daemon.ground.products import is_whole
+from daemon.ground.products import listed
 from daemon.ground.write import make_clean
 
 NAME = "decoded.jsonl"
@@ -51,20 +52,24 @@ class Journal:
         os.close(self._lock)
 
     def finds(self, mark: str) -> Mapping[str, Any] | None:
-        """What is told of the product of these frames, if it is there, in a folder whole."""
+        """What is told of the product of these frames, if it is there, in a folder by its item.
+
+        That lists other files where the product was written again in another format.
+        """
         told = self._there(mark)
         if told is None or self._is_store:
             return told
         path = self._folder / str(told["file"])
-        return told if is_whole(path.with_suffix("")) else None
+        return told if path.name in listed(path.with_suffix("")) else None
 
-    def of_file(self, file: str) -> Mapping[str, Any] | None:
-        """What is told of a product, of whatever frames it is, if it is there."""
-        return self._there(self.marks.get(file, ""))
+    def of_name(self, name: str) -> Mapping[str, Any] | None:
+        """What is told of a product, of whatever frames and in whatever format, if it is there."""
+        found = (self._there(self.marks.get(name + suffix, "")) for suffix, _ in WRITERS.values())
+        return next(filter(None, found), None)
 
-    def made_of(self, file: str) -> dict[tuple[int, int], tuple[str, str]]:
+    def made_of(self, name: str) -> dict[tuple[int, int], tuple[str, str]]:
         """Tiles that a product was made of, as `add` was told, if it is there."""
-        told = self.of_file(file) or {}
+        told = self.of_name(name) or {}
         try:
             return {(int(r), int(c)): (str(name), str(of)) for r, c, name, of in told["tiles"]}
         except (LookupError, TypeError, ValueError):

@@ -91,7 +91,8 @@ def _write_into_store(scene: Scene, output: Output, journal: Journal, again: boo
         digest.update(f"{tile.product.name} {tile.product.digest}\n".encode())
     mark, file = digest.hexdigest(), f"{path.name}{output.folder.suffix}"
     now = {tile.product.place: (tile.product.name, tile.product.digest) for tile in scene.tiles}
-    if lacks(now, journal.made_of(file), path.name) or not (again or journal.finds(mark) is None):
+    before = journal.made_of(path.name)
+    if lacks(now, before, path.name) or not (again or journal.finds(mark) is None):
         return output.folder / file
     made = put_together(scene, output.folder, is_current=lambda _: True)
     try:

@@ -27,7 +27,7 @@ from codec.patch_layers import PatchLayers
 from codec.tile import Georeference, Samples, Tile, TileInfo, fill_value
 from codec.tile_files import read_tile
 from daemon.errors import OutputError, SceneChangedError, SceneTileError, SceneUnlikeError
-from daemon.ground.products import QUALITY, STAC, Beside, Version, is_whole, write_version
+from daemon.ground.products import QUALITY, STAC, Beside, Version, listed, write_version
 from daemon.ground.scenes import PlacedTile, Scene
 from daemon.ground.stac import Asset, feature, utc
 from daemon.ground.tile_products import TileProduct, is_current
@@ -49,13 +49,14 @@ class Assembled:
         tile: All of it, as one tile; its samples are on the disk.
         layers: What came of it.
         patches: What is known of each patch, as JSON values.
-        times_s: Of the first line of the first tile and of the last [s since 1970-01-01 UTC].
+        times_s: Of the first line of the first tile and of the last [s since 1970-01-01 UTC], of
+            those that are known; empty if none is.
     """
 
     tile: Tile
     layers: PatchLayers
     patches: Sequence[dict[str, Any]]
-    times_s: tuple[float, float]
+    times_s: tuple[float, ...]
 
 
 def is_due(scene: Scene, folder: Path, file_format: str, *, again: bool = False) -> bool:
@@ -85,7 +86,7 @@ def is_due(scene: Scene, folder: Path, file_format: str, *, again: bool = False)
     now = {tile.product.place: (tile.product.name, tile.product.digest) for tile in scene.tiles}
     if lacks(now, before, path.name):
         return False
-    return again or not as_now or now != before or not is_whole(path)
+    return again or not as_now or now != before or not listed(path)
 
 
 def lacks(now: Tiles, before: Tiles, name: str) -> bool:
@@ -141,20 +142,20 @@ def put_together(
     patches, layers = _known(scene, is_current)
     samples = _room(scene, folder)
     infos = _fill(samples, scene, is_current)
-    times_s = [info.start_utc_s for info in infos]
+    times_s = sorted(info.start_utc_s for info in infos if info.start_utc_s)
     info = replace(
         infos[0],
         tile_row=min(info.tile_row for info in infos),
         tile_col=min(info.tile_col for info in infos),
         sequence=max(info.sequence for info in infos),
-        start_utc_s=min(times_s),
+        start_utc_s=times_s[0] if times_s else 0.0,
         georeference=_corner(infos[0].georeference, scene.tiles[0]),
     )
     return Assembled(
         tile=Tile(samples=samples, info=info),
         layers=layers,
         patches=patches,
-        times_s=(min(times_s), max(times_s)),
+        times_s=(times_s[0], times_s[-1]) if times_s else (),
     )
 
 
@@ -340,10 +341,8 @@ def _quality(scene: Scene, made: Assembled, file_format: str, version: Version) 
 def _item(scene: Scene, made: Assembled, assets: Sequence[Asset], version: int) -> dict[str, Any]:
     """Make the STAC item of a scene."""
     holes = [[patch["row"], patch["col"]] for patch in made.patches if not patch["received"]]
-    tiles, start, end = len(scene.tiles), *map(utc, made.times_s)
-    properties = {
-        "start_datetime": start,
-        "end_datetime": end,
+    tiles = len(scene.tiles)
+    properties: dict[str, Any] = {
         "processing:lineage": (
             f"Put together from {tiles} of {tiles + len(scene.missing)} tiles, decoded from "
             f"{len(made.patches) - len(holes)} of {len(made.patches)} patches."
@@ -356,6 +355,8 @@ def _item(scene: Scene, made: Assembled, assets: Sequence[Asset], version: int) 
         "prismlink:patches": len(made.patches),
         "prismlink:patches_missing": holes,
     }
+    if made.times_s:
+        properties["start_datetime"], properties["end_datetime"] = map(utc, made.times_s)
     links = [
         {
             "rel": "derived_from",

@@ -6,6 +6,9 @@ not at all. The item comes last and goes first: while it is there, all it lists 
 checksums it gives. Nothing in the files of samples depends on when, how often or over how many
 passes they were written; what does (versions, boots, packets) is in the files beside them. The one
 exception is the PSNR of patches in a Zarr store: as much as was known when that was written.
+
+There is one product of a name. Samples in another format that were there before are removed: all
+that is told beside them is of the new ones.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import contextlib
 import hashlib
 import json
 import math
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +31,7 @@ from codec.errors import TileFileError
 from codec.patch_layers import PatchLayers
 from codec.tile import Tile
 from codec.tile_files import write_tile
-from codec.tile_writers import ENVI_SUFFIX, MASK
+from codec.tile_writers import ENVI_SUFFIX, MASK, SCRATCH, WRITERS
 from daemon.errors import OutputError
 from daemon.files import write_whole
 from daemon.ground.items import RestoredTile
@@ -102,7 +106,7 @@ def write_product(
 def write_version(
     tile: Tile, layers: PatchLayers, path: Path, file_format: str, beside: Beside
 ) -> Path:
-    """Write a product, or replace it by a new version of it.
+    """Write a product, or replace it by a new version of it, also one in another format.
 
     Args:
         tile: Its samples.
@@ -127,6 +131,7 @@ def write_version(
 
     try:
         written = write_tile(tile, path, file_format, layers, withdraw)
+        _remove_other_formats(path, written)
     except (OSError, TileFileError) as error:
         raise OutputError(path, str(error)) from None
     assets = [_asset(part) for part in parts_of(written)]
@@ -274,21 +279,25 @@ def quality(item: RestoredTile, version: Version) -> dict[str, object]:
     }
 
 
-def is_whole(path: Path) -> bool:
-    """Whether all is there that a product's item lists, of the size it gives; no file is read.
+def listed(path: Path) -> list[str]:
+    """Names of what a product's item lists, if all is there, of the size it gives; else none.
+
+    No file is read.
 
     Args:
         path: Of the product, without a suffix.
     """
+    names = list[str]()
     try:
         item = json.loads(path.with_name(path.name + STAC).read_bytes())
         for told in item["assets"].values():
             part = path.with_name(str(told["href"]).removeprefix("./"))
             if not part.is_dir() and part.stat().st_size != told["file:size"]:
-                return False
+                return []
+            names.append(part.name)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return False
-    return True
+        return []
+    return names
 
 
 def parts_of(path: Path) -> list[Path]:
@@ -316,6 +325,26 @@ def tree_sha256(folder: Path) -> str:
     names = sorted(path.relative_to(folder).as_posix() for path in _files_in(folder))
     lines = "".join(f"{file_sha256(folder / name)}  ./{name}\n" for name in names)
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _remove_other_formats(path: Path, written: Path) -> None:
+    """Remove samples of a product in other formats, each in one step, what readers open first.
+
+    Raises:
+        OSError: If that fails.
+    """
+    opened = {path.with_name(path.name + suffix) for suffix, _ in WRITERS.values()} - {written}
+    others = [
+        part
+        for other in opened
+        for part in dict.fromkeys((other, *parts_of(other)))
+        if part.exists()
+    ]
+    if not others:
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=SCRATCH) as scratch:
+        for part in others:
+            part.rename(Path(scratch) / part.name)
 
 
 def _asset(path: Path) -> Asset:

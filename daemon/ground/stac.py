@@ -34,6 +34,10 @@ EXTENSIONS: Final = tuple(
     )
 )
 
+ANY_TIME_S: Final = (0.0, 9_223_372_036.0)
+"""Span in which a tile of unknown time lies [s since 1970-01-01 UTC]: an item without `datetime`
+must have one. To its end, in 2262, reach the nanoseconds that catalogs hold."""
+
 _SHA2_256: Final = "1220"
 """Multihash prefix of SHA-256 and its 32 bytes, which `file:checksum` has in front."""
 
@@ -128,7 +132,7 @@ def feature(
         "id": name,
         **place.where,
         "properties": {
-            "datetime": utc(info.start_utc_s),
+            **_when(info.start_utc_s),
             **({"instruments": [info.sensor]} if info.sensor else {}),
             "version": str(version),
             "processing:software": {"prismlink": build_versions()["version"]},
@@ -138,6 +142,14 @@ def feature(
         "links": list(links),
         "assets": _assets(tile, assets),
     }
+
+
+def _when(start_utc_s: float) -> dict[str, str | None]:
+    """The time of the first line; one that is not known may be any."""
+    if start_utc_s:
+        return {"datetime": utc(start_utc_s)}
+    start, end = map(utc, ANY_TIME_S)
+    return {"datetime": None, "start_datetime": start, "end_datetime": end}
 
 
 def utc(time_s: float) -> str:

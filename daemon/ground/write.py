@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from codec.tile import TileInfo
+from codec.tile_writers import SCRATCH
 from daemon.errors import OutputError
 from daemon.files import PART, sync_folder
 from daemon.ground.items import RestoredTile
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 MANIFEST: Final = ".manifest.json"
 """What a tile's manifest ends in."""
 
-_LEFT_BEHIND: Final = re.compile(r"\.partial-[a-z0-9_]{8}")
+_LEFT_BEHIND: Final = re.compile(rf"{re.escape(SCRATCH)}[a-z0-9_]{{8}}")
 """Folders of tiles half written: `codec.tile_writers.publish` removes them, unless it is killed."""
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")

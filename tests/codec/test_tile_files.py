@@ -138,6 +138,22 @@ def test_any_name_comes_back(
     same(read_tile(write_tile(tile, tmp_path / "t", file_format)), tile)
 
 
+@pytest.mark.parametrize("start_utc_s", [0.0, 1_667_492_678.0])
+def test_an_envi_header_has_a_time_only_where_it_is_known(
+    tmp_path: Path, start_utc_s: float
+) -> None:
+    """Zero is not known, and not 1970: read back as such, also from headers that said so."""
+    path = write_tile(tile_of("int16", start_utc_s=start_utc_s), tmp_path / "t", "envi")
+    lines = path.read_text().splitlines(keepends=True)
+    said = [line for line in lines if line.startswith("acquisition time")]
+
+    assert said == (["acquisition time = 2022-11-03T16:24:38+00:00\n"] if start_utc_s else [])
+    assert read_tile(path).info.start_utc_s == start_utc_s
+    if not start_utc_s:  # of an earlier build
+        path.write_text("".join([*lines, "acquisition time = 1970-01-01T00:00:00+00:00\n"]))
+        assert read_tile(path).info.start_utc_s == 0.0
+
+
 @pytest.mark.parametrize("file_format", ["geotiff", "envi"])
 def test_other_software_sees_the_same(tmp_path: Path, file_format: str) -> None:
     """GDAL finds place, fill value and wavelengths where it looks for them, without a warning."""

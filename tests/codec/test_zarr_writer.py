@@ -11,7 +11,7 @@ import xarray
 import zarr
 
 from codec.tile import Georeference
-from codec.tile_files import write_tile
+from codec.tile_files import read_tile, write_tile
 from fakes import cubes
 from fakes.layers import with_holes
 
@@ -99,6 +99,14 @@ def test_a_time_that_nanoseconds_do_not_reach_is_an_attribute_alone(
 
     assert "time" not in found.coords
     assert found.attrs["start_utc_s"] == start_utc_s
+
+
+def test_a_time_that_is_not_known_is_no_coordinate(tmp_path: Path) -> None:
+    """Nobody is shown 1970; read back it is not known either."""
+    path = write_tile(cubes.tile(start_utc_s=0.0), tmp_path / "t", "zarr")
+
+    assert "time" not in opened(path).coords
+    assert read_tile(path).info.start_utc_s == 0.0
 
 
 @pytest.mark.parametrize("place", [None, PLACE, TURNED])

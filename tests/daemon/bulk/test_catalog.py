@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from codec.frame import SideFrame, parse
 from daemon.bulk.catalog import Selection, utc_seconds
+from fakes.recordings import START_S, frames
 
 
 @pytest.mark.parametrize(
@@ -28,6 +32,30 @@ def test_what_is_no_time_is_told(text: str) -> None:
     """With what would be one."""
     with pytest.raises(ValueError, match="write it like 2026-05-01"):
         utc_seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("span", "known", "unknown"),
+    [
+        ({}, True, True),
+        ({"since_s": START_S}, True, False),
+        ({"since_s": START_S + 1}, False, False),
+        ({"since_s": -1.0}, True, False),
+        ({"until_s": START_S + 1}, True, False),
+        ({"until_s": START_S}, False, False),
+        ({"since_s": -1.0, "until_s": START_S + 1}, True, False),
+    ],
+)
+def test_a_tile_of_unknown_time_is_in_no_span(
+    span: dict[str, float], *, known: bool, unknown: bool
+) -> None:
+    """Neither since nor until some time; its zero is not 1970."""
+    side = parse(frames(0)[0])
+    assert isinstance(side, SideFrame)
+    timeless = dataclasses.replace(side, info=dataclasses.replace(side.info, start_utc_s=0.0))
+
+    assert Selection(**span).takes(side) is known
+    assert Selection(**span).takes(timeless) is unknown
 
 
 def test_a_model_s_name_is_hexadecimal() -> None:

@@ -468,6 +468,58 @@ def test_a_product_that_was_being_replaced_is_made_again(run: Run, tmp_path: Pat
     run.check(0, 1)
 
 
+def test_a_name_has_one_product_whatever_its_format(tmp_path: Path, bundle_file: Path) -> None:
+    """Of other frames in another format it takes the first one's place, and back again."""
+    coarse = tmp_path / "coarse.prism"
+    coarse.write_bytes(prism_file.pack(frames(0, 200.0)))
+    one = Run(tmp_path / "cubes", bundle_file, "zarr")
+    other = Run(tmp_path / "cubes", bundle_file, "geotiff")
+    sources = recordings.frame_file(tmp_path / "fine.prism", 0), coarse
+    for run, source, step in [
+        (one, sources[0], None), (other, coarse, 200.0), (one, sources[0], None)
+    ]:  # fmt: skip
+        report = run(source)
+        (file,) = (path for path in run.output.iterdir() if path.suffix in (".zarr", ".tif"))
+        item = json.loads(file.with_suffix(STAC).read_text())
+
+        assert (report.decoded, report.files) == (1, [str(file)])
+        assert item["assets"]["data"]["href"] == f"./{file.name}"
+        np.testing.assert_array_equal(read_tile(file).samples, wanted(0, step).samples)
+        assert run(source).kept == 1
+
+
+def test_what_another_product_s_item_lists_is_not_there(run: Run, tmp_path: Path) -> None:
+    """A folder in which an earlier build left one name in two formats: each is made again."""
+    source = recordings.frame_file(tmp_path / "x.prism", 0)
+    run(source)
+    (file,) = run.output.glob("*.npy")
+    before = [(path, path.read_bytes()) for path in (file, file.with_suffix(".json"))]
+    Run(run.output, run.bundles[klt_bundle().model], "geotiff")(source)
+    for path, raw in before:
+        path.write_bytes(raw)
+
+    assert run(source).decoded == 1
+    assert not list(run.output.glob("*.tif"))
+    run.check(0)
+
+
+def test_a_product_never_gets_poorer_in_another_format(tmp_path: Path, bundle_file: Path) -> None:
+    """It is kept as it is, and a line says so, with what replaces it."""
+    run = Run(tmp_path / "cubes", bundle_file, "npy")
+    run(recordings.frame_file(tmp_path / "x.prism", 0))
+    poorer = recordings.raw_capture(tmp_path / "x.bin", packets_of(frames(0)[:-1]))
+    other = Run(tmp_path / "cubes", bundle_file, "geotiff")
+    report = other(poorer)
+
+    (line,) = report.problems
+    assert "is wanted as geotiff, but lacks 1 of those in scene-0" in line
+    assert ".npy, which is kept; remedy: --again" in line
+    assert report.kept == 1
+    run.check(0)
+    assert other(poorer, again=True).decoded == 1
+    assert run.cubes() == {}
+
+
 def test_two_runs_do_not_share_a_folder(run: Run, tmp_path: Path) -> None:
     """The second is told so, before it removes what the first has begun."""
     source = recordings.frame_file(tmp_path / "x.prism", 0)

@@ -280,6 +280,29 @@ def test_pystac_reads_the_item(tmp_path: Path) -> None:
     assert item.bbox is not None
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_tiles_of_unknown_time_do_not_tell_when_a_scene_began(
+    tmp_path: Path, *, known: bool
+) -> None:
+    """It began with the first of those that are known; else that is not known, and not 1970."""
+    tiles = {
+        at: tile
+        if known and at != (0, 0)
+        else replace(tile, info=replace(tile.info, start_utc_s=0))
+        for at, tile in TILES.items()
+    }
+    product = written(tmp_path, tiles)
+    said = told(product, STAC)["properties"]
+    times = [said[name] for name in ("datetime", "start_datetime", "end_datetime")]
+
+    if known:
+        began = "2022-11-03T16:24:39.250000Z"
+        assert times == [began, began, "2022-11-03T16:24:43.250000Z"]
+    else:
+        assert times == [None, "1970-01-01T00:00:00Z", "2262-04-11T23:47:16Z"]
+    assert read_tile(product).info.start_utc_s == (1_667_492_679.25 if known else 0.0)
+
+
 def test_the_quality_of_each_tile_and_patch_is_told(tmp_path: Path) -> None:
     """Patches in the scene's own grid, as those of a tile; tiles with their versions."""
     product = written(tmp_path, TILES, "npy", HOLE)

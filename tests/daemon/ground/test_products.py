@@ -104,6 +104,20 @@ def test_the_same_again_is_no_new_version(tmp_path: Path, file_format: str) -> N
     assert before[1]["version"] == 1
 
 
+@pytest.mark.parametrize("before", FORMATS)
+@pytest.mark.parametrize("after", FORMATS)
+def test_a_name_has_one_product_in_one_format(tmp_path: Path, before: str, after: str) -> None:
+    """What was there in another is gone, and the next version lists all that there is."""
+    write_product(restored(tile_of(1), (0, 0)), tmp_path / "p", before)
+    path = write_product(restored(tile_of(1)), tmp_path / "p", after)
+
+    item = told(path, STAC)
+    hrefs = {asset["href"] for asset in item["assets"].values()}  # type: ignore[attr-defined]
+    assert hrefs | {f"./p{STAC}"} == {f"./{file.name}" for file in tmp_path.iterdir()}
+    assert told(path, QUALITY)["version"] == 2
+    np.testing.assert_array_equal(read_tile(path).samples, tile_of(1).samples)
+
+
 def test_the_quality_of_each_patch_is_told(tmp_path: Path) -> None:
     """Its step, packets and those repaired, and PSNR where it is known; null is not known."""
     item = restored(tile_of(1), (1, 0))
@@ -144,10 +158,11 @@ def test_an_item_comes_last_and_goes_first(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("after", ["the same", "npy", "zarr"])
 def test_a_full_disk_leaves_the_product_and_its_item(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_format: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_format: str, after: str
 ) -> None:
-    """The version before is as it was, and so is what is said of it."""
+    """The version before is as it was, and so is what is said of it, also if in another format."""
     path = write_product(restored(tile_of(1), (0, 0)), tmp_path / "p", file_format)
     before, item = files_of(path), told(path, STAC)
 
@@ -156,7 +171,9 @@ def test_a_full_disk_leaves_the_product_and_its_item(
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OutputError, match="No space left"):
-        write_product(restored(tile_of(1)), tmp_path / "p", file_format)
+        write_product(
+            restored(tile_of(1)), tmp_path / "p", file_format if after == "the same" else after
+        )
     assert (files_of(path), told(path, STAC)) == (before, item)
 
 

@@ -89,6 +89,20 @@ def test_pystac_reads_the_item_of_a_real_tile(tmp_path: Path, file_format: str) 
     assert path.exists()
 
 
+def test_a_tile_of_unknown_time_may_be_of_any() -> None:
+    """Not of 1970: the item has no time but the span that STAC then asks for, and is valid."""
+    item = told(cubes.tile(start_utc_s=0.0))
+    check_schema(item)
+    said = item["properties"]
+
+    assert said["datetime"] is None
+    assert (said["start_datetime"], said["end_datetime"]) == (
+        "1970-01-01T00:00:00Z",
+        "2262-04-11T23:47:16Z",
+    )
+    assert pystac.Item.from_dict(item).datetime is None
+
+
 def test_the_item_says_what_came() -> None:
     """Of patches, packets and boots; the model and the step; whether it is all."""
     item = told(cubes.tile(bands=2, rows=130, cols=130, scene="s", tile_row=4), (1, 1))
