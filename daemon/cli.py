@@ -28,6 +28,7 @@ from daemon.console import (
     JsonFile,
     busy,
     check_json,
+    counted,
     out,
     progress,
     say,
@@ -280,13 +281,14 @@ def feed(
     numbers = {**asdict(report), "realtime_factor_enmap": report.realtime_factor_enmap}
     write_json(json_file, numbers)
     out.print(
-        f"{report.tiles} tiles, {report.patches} patches, {report.bytes_raw / 1e6:.1f} MB in "
+        f"{counted(report.tiles, 'tile', 'tiles')}, "
+        f"{counted(report.patches, 'patch', 'patches')}, {report.bytes_raw / 1e6:.1f} MB in "
         f"{report.seconds:.2f} s: {report.realtime_factor_enmap:.2f} × EnMAP; "
         f"{report.refused} refused",
         highlight=False,
     )
     if report.refused and not report.tiles:
-        raise FeedError(f"{address}: nobody took any of {report.refused} tiles")
+        raise FeedError(f"{address}: nobody took any of {counted(report.refused, 'tile', 'tiles')}")
 
 
 @app.command()
@@ -384,8 +386,9 @@ def _show_demo(summary: dict[str, Any], out_dir: Path) -> None:
         stages.add_row(stage, f"{seconds * 1e3:.2f}")
     out.print(stages)
     out.print(
-        f"{summary['tiles']} tiles, {summary['patches_decoded']} of {summary['patches_sent']} "
-        f"patches decoded; {summary['packets_lost']} of {summary['packets_sent']} packets lost, "
+        f"{counted(summary['tiles'], 'tile', 'tiles')}, {summary['patches_decoded']} of "
+        f"{counted(summary['patches_sent'], 'patch', 'patches')} decoded; "
+        f"{summary['packets_lost']} of {summary['packets_sent']} packets lost, "
         f"{summary['packets_repeated']} sent again\n"
         f"{summary['bytes_raw'] / 1e6:.1f} MB → {summary['bytes_down'] / 1e6:.3f} MB: "
         f"{summary['bpppc']:.4f} bits per valid sample, all headers and repair packets counted\n"

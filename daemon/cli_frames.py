@@ -17,6 +17,7 @@ from daemon.console import (
     JsonFile,
     busy,
     check_json,
+    counted,
     out,
     progress,
     say,
@@ -170,7 +171,8 @@ def decode(
         )
     write_json(json_file, report.to_dict())
     silent = not (report.selected or report.problems)
-    if silent or report.tiles > 1 or report.without_side or report.frames_incomplete:
+    partly = report.kept or report.without_side or report.frames_incomplete
+    if silent or report.tiles > 1 or partly:
         _say_summary(report)
     if report.problems:
         raise typer.Exit(EXIT_DATA)
@@ -194,7 +196,8 @@ def inspect(
         typer.Option(
             "--png",
             metavar="FILE",
-            help="Draw the product, or the first tile of frames, and spectra of a few pixels.",
+            help="Draw the product, or the first tile of frames or a store, and spectra of a few "
+            "pixels.",
         ),
     ] = None,
     bundle: Bundles = None,
@@ -275,9 +278,9 @@ def _unseal(key_file: Path | None) -> Callable[[bytes], bytes] | None:
 
 def _say_summary(report: Report) -> None:
     """One line for who waited: what came of all tiles."""
-    parts = [f"{report.decoded} of {report.selected} tiles decoded"]
+    parts = [f"{report.decoded} of {counted(report.selected, 'tile', 'tiles')} decoded"]
     counts = {
-        "were there": report.kept,
+        "there already": report.kept,
         "lack patches": report.incomplete,
         "have no patch": report.empty,
         "are damaged": report.failed,

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from codec.backend_names import BackendName
+from codec.prism_file import MAGIC
 from daemon.clock import SystemClock
 from daemon.console import (
     DEFAULT_BUNDLE,
@@ -18,11 +20,13 @@ from daemon.console import (
     SHIPPED_SCENES,
     JsonFile,
     check_json,
+    counted,
     out,
     progress,
     say,
     write_json,
 )
+from daemon.errors import OutputError
 
 BundleFile = Annotated[
     Path, typer.Option("--bundle", metavar="FILE", help="Model bundle (.safetensors).")
@@ -36,7 +40,10 @@ def encode(
     step: Annotated[
         float | None,
         typer.Option(
-            help="Quantizer step in 10⁻⁴ reflectance; the bundle's if none.", min=1e-6, max=1e8
+            help="Quantizer step in 10⁻⁴ reflectance, √2 times that at speed 3; the bundle's "
+            "if none.",
+            min=1e-6,
+            max=1e8,
         ),
     ] = None,
     rate: Annotated[
@@ -63,9 +70,10 @@ def encode(
 ) -> None:
     """Compress scenes into one frame file.
 
-    --step, --rate and --psnr exclude each other. A scene that needs fewer bits than --rate even
-    without loss, or is better than --psnr at any step, is named; one that cannot be brought to the
-    target is an error, and no file is written.
+    A file that is there is replaced only if it is a frame file. --step, --rate and --psnr exclude
+    each other. A scene that needs fewer bits than --rate even without loss, or is better than
+    --psnr at any step, is named; one that cannot be brought to the target is an error, and no file
+    is written.
 
     Example: prismlink encode tests/data/aviris_salton_sea.npz -o salton.prism --rate 0.1
     """
@@ -75,6 +83,8 @@ def encode(
 
     if sum(aim is not None for aim in (step, rate, psnr)) > 1:
         raise typer.BadParameter("give one of --step, --rate and --psnr, not more")
+    if not _may_be_replaced(output):
+        raise typer.BadParameter(f"{output} is there, and no frame file; give another --output")
     target = None
     if rate is not None:
         target = Target(kind="rate", value=rate)
@@ -98,14 +108,40 @@ def encode(
                 f"{scene.path}: no step brings it to {target}; it came to "
                 f"{target.value_of(scene.coded):.4g}, at a step of {scene.coded.step:.4g}"
             )
-    write_json(json_file, made.to_dict())
+    numbers = made.to_dict()
+    write_json(json_file, numbers)
+    steps = [scene["step"] for scene in numbers["scenes"]]
+    qualities = [scene["psnr_db"] for scene in numbers["scenes"] if scene["psnr_db"] is not None]
     out.print(
-        f"{output}: {len(made.scenes)} tiles, {made.patches} patches, "
+        f"{output}: {counted(len(made.scenes), 'tile', 'tiles')}, "
+        f"{counted(made.patches, 'patch', 'patches')}, "
         f"{made.bytes_raw / 1e6:.2f} MB → {made.bytes_coded / 1e6:.4f} MB, "
-        f"{made.bpppc:.4f} bits per valid sample",
+        f"{made.bpppc:.4f} bits per valid sample, step {_span(steps, 'g')}"
+        + (f", PSNR {_span(qualities, '.2f')} dB" if qualities else ""),
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _span(values: Collection[float], form: str) -> str:
+    """From the least to the most, or the one that all are."""
+    least, most = format(min(values), form), format(max(values), form)
+    return least if least == most else f"{least} to {most}"
+
+
+def _may_be_replaced(output: Path) -> bool:
+    """Whether nothing is there, or nothing but a frame file or an empty one: a scene is not lost.
+
+    Raises:
+        OutputError: If that cannot be told.
+    """
+    try:
+        if not output.is_file():
+            return not output.exists()
+        with output.open("rb") as file:
+            return file.read(len(MAGIC)) in (b"", MAGIC)
+    except OSError as error:
+        raise OutputError(output, str(error)) from None
 
 
 def bench(

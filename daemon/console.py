@@ -105,6 +105,11 @@ def table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False)
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """How many of what, in words that fit the number."""
+    return f"{count} {one if count == 1 else many}"
+
+
 def short(scene: str) -> str:
     """The end of a scene's name, as wide as a column."""
     return scene if len(scene) <= 17 else f"…{scene[-16:]}"

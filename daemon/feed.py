@@ -84,6 +84,7 @@ class FeedReport:
     Attributes:
         tiles: Tiles that were taken.
         patches: Patches of 128×128 px in them, those at an edge included.
+        pixels: Their pixels; a patch at an edge has fewer than others.
         bytes_raw: Their samples [bytes].
         refused: Tiles that nobody took in time; their sequence numbers are missing downstream.
         seconds: From the first line to the last tile handed over [s].
@@ -92,6 +93,7 @@ class FeedReport:
 
     tiles: int
     patches: int
+    pixels: int
     bytes_raw: int
     refused: int
     seconds: float
@@ -99,8 +101,8 @@ class FeedReport:
 
     @property
     def realtime_factor_enmap(self) -> float:
-        """Patches per second over EnMAP's."""
-        return self.patches / self.seconds / ENMAP_PATCHES_PER_S if self.seconds > 0 else 0.0
+        """Pixels per second over EnMAP's."""
+        return self.pixels / self.seconds / ENMAP_PX_PER_S if self.seconds > 0 else 0.0
 
 
 def wait_for_listener(
@@ -170,13 +172,13 @@ def feed(
     read = lru_cache(maxsize=SCENES_IN_MEMORY)(read_tile)
     for scene in scenes[:SCENES_IN_MEMORY]:  # before the clock starts: a library may load slowly
         read(scene)
-    tiles, patches, bytes_raw, refused, pixels, behind_s = 0, 0, 0, 0, 0, 0.0
+    tiles, patches, pixels, bytes_raw, refused, shown_px, behind_s = 0, 0, 0, 0, 0, 0, 0.0
     start_s = clock.monotonic_s()
     for tile in tiles_of(scenes, read, settings):
         rows, cols = tile.samples.shape[1:]
         parts = TileMessage.pack(tile, settings.interleave, topic=settings.topic)
-        pixels += rows * cols
-        due_s = start_s + (pixels / (settings.rate * ENMAP_PX_PER_S) if settings.rate else 0.0)
+        shown_px += rows * cols
+        due_s = start_s + (shown_px / (settings.rate * ENMAP_PX_PER_S) if settings.rate else 0.0)
         if not _sleep_until(due_s, clock, should_stop):
             break
         taken = _offer(parts, sender, settings.send_timeout_s, clock, should_stop)
@@ -185,6 +187,7 @@ def feed(
         if taken:
             tiles += 1
             patches += -(-rows // PATCH_PX) * -(-cols // PATCH_PX)
+            pixels += rows * cols
             bytes_raw += tile.samples.nbytes
         else:
             refused += 1
@@ -192,6 +195,7 @@ def feed(
     return FeedReport(
         tiles=tiles,
         patches=patches,
+        pixels=pixels,
         bytes_raw=bytes_raw,
         refused=refused,
         seconds=clock.monotonic_s() - start_s,

@@ -20,7 +20,7 @@ from codec import prism_file
 from codec.errors import BitstreamError, CodecError, TileFileError, WrongModelError
 from codec.frame import PatchFrame, SideFrame, parse
 from codec.tile import Tile, TileInfo
-from codec.tile_files import READERS, read_tile
+from codec.tile_files import READERS, find_scenes, read_tile
 from daemon.bulk.catalog import FoundTile, Selection
 from daemon.bulk.decode import read_all
 from daemon.bulk.frames import FrameReader
@@ -43,7 +43,8 @@ class Inspection:
 
     Attributes:
         description: Plain JSON values.
-        tile: A product's tile, or the first of frames, restored if that was asked for.
+        tile: A product's tile, the first of a store, or the first of frames, restored if that was
+            asked for.
         problems: What is wrong with it, a line each.
     """
 
@@ -77,7 +78,7 @@ def inspect(
     if not path.exists():
         raise TileFileError(f"{path}: no such file; remedy: check the path")
     if path.suffix == STORE and _members(path):
-        return Inspection(description=_describe_store(path))
+        return _inspect_store(path)
     if path.suffix.lower() in READERS or _has_header(path):
         tile = read_tile(path)
         return Inspection(description=_describe_product(path, tile), tile=tile)
@@ -136,23 +137,22 @@ def _members(path: Path) -> list[Path]:
     return sorted(path.glob(f"*{STORE}")) if path.is_dir() else []
 
 
-def _describe_store(path: Path) -> dict[str, Any]:
+def _inspect_store(path: Path) -> Inspection:
     """Say which tiles a store of many holds."""
-    tiles = [(member.name, read_tile(member)) for member in _members(path)]
-    return {
-        "kind": "store",
-        "file": path.name,
-        "tiles": [
+    tiles, first = list[dict[str, Any]](), None
+    for member in _members(path):
+        tile = read_tile(member)
+        first = first or tile
+        tiles.append(
             {
-                "group": name,
-                "is_scene": is_scene_stem(name.removesuffix(STORE)),
+                "group": member.name,
+                "is_scene": is_scene_stem(member.stem),
                 **_of_info(tile.info),
                 "shape": list(tile.samples.shape),
                 "dtype": tile.samples.dtype.name,
             }
-            for name, tile in tiles
-        ],
-    }
+        )
+    return Inspection(description={"kind": "store", "file": path.name, "tiles": tiles}, tile=first)
 
 
 def _has_header(path: Path) -> bool:
@@ -231,6 +231,11 @@ def _inspect_frames(
 
 
 def _none_of_the_kinds(path: Path, reason: str) -> CodecError:
+    if path.is_dir():
+        with suppress(TileFileError):
+            products = find_scenes(path)
+            reason = f"products or scenes are there ({len(products)}); remedy: name one, such as"
+            return TileFileError(f"{path}: {reason} {products[0]}")
     return CodecError(
         f"{path}: neither a bundle ({BUNDLE}), a product ({', '.join(READERS)}), frames nor "
         f"packets: {reason}"

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from rich.console import Console, Group, RenderableType
 
-from daemon.console import short, table
+from daemon.console import counted, short, table
 
 _TILES_SHOWN: Final = 200
 """Of more the first are shown; `--json` has all."""
@@ -88,7 +88,8 @@ def _of_product(found: Mapping[str, Any]) -> dict[str, object]:
 def _products(found: Mapping[str, Any]) -> RenderableType:
     scenes = sum(tile["is_scene"] for tile in found["tiles"])
     more = f", scenes put together: {scenes}" if scenes else ""
-    tiles = table(f"{found['file']}: {len(found['tiles']) - scenes} tiles{more}")
+    single = counted(len(found["tiles"]) - scenes, "tile", "tiles")
+    tiles = table(f"{found['file']}: {single}{more}")
     for name in ("group", "first line", "bands × rows × cols", "dtype"):
         tiles.add_column(name, no_wrap=name != "group", overflow="fold")
     for tile in found["tiles"]:
@@ -116,7 +117,8 @@ def _of_frames(found: Mapping[str, Any]) -> list[RenderableType]:
     }
     more = "".join(f", {count} {what}" for what, count in passed.items() if count)
     rows = table(
-        f"{found['kind'].capitalize()} {found['file']}: {len(tiles)} tiles{more}\n"
+        f"{found['kind'].capitalize()} {found['file']}: "
+        f"{counted(len(tiles), 'tile', 'tiles')}{more}\n"
         "(bpppc: bits per valid sample of frames, packets not counted)"
     )
     models = sorted({tile["model"] for tile in tiles})

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from codec.errors import BitstreamError, CodecError
+from codec.errors import BitstreamError, CodecError, TruncatedError
 from codec.frame import Frame, SideFrame, parse
 from codec.prism_file import places
 from daemon.bulk.sources import Source, log_files
@@ -168,6 +168,10 @@ class FrameReader:
                 if frame is not None:
                     crc = raw[start + size - CRC_BYTES : start + size]
                     found.append((frame, Place(source.path, start, size), crc))
+        except TruncatedError as error:
+            wrong = BitstreamError(
+                f"cut off after frame {len(found)}: {error}; remedy: copy the whole file"
+            )
         except BitstreamError as error:
             wrong = error
         self._frame_files += 1

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -135,7 +135,7 @@ def test_encode_writes_its_numbers(
         *("--json", numbers),
     )
 
-    assert "1 tiles, 1 patches" in ended.out
+    assert "here.prism: 1 tile, 1 patch, " in ended.out.replace("\n", "")
     assert json.loads(numbers.read_text()).keys() == {
         "tiles", "patches", "bytes_raw", "bytes_coded", "valid_samples", "bpppc", "step",
         "psnr_db", "scenes",
@@ -170,6 +170,59 @@ def test_encode_says_what_a_target_came_to(
         "bpppc": numbers["bpppc"], "psnr_db": numbers["psnr_db"], "on_target": True,
     }  # fmt: skip
     assert (numbers["psnr_db"] is None) == (option != "--psnr")
+    assert f", step {numbers['step']:g}" in ended.out
+    assert ("PSNR" in ended.out) == (option == "--psnr")
+    assert option != "--psnr" or f", PSNR {numbers['psnr_db']:.2f} dB\n" in ended.out
+
+
+def test_encode_says_between_which_steps_scenes_lie(
+    prismlink: Prismlink, bundle_file: Path, tmp_path: Path
+) -> None:
+    """Of several scenes with one target each has a step of its own: the least and the most."""
+    for number, spread in enumerate((40, 4000)):
+        cube = cubes.tile(bands=6, rows=64, cols=64, scene=f"s{number}")
+        cube = replace(cube, samples=(cube.samples // spread).astype(cube.samples.dtype))
+        write_tile(cube, tmp_path / "scenes" / f"s{number}", "npy")
+    ended = prismlink(
+        *("encode", tmp_path / "scenes", "-o", tmp_path / "x.prism", "--bundle", bundle_file),
+        *("--backend", "torch", "--rate", 1.0, "--json", tmp_path / "x.json"),
+    )
+    steps = [one["step"] for one in json.loads((tmp_path / "x.json").read_text())["scenes"]]
+
+    assert ended.status == 0
+    assert min(steps) < max(steps)
+    assert "2 tiles, 2 patches, " in ended.out
+    assert f", step {min(steps):g} to {max(steps):g}\n" in ended.out
+
+
+def test_encode_replaces_nothing_but_frames(
+    prismlink: Prismlink, scene: Path, bundle_file: Path, tmp_path: Path
+) -> None:
+    """Neither the scene that it reads, both files of an ENVI image included, nor anybody else's.
+
+    A frame file is made anew, and an empty one, as `mktemp` leaves, is written.
+    """
+    image = write_tile(cubes.tile(bands=4, rows=20, cols=9), tmp_path / "image", "envi")
+    (tmp_path / "link.npy").symlink_to(scene)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    options = ("--bundle", bundle_file, "--backend", "torch")
+    before = {path: path.read_bytes() for path in (scene, image, image.with_suffix(".img"))}
+    for read, output in (
+        (scene, scene), (scene, tmp_path / "link.npy"), (tmp_path / "link.npy", scene),
+        (image, image), (image, image.with_suffix(".img")), (image.with_suffix(".img"), image),
+        (scene, image), (scene, tmp_path / "pipe"), (scene, tmp_path / "folder"),
+    ):  # fmt: skip
+        ended = prismlink("encode", read, "-o", output, *options)
+        assert ended.status == USAGE, (read, output)
+        assert "no frame file" in ended.err
+    assert {path: path.read_bytes() for path in before} == before
+
+    coded = tmp_path / "empty"
+    coded.touch()
+    for _ in range(2):
+        assert prismlink("encode", scene, "-o", coded, *options).status == 0
+        assert coded.read_bytes().startswith(b"PRISM")
 
 
 def test_a_scene_better_than_its_target_is_named(
@@ -252,10 +305,12 @@ def test_inspect_prints_what_it_found(
 def test_inspect_draws(
     prismlink: Prismlink, scene: Path, bundle_file: Path, tmp_path: Path
 ) -> None:
-    """A product as it is; of frames the first tile, with a bundle; of a bundle nothing."""
+    """A product; the first tile of a store, and of frames with a bundle; of a bundle nothing."""
     coded, png = tmp_path / "here.prism", tmp_path / "x.png"
     prismlink("encode", scene, "-o", coded, "--bundle", bundle_file, "--backend", "torch")
-    for words in ([scene], [coded, "--bundle", bundle_file]):
+    store = tmp_path / "all.zarr"
+    prismlink("decode", coded, "-o", store, "--bundle", bundle_file, "--workers", 1)
+    for words in ([scene], [coded, "--bundle", bundle_file], [store]):
         ended = prismlink("inspect", *words, "--png", png)
         assert (ended.status, ended.err) == (0, "")
         assert png.read_bytes().startswith(b"\x89PNG")
@@ -284,7 +339,20 @@ def test_decode_selects_and_goes_on(
     assert first.out == second.out
     assert sorted(first.out.split()) == sorted(told["files"])
     assert first.err == "2 of 2 tiles decoded; 1 not selected\n"
-    assert second.err == "0 of 2 tiles decoded; 2 were there; 1 not selected\n"
+    assert second.err == "0 of 2 tiles decoded; 2 there already; 1 not selected\n"
+
+
+def test_decode_says_that_a_tile_was_there(
+    prismlink: Prismlink, bundle_file: Path, tmp_path: Path
+) -> None:
+    """Also of one tile alone: its name is printed as the first time, so a line tells."""
+    source = recordings.frame_file(tmp_path / "x.prism", 0)
+    words = ("decode", source, "-o", tmp_path / "cubes", "--bundle", bundle_file, "--workers", 1)
+    first, second = prismlink(*words), prismlink(*words)
+
+    assert first.out == second.out
+    assert first.err == ""
+    assert second.err == "0 of 1 tile decoded; 1 there already\n"
 
 
 def test_decode_of_nothing_says_so(prismlink: Prismlink, bundle_file: Path, tmp_path: Path) -> None:
@@ -377,7 +445,9 @@ def test_bad_input_ends_with_65(
     errors_in_one_line(prismlink("encode", absent, *out), DATA, absent, "remedy")
     errors_in_one_line(prismlink("encode", scene, scene, *out), DATA, scene, "remedy")
     decode = ("-o", tmp_path / "cubes", "--bundle", bundle_file)
-    errors_in_one_line(prismlink("decode", broken, *decode), DATA, broken, "needed 14 bytes")
+    errors_in_one_line(
+        prismlink("decode", broken, *decode), DATA, broken, "needed 14 bytes", "remedy"
+    )
     errors_in_one_line(prismlink("decode", tmp_path / "no.prism", *decode), DATA, "remedy")
     errors_in_one_line(prismlink("inspect", broken), DATA, broken)
     (tmp_path / "folder").mkdir()

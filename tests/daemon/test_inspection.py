@@ -148,6 +148,36 @@ def test_a_store_of_many_tiles_is_listed(tmp_path: Path, bundle_file: Path) -> N
     assert "2 tiles" in shown(found)
 
 
+def test_of_a_store_the_first_tile_is_at_hand(tmp_path: Path) -> None:
+    """For a picture of it: the one that the table shows first."""
+    for name in ("a", "b"):
+        write_tile(cubes.tile(scene=name), tmp_path / "all.zarr" / name, "zarr")
+    tile = inspect(tmp_path / "all.zarr").tile
+
+    assert tile is not None
+    assert tile.info.scene == "a"
+
+
+@pytest.mark.parametrize("how", ["frames", "store"])
+def test_one_tile_is_no_plural(tmp_path: Path, how: str) -> None:
+    """In neither table that counts tiles."""
+    path = tmp_path / "x.prism" if how == "frames" else tmp_path / "all.zarr"
+    if how == "frames":
+        recordings.frame_file(path, 0)
+    else:
+        write_tile(cubes.tile(), path / "x", "zarr")
+
+    assert f"{path.name}: 1 tile " in shown(inspect(path).description)
+
+
+def test_one_of_a_folder_of_products_is_to_be_named(tmp_path: Path) -> None:
+    """What `decode` leaves, or a tree of scenes, is not described at once: a file is named."""
+    paths = [write_tile(cubes.tile(), tmp_path / name / "x", "npy") for name in ("a", "b")]
+    with pytest.raises(TileFileError, match=r"\(2\); remedy: name one, such as") as caught:
+        inspect(tmp_path)
+    assert str(caught.value).endswith(str(paths[0]))
+
+
 def test_every_frame_of_a_file_is_described(tmp_path: Path) -> None:
     """Side frames by what their tile is, patch frames by their place; tiles as a whole."""
     path = recordings.frame_file(tmp_path / "x.prism", 0)
@@ -229,7 +259,11 @@ def test_a_damaged_file_is_told(tmp_path: Path) -> None:
 
     assert len(inspection.description["frames"]) == 3
     (problem,) = inspection.problems
-    assert str(path) in problem
+    size = path.stat().st_size
+    assert problem == (
+        f"{path}: cut off after frame 3: needed {size + 1} bytes, got {size}; remedy: copy the "
+        "whole file"
+    )
     assert inspection.description["problems"] == [problem]
 
 
