@@ -318,7 +318,7 @@ def _kept(
     """What is told of a tile's product that is there, if it has patches that are not at hand.
 
     If of those at hand some are not in it, or they are of other side information, or it is in
-    another format, a line says so.
+    another format or not whole, a line says so.
     """
     there = journal.of_name(file_stem(tile.side.info))
     if there is None:
@@ -338,6 +338,8 @@ def _kept(
         why, remedy = f"has {len(found & missing)} other patches", "give all sources in one command"
     elif file.suffix != WRITERS[output.file_format][0]:
         why, remedy = f"is wanted as {output.file_format}", "--again replaces it all the same"
+    elif not journal.is_whole(there):
+        why, remedy = "is not as its item says", "give all sources in one command"
     else:
         return there
     tell(

@@ -52,15 +52,17 @@ class Journal:
         os.close(self._lock)
 
     def finds(self, mark: str) -> Mapping[str, Any] | None:
-        """What is told of the product of these frames, if it is there, in a folder by its item.
+        """What is told of the product of these frames, if it is there and whole."""
+        told = self._there(mark)
+        return told if told is not None and self.is_whole(told) else None
+
+    def is_whole(self, told: Mapping[str, Any]) -> bool:
+        """Whether a product in a folder is as its item says.
 
         That lists other files where the product was written again in another format.
         """
-        told = self._there(mark)
-        if told is None or self._is_store:
-            return told
         path = self._folder / str(told["file"])
-        return told if path.name in listed(path.with_suffix("")) else None
+        return self._is_store or path.name in listed(path.with_suffix(""))
 
     def of_name(self, name: str) -> Mapping[str, Any] | None:
         """What is told of a product, of whatever frames and in whatever format, if it is there."""

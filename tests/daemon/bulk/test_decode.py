@@ -503,6 +503,19 @@ def test_what_another_product_s_item_lists_is_not_there(run: Run, tmp_path: Path
     run.check(0)
 
 
+def test_a_product_that_was_cut_off_is_told(run: Run, tmp_path: Path) -> None:
+    """Frames that lack some of its patches do not replace it, but it is not called whole."""
+    run(recordings.frame_file(tmp_path / "x.prism", 0))
+    (file,) = run.output.glob("*.npy")
+    os.truncate(file, file.stat().st_size // 2)
+    poorer = recordings.raw_capture(tmp_path / "x.bin", packets_of(frames(0)[:-1]))
+    report = run(poorer)
+
+    (line,) = report.problems
+    assert "is not as its item says, but lacks 1 of those in scene-0" in line
+    assert (report.kept, report.decoded) == (1, 0)
+
+
 def test_a_product_never_gets_poorer_in_another_format(tmp_path: Path, bundle_file: Path) -> None:
     """It is kept as it is, and a line says so, with what replaces it."""
     run = Run(tmp_path / "cubes", bundle_file, "npy")
