@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,23 +38,22 @@ from codec.tile_tags import (
     to_tags,
     usable_nodata,
 )
+from codec.xarray_place import NOWHERE, pixel_coordinates, place_tags
 
 if TYPE_CHECKING:
     import xarray
 
 DIMENSIONS: Final = ("band", "y", "x")
+_BANDS: Final = frozenset({"band", "bands", "wavelength", "wavelength_nm"})
+_COLUMNS: Final = frozenset({"x", "lon", "longitude"})
 _COORDINATES: Final = {
     "wavelength_nm": "wavelengths_nm",
     "wavelength": "wavelengths_nm",
     "fwhm": "fwhm_nm",
 }
 _MEANING: Final = frozenset({"reflectance_scale", "nodata"})
-_UNEVEN: Final = 0.05
-"""Of a pixel: coordinates of 32 bits are off by so much."""
 _ROUNDING: Final = 0.01
 """Of packed integers: floats of 32 bits are within 0.004 of each that 16 bits hold."""
-_NOWHERE: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-"""The transform of an image without a place on the ground."""
 
 
 def encode(
@@ -102,12 +101,13 @@ def encode(
     return prism_file.pack(code(encoder, as_tile(cube, **facts), target, decoder).frames)
 
 
-def decode(data: bytes, bundle: Bundle) -> Tile:
+def decode(data: bytes | bytearray | memoryview, bundle: Bundle) -> Tile:
     """Decode the one tile of a `.prism` file's bytes.
 
     Raises:
         BitstreamError: If they are damaged, of another model, or hold more tiles or fewer.
         BundleTensorError: If the bundle is a flight bundle.
+        TypeError: If they are no bytes.
     """
     tiles = list(_frames_by_tile(data).values())
     if len(tiles) != 1:
@@ -115,7 +115,7 @@ def decode(data: bytes, bundle: Bundle) -> Tile:
     return Decoder(bundle).decode(tiles[0])
 
 
-def decode_all(data: bytes, bundle: Bundle) -> Iterator[Tile]:
+def decode_all(data: bytes | bytearray | memoryview, bundle: Bundle) -> Iterator[Tile]:
     """Decode every tile of a `.prism` file's bytes, in their order; raises as `decode` does."""
     decoder = Decoder(bundle)
     for frames in _frames_by_tile(data).values():
@@ -158,12 +158,7 @@ def to_xarray(tile: Tile) -> xarray.DataArray:
         if values:
             coords[name] = ("band", np.array(values), {"units": "nm"})
     if info.georeference is not None:
-        a, _, c, _, e, f = transform = info.georeference.transform
-        if _is_along_axes(transform):
-            coords["x"] = "x", c + a * (np.arange(cols) + 0.5)
-            coords["y"] = "y", f + e * (np.arange(rows) + 0.5)
-        else:
-            coords |= {"col": ("x", np.arange(cols)), "row": ("y", np.arange(rows))}
+        coords |= pixel_coordinates(info.georeference, rows, cols)
     attrs = to_tags(info, everything=True) | {SAMPLE_TYPE: tile.samples.dtype.name}
     del attrs["wavelengths_nm"], attrs["fwhm_nm"]
     made: xarray.DataArray = xarray_module.DataArray(
@@ -176,13 +171,16 @@ def from_xarray(cube: xarray.DataArray | xarray.Dataset, **facts: Any) -> Tile:
     """A DataArray, or a Dataset of one cube, as a tile.
 
     Args:
-        cube: Three dimensions; of the names `band`, `y` and `x` in any order, else in that order.
-            Of a Dataset the variable `samples`, or its only one of three dimensions; its attributes
-            count as the variable's. Read are the coordinates `wavelength` (or `wavelength_nm`) and
-            `fwhm` with their `units`, the attributes of `to_xarray`, and of CF `scale_factor`,
-            `_FillValue` and a number as `units`, also where xarray has applied them on opening;
-            what is absent takes defaults, as in `codec.tile_files.read_tile`. Of a place on the
-            ground the coordinates of `to_xarray` tell which pixels of it are left.
+        cube: Three dimensions: bands, rows, columns. One named `band`, `bands`, `wavelength` or
+            `wavelength_nm` is put first, and `x`, `lon` or `longitude` then last; without such a
+            name the order is as given. Of a Dataset the variable `samples`, or its only one of
+            three dimensions; its attributes count as the variable's. Read are the coordinates
+            `wavelength` (or `wavelength_nm`) and `fwhm` with their `units`, the attributes of
+            `to_xarray`, and of CF `scale_factor`, `_FillValue` and a number as `units`, also where
+            xarray has applied them on opening; what is absent takes defaults, as in
+            `codec.tile_files.read_tile`. The place on the ground is told by the grid mapping, as
+            `spatial_ref` of rioxarray, or the attributes of `to_xarray`, and by the coordinates
+            of rows and columns, which tell which pixels are left.
         facts: See `encode`. `reflectance_scale` and `nodata` must be among them where integers of
             `to_xarray` have become floats: those may count as before, or be reflectance.
 
@@ -190,11 +188,17 @@ def from_xarray(cube: xarray.DataArray | xarray.Dataset, **facts: Any) -> Tile:
         TileError: If it is no tile, or its pixels are not evenly spaced.
     """
     _check_names(facts)
+    if not hasattr(cube, "coords"):
+        raise TileError(
+            f"{type(cube).__name__} is no cube; remedy: a Tile, a NumPy array, a DataArray or a"
+            " Dataset; codec.tile_files.read_tile gives that of a file"
+        )
     dataset: Any = cube if hasattr(cube, "data_vars") else None
     array: Any = cube if dataset is None else _variable(dataset)
     attrs: dict[str, Any] = {} if dataset is None else dict(dataset.attrs)
-    if set(DIMENSIONS) == set(array.dims):
-        array = array.transpose(*DIMENSIONS)
+    if not _BANDS.isdisjoint(array.dims):
+        order = sorted(array.dims, key=lambda name: (name not in _BANDS, name in _COLUMNS))
+        array = array.transpose(*order)
     attrs |= array.attrs
     try:
         samples = _samples(_as_stored(np.asarray(array.values), array.encoding))
@@ -205,8 +209,8 @@ def from_xarray(cube: xarray.DataArray | xarray.Dataset, **facts: Any) -> Tile:
             fill = None if fill is None or math.isnan(fill) else float(fill)
             attrs["nodata"] = usable_nodata(fill, samples.dtype)
         attrs |= _lengths(array)
-        if "transform" in attrs and "georeference" not in facts:
-            attrs["transform"] = _transform(array, *map(float, attrs["transform"]))
+        if "georeference" not in facts:
+            attrs |= place_tags(array, attrs)
         return Tile(samples=samples, info=from_tags(attrs, **facts))
     except (TypeError, ValueError) as error:
         raise TileError(f"an attribute is not what its name says: {error}") from None
@@ -244,20 +248,22 @@ def from_rasterio(array: NDArray[Any], profile: Mapping[str, Any], **facts: Any)
 
     Args:
         array: Shape (bands, rows, cols), masked or not.
-        profile: Of which `nodata`, `crs` and `transform` are read.
+        profile: Of which `nodata`, `crs` and `transform` are read; that of the window where the
+            array is one, bands aside.
         facts: See `encode`.
 
     Raises:
-        TileError: If it is no tile.
+        TileError: If it is no tile, or the place is that of an image of another size.
     """
     nodata = profile.get("nodata")
     samples = _samples(_unmasked(array, facts.get("nodata", nodata)))
     facts.setdefault("nodata", usable_nodata(nodata, samples.dtype))
-    transform = tuple(profile.get("transform") or _NOWHERE)[:6]
-    if transform != _NOWHERE:
+    transform = tuple(profile.get("transform") or NOWHERE)[:6]
+    if transform != NOWHERE and "georeference" not in facts:
+        _check_window(samples, profile)
         crs = profile.get("crs") or ""
         text = crs if isinstance(crs, str) else crs.to_string()
-        facts.setdefault("georeference", Georeference(crs=text, transform=transform))
+        facts["georeference"] = Georeference(crs=text, transform=transform)
     return as_tile(samples, **facts)
 
 
@@ -281,6 +287,18 @@ def _check_meaning(samples: Samples, attrs: Mapping[str, Any], facts: Mapping[st
         )
 
 
+def _check_window(samples: Samples, profile: Mapping[str, Any]) -> None:
+    """Refuse the place of a whole file for a window of it."""
+    rows, cols = samples.shape[1:]
+    height, width = profile.get("height", rows), profile.get("width", cols)
+    if (height, width) != (rows, cols):
+        raise TileError(
+            f"samples are {rows} × {cols} px, their profile is of {height} × {width}; remedy: that"
+            ' of the window, profile | {"height": …, "width": …, "transform":'
+            " file.window_transform(window)}, or georeference=None"
+        )
+
+
 def _unmasked(values: NDArray[Any], nodata: float | None) -> NDArray[Any]:
     """An array without a mask: fill stands where it was masked."""
     if not np.ma.is_masked(values) or values.dtype.kind not in "iuf":
@@ -294,54 +312,15 @@ def _unmasked(values: NDArray[Any], nodata: float | None) -> NDArray[Any]:
     return filled
 
 
-def _is_along_axes(transform: tuple[float, ...]) -> bool:
-    """Whether x is a matter of the column alone, and y of the row."""
-    a, b, _, d, e, _ = transform
-    return b == d == 0 != a * e
-
-
-def _transform(array: xarray.DataArray, *whole: float) -> list[float]:
-    """The transform of those pixels of a whole tile that an array has, as its coordinates tell."""
-    a, b, c, d, e, f = whole
-    _, y, x = array.dims
-    axes = list[tuple[float, float]]()
-    for name, count, start, spacing in ((x, "col", c, a), (y, "row", f, e)):
-        if name in array.coords and name != count and _is_along_axes(whole):
-            axes.append(_pixels(array, name, start, spacing))
-        else:
-            axes.append(_pixels(array, count, -0.5, 1.0) if count in array.coords else (0.0, 1.0))
-    (col, cols), (row, rows) = axes
-    corner = a * col + b * row + c, d * col + e * row + f
-    return [a * cols, b * rows, corner[0], d * cols, e * rows, corner[1]]
-
-
-def _pixels(
-    array: xarray.DataArray, name: Hashable, start: float, spacing: float
-) -> tuple[float, float]:
-    """Where the pixels along a coordinate begin, and their size, in pixels of the whole tile."""
-    centers = (np.asarray(array.coords[name].values, np.float64) - start) / spacing - 0.5
-    first, size = centers[0], 1.0
-    if centers.size > 1:
-        size = (centers[-1] - first) / (centers.size - 1)
-    off = np.abs(first + size * np.arange(centers.size) - centers)
-    if not (off < _UNEVEN * abs(size)).all():
-        raise TileError(
-            f"{name} is not evenly spaced, so no transform places its pixels; remedy: an even grid,"
-            " or georeference=None"
-        )
-    # What is whole, or a half, but for rounding is so: a tile that was not cut keeps its place.
-    first, size = (near if abs((near := round(2 * v) / 2) - v) < 1e-6 else v for v in (first, size))
-    return first + 0.5 - size / 2, size
-
-
 def _variable(dataset: xarray.Dataset) -> xarray.DataArray:
-    """The cube of a Dataset."""
+    """The cube of a Dataset, with what is scalar beside it: the grid mapping is."""
     cubes = [name for name, array in dataset.data_vars.items() if array.ndim == 3]
     if "samples" in cubes:
         cubes = ["samples"]
     if len(cubes) != 1:
         raise TileError(f"{len(cubes)} cubes {cubes}, not one; remedy: give dataset[NAME]")
-    return dataset[cubes[0]]
+    scalars = [name for name, array in dataset.data_vars.items() if array.ndim == 0]
+    return dataset.set_coords(scalars)[cubes[0]]
 
 
 def _as_stored(values: NDArray[Any], stored: Mapping[str, Any]) -> NDArray[Any]:
@@ -407,8 +386,8 @@ def _samples(values: NDArray[Any]) -> Samples:
         raise TileError(str(error)) from None
 
 
-def _frames_by_tile(data: bytes) -> dict[bytes, list[bytes]]:
+def _frames_by_tile(data: bytes | bytearray | memoryview) -> dict[bytes, list[bytes]]:
     tiles: dict[bytes, list[bytes]] = {}
-    for raw in prism_file.unpack(data):
+    for raw in prism_file.unpack(data if isinstance(data, bytes) else bytes(memoryview(data))):
         tiles.setdefault(parse(raw).tile_id, []).append(raw)
     return tiles

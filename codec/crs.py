@@ -1,4 +1,4 @@
-"""The text of a CRS, which came with a tile from afar, as rasterio's CRS."""
+"""The text of a CRS, which may come with a tile from afar ↔ rasterio's CRS."""
 
 from __future__ import annotations
 
@@ -24,3 +24,9 @@ def crs_from(text: str) -> Any | None:
         return crs.from_user_input(text) if _AUTHORITY.fullmatch(text) else crs.from_wkt(text)
     except ValueError:  # rasterio's CRSError is one
         return None
+
+
+def crs_text(crs: Any) -> str:
+    """Name a rasterio CRS: "EPSG:n" where it has a number, else WKT."""
+    number = crs.to_epsg()
+    return f"EPSG:{number}" if number else str(crs.to_wkt())

@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.crs import crs_text
 from codec.enmap_bands import ENMAP_WAVELENGTHS_NM
 from codec.errors import TileFileError
 from codec.mat_file import mat_arrays
@@ -184,12 +185,6 @@ def not_georeferenced_is_fine(rasterio: Any) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         yield
-
-
-def crs_text(crs: Any) -> str:
-    """Name a rasterio CRS: "EPSG:n" where it has a number, else WKT."""
-    number = crs.to_epsg()
-    return f"EPSG:{number}" if number else str(crs.to_wkt())
 
 
 def envi_data_of(header: Path) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
+from rasterio.windows import Window
 
 from codec import api, prism_file
 from codec.decoder import Decoder
@@ -98,13 +99,17 @@ def test_what_is_left_of_an_array_keeps_its_place(
 def test_what_is_cut_from_a_product_keeps_its_place(
     cube: Tile, place: Georeference, tmp_path: Path
 ) -> None:
-    """A store tells where its pixels are, whichever way it lies."""
+    """A store tells where its pixels are, whichever way it lies, and so does its array alone."""
     tile = replace(cube, info=replace(cube.info, georeference=place))
     with xr.open_zarr(write_tile(tile, tmp_path / "x", "zarr"), chunks=None) as opened:
-        whole, left = (api.from_xarray(part) for part in (opened, opened.isel(x=slice(2, 5))))
+        whole, array = api.from_xarray(opened), api.from_xarray(opened["samples"])
+        for part in (opened, opened["samples"]):
+            left = api.from_xarray(part.isel(x=slice(2, 5))).info.georeference
+            assert left is not None
+            assert left.crs == place.crs
+            assert _ground(left, 1, 4) == pytest.approx(_ground(place, 3, 4), abs=1e-9)
     assert whole.info == tile.info
-    assert left.info.georeference is not None
-    assert _ground(left.info.georeference, 1, 4) == pytest.approx(_ground(place, 3, 4), abs=1e-9)
+    assert array.info.georeference == place
 
 
 def test_counted_pixels_are_no_ground(cube: Tile) -> None:
@@ -179,6 +184,23 @@ def test_a_stranger_s_dataarray_is_a_cube() -> None:
 
     assert (tile.samples.dtype, tile.samples.shape) == (np.float32, (3, 8, 8))
     assert (tile.info.reflectance_scale, tile.info.wavelengths_nm) == (1.0, (500.0, 600.0, 700.0))
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (("lat", "lon", "band"), ("band", "lat", "lon")),
+        (("y", "x", "wavelength"), ("wavelength", "y", "x")),
+        (("x", "bands", "y"), ("bands", "y", "x")),
+        (("lon", "lat", "wavelength_nm"), ("wavelength_nm", "lat", "lon")),
+        (("line", "sample", "channel"), ("line", "sample", "channel")),
+    ],
+)
+def test_bands_go_first_by_their_name(given: tuple[str, ...], wanted: tuple[str, ...]) -> None:
+    """Most of netCDF has them last; nothing but the name tells."""
+    array = xr.DataArray(np.arange(60, dtype=np.int16).reshape(3, 4, 5), dims=given)
+
+    np.testing.assert_array_equal(api.from_xarray(array).samples, array.transpose(*wanted).values)
 
 
 @pytest.mark.parametrize("dtype", ["int16", "float32"])
@@ -285,6 +307,30 @@ def test_rasterio_writes_the_profile(cube: Tile, tmp_path: object) -> None:
     assert (tile.info.nodata, tile.info.georeference) == (-1.0, PLACE)
 
 
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:rasterio")
+def test_a_window_is_not_placed_as_its_file(cube: Tile, tmp_path: Path) -> None:
+    """The file's transform is refused for it; the remedies give its own, or none."""
+    array, profile = api.to_rasterio(cube)
+    with rasterio.open(tmp_path / "x.tif", "w", **profile) as file:
+        file.write(array)
+    window = Window(2, 5, 6, 12)
+    with rasterio.open(tmp_path / "x.tif") as file:
+        part, whole, transform = (
+            file.read(window=window),
+            file.profile,
+            file.window_transform(window),
+        )
+        bands = api.from_rasterio(file.read([1, 3]), whole)
+    with pytest.raises(TileError, match=r"12 × 6 px, .* of 20 × 9; remedy: .*georeference=None"):
+        api.from_rasterio(part, whole)
+    own = api.from_rasterio(part, whole | {"height": 12, "width": 6, "transform": transform})
+
+    assert own.info.georeference is not None
+    assert _ground(own.info.georeference, 0, 0) == _ground(PLACE, 2, 5)
+    assert api.from_rasterio(part, whole, georeference=None).info.georeference is None
+    assert bands.info.georeference == PLACE
+
+
 def test_an_image_without_a_place_has_none() -> None:
     """Rasterio gives such an image the identity for a transform."""
     array = fake_tile(bands=2, rows=4, cols=4).samples
@@ -356,6 +402,10 @@ def test_several_tiles_are_decoded_one_by_one(cube: Tile) -> None:
 @pytest.mark.parametrize(
     ("cube", "facts", "said"),
     [
+        ([[[1, 2], [3, 4]]], {}, "list is no cube; remedy: a Tile, a NumPy array, "),
+        (Path("x.tif"), {}, "Path is no cube; .*read_tile gives that of a file"),
+        (None, {}, "NoneType is no cube; remedy"),
+        (xr.Variable(api.DIMENSIONS, np.zeros((2, 4, 4))), {}, "Variable is no cube; remedy"),
         (np.zeros((4, 4)), {}, "a cube is"),
         (np.full((2, 4, 4), 1e6).astype(np.int64), {}, "16 bits"),
         (np.zeros((2, 4, 4), np.int16), {"wavelengths_nm": [500.0]}, "1 wavelengths, 2 bands"),
@@ -369,6 +419,18 @@ def test_what_is_no_tile_is_told(cube: object, facts: dict[str, object], said: s
     """By one kind of error, with what is wrong."""
     with pytest.raises(TileError, match=said):
         api.as_tile(cube, **facts)  # type: ignore[arg-type]
+
+
+def test_bytes_are_bytes_of_any_kind(cube: Tile) -> None:
+    """As sockets and files give them; what is none is a fault of the caller's."""
+    data = api.encode(cube, klt_bundle(), backend="torch")
+    wanted = api.decode(data, klt_bundle())
+    for kind in (bytearray, memoryview):
+        assert api.decode(kind(data), klt_bundle()).info == wanted.info
+        (tile,) = api.decode_all(kind(data), klt_bundle())
+        np.testing.assert_array_equal(tile.samples, wanted.samples)
+    with pytest.raises(TypeError, match="bytes-like"):
+        api.decode(len(data), klt_bundle())  # type: ignore[arg-type]
 
 
 def test_two_aims_are_one_too_many(cube: Tile) -> None:
