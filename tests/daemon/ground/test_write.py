@@ -138,6 +138,20 @@ def test_a_tile_that_comes_again_replaces_its_file(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob(f"*{MANIFEST}"))) == 1
 
 
+def test_a_ground_of_another_format_leaves_one_product(tmp_path: Path) -> None:
+    """A tile that it completes is the next version; one it does not meet stays as it is."""
+    other = Tile(samples=TILE.samples, info=replace(TILE.info, sequence=43))
+    for tile in (TILE, other):
+        list(worker(tmp_path, "zarr")[0].accept(restored(tile, ((1, 0),))))
+    (path,) = worker(tmp_path, "geotiff")[0].accept(restored())
+
+    there = {file.name for file in tmp_path.iterdir() if file.suffix in (".tif", ".zarr")}
+    assert there == {path.name, f"{file_stem(other.info)}.zarr"}
+    for file in there:
+        item = json.loads((tmp_path / file).with_suffix(STAC).read_text())
+        assert item["assets"]["data"]["href"] == f"./{file}"
+
+
 @pytest.mark.parametrize(
     ("scene", "begins"),
     [
