@@ -12,7 +12,7 @@ import numpy as np
 
 from codec.crs import crs_from, crs_text
 from codec.errors import TileError
-from codec.tile import Georeference
+from codec.tile import MAX_EDGE_PX, Georeference
 
 if TYPE_CHECKING:
     import xarray
@@ -97,15 +97,30 @@ def _transform(array: xarray.DataArray, *whole: float) -> list[float]:
     """The transform of those pixels of a whole tile that an array has, as its coordinates tell."""
     a, b, c, d, e, f = whole
     _, y, x = array.dims
-    axes = list[tuple[float, float]]()
-    for name, count, start, spacing in ((x, "col", c, a), (y, "row", f, e)):
-        if name in array.coords and name != count and _is_along_axes(whole):
-            axes.append(_pixels(array, name, start, spacing))
-        else:
-            axes.append(_pixels(array, count, -0.5, 1.0) if count in array.coords else (0.0, 1.0))
-    (col, cols), (row, rows) = axes
+    along = _is_along_axes(whole)
+    col, cols = _axis(array, x if along else "col", "col", c, a)
+    row, rows = _axis(array, y if along else "row", "row", f, e)
     corner = a * col + b * row + c, d * col + e * row + f
     return [a * cols, b * rows, corner[0], d * cols, e * rows, corner[1]]
+
+
+def _axis(
+    array: xarray.DataArray, name: Hashable, count: str, start: float, spacing: float
+) -> tuple[float, float]:
+    """Where the pixels along an axis begin, and their size, in pixels of the whole tile."""
+    if name in array.coords and name != count:
+        numbered = np.array_equal(array.coords[name].values, np.arange(array.sizes[name]))
+        if not numbered or spacing == 1 or array.sizes[name] == 1:
+            return _pixels(array, name, start, spacing)
+        return (
+            0.0,
+            1.0,
+        )  # as by assign_coords: what numbers pixels anew does not tell where they lie
+    if count not in array.coords:
+        return 0.0, 1.0
+    if not np.all((values := array.coords[count].values) >= 0) or values.max() > MAX_EDGE_PX:
+        raise TileError(f"{count} counts no pixels of a tile; remedy: another name, as x and y")
+    return _pixels(array, count, -0.5, 1.0)
 
 
 def _pixels(

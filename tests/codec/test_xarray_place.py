@@ -128,6 +128,16 @@ def test_a_place_that_was_moved_is_the_new_one() -> None:
     assert place(moved.assign_attrs(crs=WKT)) == Georeference(crs=WKT, transform=NORTH_UP.transform)
 
 
+def test_numbers_of_pixels_are_no_places() -> None:
+    """Numbered anew, an array lies where its tile did; meters by a name of ours are refused."""
+    numbered = array({"crs_wkt": WKT, "GeoTransform": GEO_TRANSFORM}).assign_coords(
+        x=np.arange(5), y=np.arange(6)
+    )
+    assert place(numbered) == NORTH_UP
+    with pytest.raises(TileError, match="col counts no pixels of a tile; remedy: another name"):
+        place(array({"crs_wkt": WKT, "GeoTransform": GEO_TRANSFORM}).rename(y="row", x="col"))
+
+
 def test_text_that_is_no_crs_is_kept_and_opened_nowhere() -> None:
     """As of any tile from afar."""
     found = place(array({"crs_wkt": "http://127.0.0.1:9/a.wkt"}))

@@ -11,7 +11,7 @@ import rasterio
 
 from codec.tile_files import read_tile
 from daemon.ground.write import MANIFEST
-from fakes.processes import Desk
+from fakes.processes import PATIENCE_S, Desk
 
 FIELDS = {
     "tiles", "patches_sent", "patches_decoded", "packets_sent", "packets_lost", "bytes_raw",
@@ -25,7 +25,7 @@ MOST_BITS = 0.35
 
 def run_demo(desk: Desk, out: Path, **given: Any) -> dict[str, Any]:
     """Run it with the settings it ships with."""
-    return desk.start("demo", "demo", "--out", out, **given).report()
+    return desk.start("demo", "demo", "--out", out, **given).report(timeout_s=3 * PATIENCE_S)
 
 
 @pytest.mark.usefixtures("shipped_bundle")
@@ -62,7 +62,7 @@ def test_what_a_bad_link_loses_is_sent_again(desk: Desk, tmp_path: Path) -> None
     """Half of the packets are lost, more than repair packets mend: every patch comes down."""
     out = tmp_path / "demo"
     words = ("--loss", 0.5, "--rate", 4)
-    shown = desk.start("demo", "demo", "--out", out, *words).report()
+    shown = desk.start("demo", "demo", "--out", out, *words).report(timeout_s=3 * PATIENCE_S)
 
     assert shown["packets_lost"] > 0.25 * shown["packets_sent"]
     assert shown["packets_repeated"] > 0

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import pytest
 
-from fakes.processes import ROOT, Desk
+from fakes.processes import PATIENCE_S, ROOT, Desk
 
 ABSOLUTE = re.compile(rb"(?<![\w./])/(work|home|root|tmp|Users)/\w")
 """Folders of a person or of one machine; `ipc:///…` is an address, and `./…` relative."""
@@ -51,7 +51,9 @@ def test_the_demo_runs_from_a_clone(
     assert all(Path(found).is_relative_to(clone) for found in python.stdout.decode().split())
 
     out = tmp_path / "demo"
-    shown = desk.start("demo", "demo", "--out", out, cwd=clone, env=env).report()
+    shown = desk.start("demo", "demo", "--out", out, cwd=clone, env=env).report(
+        timeout_s=3 * PATIENCE_S
+    )
 
     assert shown["tiles"] == len(list(out.glob("*.tif"))) == len(list(out.glob("*.png")))
     written = subprocess.run(

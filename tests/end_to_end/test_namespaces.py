@@ -193,14 +193,17 @@ def plan(first_s: float, count: int) -> tuple[str, list[tuple[float, float]]]:
     return f"[{', '.join(passes)}]", list(zip(closes[:-1], opens[1:], strict=True))
 
 
-def until_all_is_down(flight: Process, tiles: int) -> None:
-    """Wait until all is spooled, and the board has nothing left of it."""
+def until_all_is_down(flight: Process, ground: Process, tiles: int) -> None:
+    """Wait until all is spooled, the board has nothing left of it, and the ground wrote it."""
     flight.until_metrics(
         lambda n: (
             n.total("frames_total", channel="patch") == tiles * PATCHES
             and not n.total("spool_packets") + n.total("spool_kept_frames")
         ),
         "all acknowledged",
+    )
+    ground.until_metrics(
+        lambda n: n.total("tiles_written_total", state="complete") == tiles, "every tile"
     )
 
 
@@ -253,7 +256,7 @@ def test_an_hour_of_passes(
             told.append(ground.metrics().total("link_loss_ratio"))
     finally:
         instrument.stop()
-    until_all_is_down(flight, instrument.sent)
+    until_all_is_down(flight, ground, instrument.sent)
     flown, radio, landed = flight.stop(), told_by(relay), ground.stop()
 
     check_books(flown, landed, radio, instrument.sent)
@@ -289,7 +292,7 @@ def test_a_relay_with_keys_of_its_own(
         until(lambda: instrument.sent >= 20, "twenty tiles")
     finally:
         instrument.stop()
-    until_all_is_down(flight, instrument.sent)
+    until_all_is_down(flight, ground, instrument.sent)
     flown, radio, landed = flight.stop(), told_by(relay), ground.stop()
     check_books(flown, landed, radio, instrument.sent)
     assert flown.total("insecure") == landed.total("insecure") == 0
