@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pytest
@@ -63,11 +63,20 @@ def files_of(product: Path) -> dict[str, bytes]:
     }
 
 
-def item_in(cubes: Path, names: str = "*") -> dict[str, Any]:
-    """What the one item of such a name says."""
-    (path,) = cubes.glob(f"{names}.stac.json")
-    told: dict[str, Any] = json.loads(path.read_text())["properties"]
-    return told
+class Product(NamedTuple):
+    """A product: where it is, what its item says, and its image, if GDAL or xarray opens it."""
+
+    path: Path
+    told: dict[str, Any]
+    image: tuple[NDArray[Any], NDArray[np.bool_]] | None
+
+
+def product_in(cubes: Path, name: str, file_format: str) -> Product:
+    """The one product of such a name."""
+    (item,) = cubes.glob(f"{name}.stac.json")
+    path = item.with_name(item.name.removesuffix(".stac.json") + SUFFIXES[file_format])
+    told = json.loads(item.read_text())["properties"]
+    return Product(path, told, None if file_format == "npy" else read(path))
 
 
 def read(product: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -139,58 +148,15 @@ def lossy_pass(
     assert radio.link.lost > 0
 
 
-@pytest.mark.parametrize("file_format", ["geotiff", "envi", "zarr"])
+@pytest.mark.parametrize("file_format", ["geotiff", "envi", "zarr", "npy"])
 def test_loss_and_a_restart_change_no_byte(
     desk: Desk, small_bundle: Path, tmp_path: Path, file_format: str
 ) -> None:
-    """At 5 % loss, with a ground that ends and starts again in the middle of a tile.
+    """At 5 % loss, with a ground that ends and starts again in the middle of two tiles of a scene.
 
-    What it wrote when it ended opens, and its mask is that of the patches that had come; what the
-    next one makes of it is, byte for byte, the product of a pass without loss.
-    """
-    with lossy_pass(desk, small_bundle, tmp_path, f"output.format={file_format}") as start:
-        ground = start()
-        send(desk, tile_of())
-        ground.until_metrics(lambda n: n.total("patches_decoded_total") >= 3, "some patches")
-        ground.stop()
-        partial, before = item_in(desk.cubes), desk.manifests()[0]
-        product = desk.cubes / before["file"]
-        samples, valid = read(product)
-
-        ground = start()
-        ground.until_metrics(
-            lambda n: n.total("tiles_written_total", state="complete") == 1, "the whole tile"
-        )
-        ground.stop()
-
-    undisturbed(desk, small_bundle, tmp_path / "undisturbed", file_format, tile_of())
-    assert files_of(product) == files_of(tmp_path / "undisturbed" / product.name)
-    truth, all_valid = read(product)
-    assert all_valid.all()
-
-    missing = [tuple(position) for position in before["patches_missing"]]
-    assert 0 < len(missing) < before["patches"] == 16
-    grid = PatchGrid(tile_rows=ROWS, tile_cols=COLS)
-    expected = np.ones((ROWS, COLS), dtype=np.bool_)
-    for position in missing:
-        expected[grid.extent(*position).slices] = False
-    np.testing.assert_array_equal(valid, expected)
-    np.testing.assert_array_equal(samples[:, expected], truth[:, expected])
-
-    final = item_in(desk.cubes)
-    assert (partial["version"], partial["prismlink:complete"]) == ("1", False)
-    assert partial["prismlink:patches_missing"] == before["patches_missing"]
-    assert int(final["version"]) >= 2
-    assert final["prismlink:complete"] is True
-
-
-@pytest.mark.parametrize("file_format", ["geotiff", "envi", "zarr", "npy"])
-def test_loss_and_a_restart_change_no_byte_of_a_scene(
-    desk: Desk, small_bundle: Path, tmp_path: Path, file_format: str
-) -> None:
-    """Its tiles are put together as far as they came, with a mask, and completed in place.
-
-    The ground ends in the middle of the second of two tiles.
+    What it wrote of a tile and of the scene when it ended opens, and the mask is that of the
+    patches that had come; what the next one makes of them is, byte for byte, what a pass without
+    loss makes.
     """
     tiles = list(cut(tile_of(), (ROWS // 2, ROWS // 2), (COLS,)).values())
     words = f"output.format={file_format}", "output.scene_deadline_s=0.5"
@@ -199,11 +165,9 @@ def test_loss_and_a_restart_change_no_byte_of_a_scene(
         send(desk, *tiles)
         ground.until_metrics(lambda n: n.total("patches_decoded_total") > 8, "some of both")
         ground.stop()
-        partial = item_in(desk.cubes, SCENE)
-        (item,) = desk.cubes.glob(f"{SCENE}.stac.json")
-        product = item.with_name(item.name.removesuffix(".stac.json") + SUFFIXES[file_format])
-        if file_format != "npy":
-            samples, valid = read(product)
+        begun = next(told["file"] for told in desk.manifests() if told["patches_missing"])
+        names = SCENE, Path(begun).stem
+        before = [product_in(desk.cubes, name, file_format) for name in names]
 
         ground = start()
         ground.until_metrics(
@@ -212,19 +176,34 @@ def test_loss_and_a_restart_change_no_byte_of_a_scene(
         ground.stop()
 
     undisturbed(desk, small_bundle, tmp_path / "undisturbed", file_format, *tiles)
-    assert files_of(product) == files_of(tmp_path / "undisturbed" / product.name)
-    final = item_in(desk.cubes, SCENE)
-    assert (partial["version"], partial["prismlink:complete"]) == ("1", False)
-    assert int(final["version"]) >= 2
-    assert final["prismlink:complete"] is True
-    assert final["proj:shape"] == [ROWS, COLS]
-    if file_format != "npy":
-        expected, truth = np.ones((ROWS, COLS), dtype=np.bool_), read(product)[0]
-        grid = PatchGrid(tile_rows=ROWS, tile_cols=COLS)
-        for position in partial["prismlink:patches_missing"]:
-            expected[grid.extent(*position).slices] = False
-        np.testing.assert_array_equal(valid, expected)
-        np.testing.assert_array_equal(samples[:, expected], truth[:, expected])
+    for name, partial, shape in zip(names, before, ((ROWS, COLS), (ROWS // 2, COLS)), strict=True):
+        final = product_in(desk.cubes, name, file_format)
+        assert files_of(final.path) == files_of(tmp_path / "undisturbed" / final.path.name)
+        check_completed(partial, final, *shape)
+    for told in desk.manifests():
+        product = desk.cubes / told["file"]
+        assert files_of(product) == files_of(tmp_path / "undisturbed" / product.name)
+
+
+def check_completed(partial: Product, final: Product, rows: int, cols: int) -> None:
+    """What was there before had a mask, and stayed as it was."""
+    missing = partial.told["prismlink:patches_missing"]
+    assert 0 < len(missing) < partial.told["prismlink:patches"]
+    assert (partial.told["version"], partial.told["prismlink:complete"]) == ("1", False)
+    assert int(final.told["version"]) >= 2
+    assert final.told["prismlink:complete"] is True
+    assert final.told["proj:shape"] == [rows, cols]
+    if partial.image is None or final.image is None:
+        return
+    expected, grid = (
+        np.ones((rows, cols), dtype=np.bool_),
+        PatchGrid(tile_rows=rows, tile_cols=cols),
+    )
+    for position in missing:
+        expected[grid.extent(*position).slices] = False
+    np.testing.assert_array_equal(partial.image[1], expected)
+    np.testing.assert_array_equal(partial.image[0][:, expected], final.image[0][:, expected])
+    assert final.image[1].all()
 
 
 def measured_in(cubes: Path) -> dict[tuple[int, int], tuple[float, float]]:
