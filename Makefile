@@ -21,7 +21,7 @@ demo: $(VENV)/.ground ## run the whole chain on real scenes; pictures and cubes 
 
 test: check ## everything CI runs: check, then end-to-end tests
 	# Two files at a time, but for those that hold every second to a budget.
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/end_to_end $(addprefix --ignore=,$(ALONE))
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 12 tests/end_to_end $(addprefix --ignore=,$(ALONE))
 	$(BIN)/python -m pytest $(ALONE)
 
 check: $(VENV)/.dev ## the fast part: format, lint, types, import rules, unit tests
@@ -29,7 +29,7 @@ check: $(VENV)/.dev ## the fast part: format, lint, types, import rules, unit te
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	# Two workers: one thread each, or their networks fight over the cores.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 12 \
 	  --ignore tests/end_to_end --ignore tests/daemon/test_lifecycle.py
 	# These signal the process they run in: a worker beside others that died of it took CI along.
 	$(BIN)/python -m pytest tests/daemon/test_lifecycle.py
