@@ -110,12 +110,9 @@ def _axis(
     """Where the pixels along an axis begin, and their size, in pixels of the whole tile."""
     if name in array.coords and name != count:
         numbered = np.array_equal(array.coords[name].values, np.arange(array.sizes[name]))
-        if not numbered or spacing == 1 or array.sizes[name] == 1:
-            return _pixels(array, name, start, spacing)
-        return (
-            0.0,
-            1.0,
-        )  # as by assign_coords: what numbers pixels anew does not tell where they lie
+        if numbered and spacing != 1 and array.sizes[name] > 1:  # anew, as by assign_coords
+            return 0.0, 1.0
+        return _pixels(array, name, start, spacing)
     if count not in array.coords:
         return 0.0, 1.0
     if not np.all((values := array.coords[count].values) >= 0) or values.max() > MAX_EDGE_PX:
